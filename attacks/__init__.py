@@ -1,0 +1,1 @@
+"""The attacks: one file each, mathematics only; the driver does the rest."""

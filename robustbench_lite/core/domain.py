@@ -1,0 +1,92 @@
+"""Where inputs live: the box, the features that may change, and the features that are whole numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.core.errors import require
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The inputs there are, for one sample's shape; a tensor has that shape, or broadcasts to it.
+
+    low, high: the box, in the units of x. mask: True where a feature may change (None: everywhere).
+    spacing: the distance between neighbouring values of a feature that takes steps, 0 where it is
+    continuous (None: everywhere); x0 itself is taken to lie on the grid. pixel_dim: the axis of one
+    sample that a pixel's channels lie on (None: every feature is a pixel of its own).
+    """
+
+    low: float | Tensor = 0.0
+    high: float | Tensor = 1.0
+    mask: Tensor | None = None
+    spacing: Tensor | None = None
+    pixel_dim: int | None = 0
+
+    def __post_init__(self) -> None:
+        ordered = bool((torch.as_tensor(self.low) <= torch.as_tensor(self.high)).all())
+        require(ordered, "low", self.low, "at most high, feature by feature")
+        if self.spacing is not None:
+            require(bool((self.spacing >= 0).all()), "spacing", self.spacing, "at least 0")
+
+    def to(self, device: torch.device | str) -> Domain:
+        """The same domain with its tensors on another device."""
+
+        def moved(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device)
+
+        low, high = (v.to(device) if isinstance(v, Tensor) else v for v in (self.low, self.high))
+        return Domain(low, high, moved(self.mask), moved(self.spacing), self.pixel_dim)
+
+    def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """low and high as tensors of x's type that broadcast against x (n, …)."""
+        return torch.as_tensor(self.low).to(x), torch.as_tensor(self.high).to(x)
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """x moved into the box, feature by feature (n, …)."""
+        low, high = self.bounds(x)
+        return torch.minimum(torch.maximum(x, low), high)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Whether each row lies in the box (n,); a NaN does not."""
+        low, high = self.bounds(x)
+        return ((x >= low) & (x <= high)).flatten(1).all(1)
+
+    def changed_only_allowed(self, x: Tensor, x0: Tensor) -> Tensor:
+        """Whether each row changes only what the mask allows, in whole steps (n,)."""
+        allowed = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        if self.mask is not None:
+            allowed &= ((x == x0) | self.mask).flatten(1).all(1)
+        if self.spacing is not None:
+            steps = (x.double() - x0.double()) / torch.where(self.spacing > 0, self.spacing, 1.0).double()
+            whole = (steps - steps.round()).abs() < 1e-4
+            allowed &= (whole | (self.spacing == 0)).flatten(1).all(1)
+        return allowed
+
+    def snap(self, x: Tensor, x0: Tensor, *, inward: bool) -> Tensor:
+        """x with its stepped features on the grid through x0, to the nearest step or the next one inward."""
+        if self.spacing is None:
+            return x
+        unit = torch.where(self.spacing > 0, self.spacing, 1.0).to(x)
+        steps = (x - x0) / unit
+        if inward:  # a step that rounding left just short of whole still counts as whole
+            steps = (steps + torch.copysign(torch.full_like(steps, 1e-5), steps)).trunc()
+        steps = steps.round()
+        return torch.where(self.spacing > 0, self.clamp(x0 + steps * unit), x)
+
+    def pixels(self, values: Tensor) -> Tensor:
+        """A quantity per feature summed over the channels of each pixel, (n, pixels)."""
+        if self.pixel_dim is None or values.dim() < 3:
+            return values.flatten(1)
+        return values.sum(self.pixel_dim + 1).flatten(1)
+
+    def spread(self, per_pixel: Tensor, like: Tensor) -> Tensor:
+        """A quantity per pixel (n, pixels) given to each of the pixel's channels, shaped like x (n, …)."""
+        if self.pixel_dim is None or like.dim() < 3:
+            return per_pixel.reshape(like.shape)
+        axis = self.pixel_dim + 1
+        shape = [*like.shape[:axis], 1, *like.shape[axis + 1 :]]
+        return per_pixel.reshape(shape).expand(like.shape)

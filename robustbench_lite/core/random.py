@@ -1,0 +1,94 @@
+"""Counter-based random numbers: what a sample meets depends on its own key and on nothing else.
+
+A `Stream` holds one 64-bit key a row. Every draw hashes (key, coordinate) with the finaliser of
+SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), so the noise of a
+sample is independent of batch size, order, device and number of workers. Integers and uniforms are the
+same bits on every device; normals agree to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same 64 bits as an unsigned value."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_FIRST = _signed(0xBF58476D1CE4E5B9)
+_SECOND = _signed(0x94D049BB133111EB)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift: torch shifts int64 arithmetically."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser, a bijection of 64 bits; products wrap."""
+    x = (x ^ _shift(x, 30)) * _FIRST
+    x = (x ^ _shift(x, 27)) * _SECOND
+    return x ^ _shift(x, 31)
+
+
+def text_key(text: str) -> int:
+    """A stable 64-bit number for a name."""
+    return _signed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Random numbers for n rows, one key a row (n,) int64."""
+
+    key: Tensor
+
+    @classmethod
+    def of(cls, seed: int, ids: Tensor) -> Stream:
+        """The stream of a seed for the samples with these ids (n,)."""
+        return cls(torch.full_like(ids, _signed(seed), dtype=torch.int64)).fold(ids)
+
+    def fold(self, *parts: int | str | Tensor) -> Stream:
+        """The stream with further parts in its key; a part is a number, a name or one number a row (n,)."""
+        key = self.key
+        for part in parts:
+            number = text_key(part) if isinstance(part, str) else part
+            if isinstance(number, int):
+                number = torch.full_like(key, _signed(number))
+            key = _mix(_mix(key + _GOLDEN) ^ _mix(number.to(key) + _FIRST))
+        return Stream(key)
+
+    def __getitem__(self, rows: Tensor) -> Stream:
+        return Stream(self.key[rows])
+
+    def bits(self, shape: tuple[int, ...]) -> Tensor:
+        """64 random bits each, (n, *shape) int64."""
+        coordinate = torch.arange(1, math.prod(shape) + 1, device=self.key.device)
+        return _mix(self.key[:, None] + coordinate * _GOLDEN).reshape(-1, *shape)
+
+    def uniform(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Uniform in [0, 1), (n, *shape): 24 bits in float32, 53 bits in float64."""
+        if dtype == torch.float64:
+            return _shift(self.bits(shape), 11).to(dtype) * 2.0**-53
+        return (_shift(self.bits(shape), 40).to(torch.float32) * 2.0**-24).to(dtype)
+
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal, (n, *shape), by the inverse of the distribution function."""
+        middle = (_shift(self.bits(shape), 12).to(torch.float64) + 0.5) * 2.0**-52
+        normal: Tensor = torch.special.ndtri(middle)
+        return normal.to(dtype)
+
+    def exponential(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Exponential with mean 1, (n, *shape)."""
+        return (-torch.log1p(-self.uniform(shape, torch.float64))).to(dtype)
+
+    def integers(self, high: int, shape: tuple[int, ...]) -> Tensor:
+        """Uniform in 0 … high-1, (n, *shape) int64; high at most 2^31."""
+        return (_shift(self.bits(shape), 32) * high) >> 32
