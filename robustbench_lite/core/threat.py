@@ -20,6 +20,7 @@ from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidParameter, require
 from robustbench_lite.core.projection import onto_ball
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.text import parse_number
 
 
 class Norm(StrEnum):
@@ -182,16 +183,6 @@ def _in_unit_ball(stream: Stream, shape: Sequence[int], norm: Norm) -> Tensor:
         point = sign * weight[:, :d] / weight.sum(1, keepdim=True)
     ball: Tensor = point.reshape(-1, *shape)
     return ball
-
-
-def parse_number(text: str, field_name: str = "eps") -> float:
-    """A number as people write budgets: `0.1`, `1e-3` or `8/255`."""
-    top, slash, bottom = text.partition("/")
-    try:
-        number = float(top) / (float(bottom) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        raise InvalidParameter(field_name, text, "a number such as 0.1 or 8/255") from None
-    return number
 
 
 def parse_threat(text: str, domain: Domain | None = None) -> Lp | Box:

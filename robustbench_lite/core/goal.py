@@ -1,0 +1,124 @@
+"""Goals: what counts as reached, asked alike by the attack's problem, the driver and the judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.core.errors import InvalidParameter, require
+from robustbench_lite.core.random import Stream
+
+
+class Targets(StrEnum):
+    """How the class to reach is chosen; none: any class but the true one will do."""
+
+    NONE = "untargeted"
+    GIVEN = "given"
+    RANDOM = "random"
+    LEAST_LIKELY = "least_likely"
+    TOP = "top"
+
+
+def margin(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """How far an attack has come, (n,): the best other score less y's, or the target's less the best other.
+
+    Negative until the class changes (Carlini & Wagner 2017, f6).
+    """
+    pivot = (y if target is None else target)[:, None]
+    own = scores.gather(1, pivot)[:, 0]
+    other = scores.scatter(1, pivot, -torch.inf).amax(1)
+    return other - own if target is None else own - other
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an adversarial example must reach.
+
+    targets: how the class to reach is chosen; k: how many of the likeliest wrong classes `top` tries, any of
+    which will do. margin, confidence: the least margin of scores and the least confidence of the prediction.
+    stop: whether a sample is done at its first success (or goes on to a higher margin).
+    """
+
+    targets: Targets = Targets.NONE
+    k: int = 1
+    margin: float = 0.0
+    confidence: float = 0.0
+    stop: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", self.k, "at least 1")
+        require(self.margin >= 0, "margin", self.margin, "at least 0")
+        require(0 <= self.confidence < 1, "confidence", self.confidence, "in [0, 1)")
+
+    def __str__(self) -> str:
+        parts = [f"{self.targets}:{self.k}" if self.targets is Targets.TOP else str(self.targets)]
+        parts += [f"margin={self.margin:g}"] if self.margin else []
+        parts += [f"confidence={self.confidence:g}"] if self.confidence else []
+        return ",".join(parts if self.stop else [*parts, "stop=never"])
+
+    @property
+    def targeted(self) -> bool:
+        """Whether success is a certain class rather than any other."""
+        return self.targets is not Targets.NONE
+
+    def met(self, scores: Tensor, y: Tensor, target: Tensor | None, confidence: Tensor | None) -> Tensor:
+        """Whether each row's scores (n, K) reach the goal, (n,); confidence (n,) where the model has one."""
+        prediction = scores.argmax(1)
+        reached = prediction == target if self.targeted else prediction != y
+        if self.margin > 0:
+            reached = reached & (margin(scores, y, target if self.targeted else None) >= self.margin)
+        if self.confidence > 0:
+            if confidence is None:
+                raise InvalidParameter(
+                    "confidence", self.confidence, "0 for a model whose scores have no scale"
+                )
+            reached = reached & (confidence >= self.confidence)
+        return reached & scores.isfinite().all(1)
+
+    def resolve(
+        self, scores: Tensor, y: Tensor, stream: Stream, given: Tensor | None = None
+    ) -> Tensor | None:
+        """The classes to reach, (n, k) int64, from the clean scores (n, K); None when untargeted."""
+        n, classes = scores.shape
+        match self.targets:
+            case Targets.NONE:
+                return None
+            case Targets.GIVEN:
+                if given is None:
+                    raise InvalidParameter("target", None, "one class a sample where the goal is given")
+                given = given.to(y)
+                legal = given.shape == (n,) and bool(((given >= 0) & (given < classes) & (given != y)).all())
+                require(legal, "target", given.tolist()[:8], f"(n,) classes below {classes} other than y")
+                return given[:, None]
+            case Targets.RANDOM:
+                draw = stream.fold("target").integers(classes - 1, (1,))
+                return draw + (draw >= y[:, None])  # every class but y, evenly
+            case Targets.LEAST_LIKELY:
+                return scores.scatter(1, y[:, None], torch.inf).argmin(1, keepdim=True)
+            case Targets.TOP:
+                require(self.k < classes, "k", self.k, f"below the number of classes, {classes}")
+                return scores.scatter(1, y[:, None], -torch.inf).topk(self.k, dim=1).indices
+
+
+def parse_goal(text: str) -> Goal:
+    """The goal a text names: `untargeted`, `random`, `least_likely`, `given` or `top:K`; options follow.
+
+    The options are `margin=M`, `confidence=P` and `stop=never`, separated by commas.
+    """
+    allowed = "untargeted, random, least_likely, given or top:K, then ,margin=M ,confidence=P ,stop=never"
+    head, *options = text.strip().lower().replace("-", "_").split(",")
+    name, colon, count = head.partition(":")
+    if name not in set(Targets) or bool(colon) != (name == Targets.TOP) or (colon and not count.isdigit()):
+        raise InvalidParameter("goal", text, allowed)
+    values = dict(option.partition("=")[::2] for option in options)
+    try:
+        least, sure = float(values.pop("margin", 0)), float(values.pop("confidence", 0))
+    except ValueError:
+        raise InvalidParameter("goal", text, allowed) from None
+    stop = values.pop("stop", "first")
+    if values or stop not in ("first", "never"):
+        raise InvalidParameter("goal", text, allowed)
+    return Goal(Targets(name), int(count or 1), least, sure, stop == "first")

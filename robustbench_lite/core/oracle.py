@@ -1,0 +1,141 @@
+"""Asking a model: in pieces that fit in memory, the truth in reference precision, the search in its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.model import Model, reference_precision
+from robustbench_lite.core.random import Stream
+
+Objective = Callable[[Tensor, slice], Tensor]
+Answer = TypeVar("Answer")
+
+
+class OutOfMemory(RobustError):
+    """Not even one sample fits in the device's memory."""
+
+
+@dataclass
+class Oracle:
+    """A model as attacks and the judge may ask it.
+
+    search: a faster copy that gradients are taken of (None: the model itself); what it believes is only a
+    candidate. chunk: rows a call, halved for good whenever memory runs out. eot: draws that a stochastic
+    model's answers are averaged over (expectation over transformation, Athalye et al. 2018).
+    """
+
+    model: Model
+    search: Model | None = None
+    chunk: int = 1 << 30
+    eot: int = 1
+
+    @property
+    def face_is_truth(self) -> bool:
+        """Whether the scores that come with a gradient are the truth."""
+        return self.search is None and self.model.gradient_is_truth and not self.model.stochastic
+
+    def truth(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+        """True scores (n, K); the mean over `eot` fresh draws of a stochastic model, keyed by the stream."""
+        with torch.no_grad(), reference_precision():
+            return torch.cat(list(self._pieces(len(x), lambda s: self._mean_truth(x[s], stream, s))))
+
+    def gradient(
+        self, x: Tensor, objective: Objective, stream: Stream | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient (n, …) of the objective, its value (n,) and the scores (n, K) it was computed from."""
+
+        def piece(s: slice) -> tuple[Tensor, Tensor, Tensor]:
+            totals: list[Tensor] = []
+            for draw in range(self.draws):
+                leaf = x[s].detach().requires_grad_()
+                with torch.enable_grad():
+                    scores = self._face(stream, s, draw).gradient_scores(leaf)
+                    value = objective(scores, s)
+                    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+                part = [gradient, value.detach(), scores.detach()]
+                totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
+            gradient, value, scores = (t / self.draws for t in totals) if self.draws > 1 else totals
+            return gradient, value, scores
+
+        gradients, values, scores = zip(*self._pieces(len(x), piece), strict=True)
+        return torch.cat(gradients), torch.cat(values), torch.cat(scores)
+
+    def jacobian(self, x: Tensor, classes: Tensor, stream: Stream | None = None) -> tuple[Tensor, Tensor]:
+        """Gradients (n, C, …) of the scores of the named classes (n, C), and all scores (n, K)."""
+
+        def piece(s: slice) -> tuple[Tensor, Tensor]:
+            leaf = x[s].detach().requires_grad_()
+            with torch.enable_grad():
+                scores = self._face(stream, s, 0).gradient_scores(leaf)
+                chosen = scores.gather(1, classes[s])
+                last = classes.shape[1] - 1
+                rows = [
+                    torch.autograd.grad(chosen[:, c].sum(), leaf, retain_graph=c < last)[0]
+                    for c in range(classes.shape[1])
+                ]
+            return torch.stack(rows, 1), scores.detach()
+
+        gradients, scores = zip(*self._pieces(len(x), piece), strict=True)
+        return torch.cat(gradients), torch.cat(scores)
+
+    @property
+    def draws(self) -> int:
+        """Forward passes that one answer takes."""
+        return self.eot if self.model.stochastic else 1
+
+    def _face(self, stream: Stream | None, s: slice, draw: int) -> Model:
+        face = self.search or self.model
+        return face if stream is None or not face.stochastic else face.draw(Stream(stream.fold(draw).key[s]))
+
+    def _mean_truth(self, x: Tensor, stream: Stream | None, s: slice) -> Tensor:
+        if stream is None or not self.model.stochastic:
+            return self.model.scores(x)
+        fresh = stream.fold("fresh")
+        draws = [self.model.draw(Stream(fresh.fold(draw).key[s])).scores(x) for draw in range(self.draws)]
+        return torch.stack(draws).mean(0)
+
+    def _pieces(self, n: int, ask: Callable[[slice], Answer]) -> Iterator[Answer]:
+        start = 0
+        while start < n or (n == 0 and start == 0):
+            stop = min(n, start + self.chunk)
+            try:
+                answer = ask(slice(start, stop))
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if stop - start <= 1:
+                    what = f"model {self.model.name!r}: one sample does not fit in the memory of"
+                    raise OutOfMemory(f"{what} {self.model.device}") from error
+                self.chunk = (stop - start) // 2
+            else:
+                yield answer
+                start = max(stop, 1)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def saved_bytes_per_sample(model: Model, x: Tensor) -> int:
+    """Bytes that a backward pass keeps for one sample of x (n, …), as autograd reports them."""
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def size(n: int) -> int:
+        saved.clear()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            outputs = model.gradient_scores(x[:1].expand(n, *x.shape[1:]).clone().requires_grad_())
+        total = sum(saved.values())
+        del outputs
+        return total
+
+    return max(size(3) - size(2), x[0].nbytes)  # the difference leaves the weights out
