@@ -70,6 +70,8 @@ class Ledger:
 
         margin is -inf for a point that may not be kept at all.
         """
+        if not len(rows):
+            return
         sought = {"first": torch.zeros_like(distance), "nearest": distance, "margin": -margin.double()}[
             self.keep
         ]

@@ -111,6 +111,10 @@ class Problem:
         """The admissible point nearest to each row of x (n, …)."""
         return self.threat.project(x, self.x0, self.eps)
 
+    def size(self, fraction: float = 1.0) -> Tensor:
+        """A fraction of eps, shaped (n, 1, …) to scale steps of x."""
+        return (fraction * self.eps).to(self.x0.dtype).reshape(-1, *[1] * (self.x0.dim() - 1))
+
     def evaluate(self, x: Tensor, loss: Loss) -> Evaluation:
         """Loss and its gradient at x (n, …): one forward and one backward a row (and draw).
 

@@ -6,8 +6,9 @@ Reading a table imports neither torch nor the thing a name stands for.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from types import UnionType
@@ -65,12 +66,30 @@ def build(cls: type[Thing], parameters: Mapping[str, object]) -> Thing:
     """An instance of a dataclass from parameters, as text or as values; each checked against its field."""
     hints = get_type_hints(cls)
     known = {f.name: hints[f.name] for f in fields(cls) if f.init}  # type: ignore[arg-type]
+    return cls(**_checked(cls.__name__, parameters, known))
+
+
+def arguments(
+    function: Callable[..., object], parameters: Mapping[str, object], skip: int
+) -> dict[str, object]:
+    """Parameters for a function's arguments after the first `skip`; each checked against its type."""
+    hints = get_type_hints(function)
+    signature = list(inspect.signature(function).parameters.values())[skip:]
+    name = getattr(function, "__name__", "function")
+    values = _checked(name, parameters, {p.name: hints[p.name] for p in signature})
+    for p in signature:
+        if p.default is p.empty and p.name not in values:
+            raise InvalidParameter(p.name, None, f"given, as in {name}:{p.name}=…")
+    return values
+
+
+def _checked(owner: str, parameters: Mapping[str, object], known: Mapping[str, object]) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, value in parameters.items():
         if key not in known:
-            raise UnknownName(f"parameter of {cls.__name__}", key, known)
+            raise UnknownName(f"parameter of {owner}", key, known)
         values[key] = _convert(key, value, known[key])
-    return cls(**values)
+    return values
 
 
 def _convert(field: str, value: object, hint: object) -> object:

@@ -71,6 +71,9 @@ class Threat(Protocol):
     def steepest(self, gradient: Tensor) -> Tensor:
         """The unit step along which a linear function with this gradient rises most (n, …)."""
 
+    def linear_maximum(self, gradient: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
+        """The admissible point of each row where a linear function with this gradient is highest; exact."""
+
     def random(self, stream: Stream, x0: Tensor, eps: Tensor) -> Tensor:
         """A random admissible point for each row."""
 
@@ -120,6 +123,15 @@ class Lp:
                 unit = (self.domain.spread(top.to(gradient), gradient) * gradient.sign()).flatten(1)
         return unit.reshape(gradient.shape)
 
+    def linear_maximum(self, gradient: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
+        if self.norm is Norm.LINF:
+            return self.project(_far(x0, gradient), x0, eps)
+        # In the other norms the maximum is the projection of a point far enough along the gradient.
+        largest = gradient.double().flatten(1).abs().amax(1).clamp_min(1e-300)
+        low, high = self.domain.bounds(x0)
+        scale = 1e7 * (high - low).amax().double() / largest.reshape(-1, *[1] * (x0.dim() - 1))
+        return self.project(x0.double() + scale * gradient.double(), x0, eps)
+
     def random(self, stream: Stream, x0: Tensor, eps: Tensor) -> Tensor:
         """Uniform in the ball (l0: eps random pixels of random value), then projected into the domain."""
         shape = tuple(x0.shape[1:])
@@ -161,10 +173,18 @@ class Box:
     def steepest(self, gradient: Tensor) -> Tensor:
         return Lp(Norm.L2, None, self.domain).steepest(gradient)
 
+    def linear_maximum(self, gradient: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
+        return self.project(_far(x0, gradient), x0, eps)
+
     def random(self, stream: Stream, x0: Tensor, eps: Tensor) -> Tensor:
         low, high = self.domain.bounds(x0)
         x = low + (high - low) * stream.uniform(tuple(x0.shape[1:]), x0.dtype)
         return self.project(x, x0, eps)
+
+
+def _far(x0: Tensor, gradient: Tensor) -> Tensor:
+    """x0 moved infinitely far along the signs of a gradient."""
+    return torch.where(gradient == 0, x0, torch.copysign(torch.full_like(x0, torch.inf), gradient.to(x0)))
 
 
 def _in_unit_ball(stream: Stream, shape: Sequence[int], norm: Norm) -> Tensor:

@@ -1,0 +1,112 @@
+"""Tables: functions from records to frames; they know nothing but the records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+
+CELL = ["model", "attack", "threat", "goal"]
+Z95 = 1.959963984540054
+
+
+def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a rate (Wilson 1927); (0, 1) when nothing was tried."""
+    if trials == 0:
+        return 0.0, 1.0
+    rate = successes / trials
+    centre = rate + z * z / (2 * trials)
+    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    low, high = ((centre + sign * half) / (1 + z * z / trials) for sign in (-1, 1))
+    return low if successes else 0.0, high if successes < trials else 1.0
+
+
+def summary(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: clean accuracy, success rate with its 95 % interval, robust accuracy, medians, cost.
+
+    success: of the samples that the model had right. robust: right and not broken, of all. l2, linf: medians
+    over successes. queries: mean forward passes a sample attacked. seconds: for the whole cell. doubtful:
+    successes that did not stand at the second look. eight_bit: the share of successes that stood as 8-bit
+    images.
+    """
+    rows = []
+    for key, cell in records.groupby(CELL, sort=False):
+        right = cell["clean_prediction"] == cell["label"]
+        success = cell["success"].astype(bool)
+        low, high = wilson(int(success.sum()), int(right.sum()))
+        tried = cell.loc[cell["forwards"] > 0]
+        broken = cell.loc[success]
+        rows.append(
+            {
+                **dict(zip(CELL, key, strict=True)),
+                "samples": len(cell),
+                "clean": float(right.mean()),
+                "success": float(success.sum() / right.sum()) if right.any() else math.nan,
+                "low": low,
+                "high": high,
+                "robust": float((right & ~success).mean()),
+                "l2": _median(broken["l2"]),
+                "linf": _median(broken["linf"]),
+                "queries": float(tried["forwards"].mean()) if len(tried) else 0.0,
+                "seconds": float(cell["seconds"].sum()),
+                "invalid": int((~cell["valid"].astype(bool)).sum()),
+                "doubtful": int((broken["second_look"] == False).sum()),  # noqa: E712
+                "eight_bit": _share(broken["eight_bit"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def worst_case(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a model, threat and goal: the robust accuracy when every sample meets its worst attack.
+
+    strongest: the attack that broke most by itself.
+    """
+    rows = []
+    for (model, threat, goal), part in records.groupby(["model", "threat", "goal"], sort=False):
+        success = part["success"].astype(bool)
+        sample = part.assign(
+            success=success, right=(part["clean_prediction"] == part["label"]).astype(bool)
+        ).groupby("sample_id")
+        right, broken = sample["right"].first(), sample["success"].any()
+        held = int((right & ~broken).sum())
+        low, high = wilson(held, len(right))
+        rows.append(
+            {
+                "model": model,
+                "threat": threat,
+                "goal": goal,
+                "samples": len(right),
+                "clean": float(right.mean()),
+                "robust": held / len(right),
+                "low": low,
+                "high": high,
+                "strongest": success.groupby(part["attack"], sort=False).sum().idxmax()
+                if success.any()
+                else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def winners(records: pd.DataFrame) -> pd.DataFrame:
+    """How many successes each part of a composite attack found."""
+    found = records.loc[records["success"].astype(bool)]
+    return found.groupby([*CELL, "winner"], sort=False).size().rename("successes").reset_index()
+
+
+TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "summary": summary,
+    "worst_case": worst_case,
+    "winners": winners,
+}
+
+
+def _median(values: pd.Series[float]) -> float:
+    return float(values.median()) if len(values) else math.nan
+
+
+def _share(values: pd.Series[bool]) -> float:
+    known = values.dropna()
+    return float(known.mean()) if len(known) else math.nan

@@ -1,0 +1,155 @@
+"""A cell: one model, attack, threat and goal on a slice of samples; what it is, and carrying it out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from robustbench_lite.attacks.attack import Attack, Fitted, as_text, parameters_json
+from robustbench_lite.attacks.driver import Outcome, Progress, Samples, Search, fit, search
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.threat import Box, Lp
+from robustbench_lite.data.data import Data
+from robustbench_lite.judge import clean_scores, judge
+from robustbench_lite.records import frame
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is attacked with what. clean: the model's scores of the data (n, K), on the CPU."""
+
+    data: Data
+    model: Model
+    attack: Attack
+    threat: Lp | Box
+    goal: Goal
+    clean: Tensor
+    search: Search = field(default_factory=Search)
+    eight_bit: bool = False
+    given: Tensor | None = None
+
+    def __str__(self) -> str:
+        parts = [self.model.name, as_text(self.attack), str(self.threat)]
+        return " × ".join(parts + ([str(self.goal)] if self.goal.targeted else []))
+
+    def identity(self) -> str:
+        """Hash of everything that determines the records; the batch size and the device are not among it."""
+        how = self.search
+        facts = [
+            self.data.name,
+            self.data.fingerprint(),
+            self.model.name,
+            self.model.fingerprint(),
+            as_text(self.attack),
+            parameters_json(self.attack),
+            self.attack.version,
+            str(self.threat),
+            str(self.goal),
+            None if self.given is None else self.given.tolist(),
+            [how.seed, how.budget, how.time_limit, how.eot, self.eight_bit],
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A cell's records, one row a sample, and what the attack returned (n, …)."""
+
+    records: pd.DataFrame
+    adversarial: Tensor
+
+
+def execute(
+    cell: Cell,
+    run: str = "",
+    artifact: str = "",
+    learnt: Mapping[str, Tensor] | None = None,
+    progress: Progress = lambda fraction: None,
+) -> Finished:
+    """Attack, then judge. learnt: what a fitted attack learnt; artifact: where successes are stored."""
+    data, how = cell.data, cell.search
+    samples = Samples(data.x, data.y, data.ids, cell.clean, cell.given)
+    outcome = search(cell.attack, cell.model, cell.threat, cell.goal, samples, how, learnt, progress)
+    verdict = judge(
+        cell.model,
+        cell.threat,
+        cell.goal,
+        data.x,
+        data.y,
+        outcome.adversarial,
+        cell.clean,
+        outcome.target,
+        data.ids,
+        batch=how.batch_size or 1024,
+        eight_bit=cell.eight_bit,
+    )
+    reason = verdict.reason.copy()
+    if how.time_limit is not None:
+        late = ~outcome.attacked.numpy() & (verdict.clean_prediction == data.y.numpy())
+        reason[late] = "not attacked: the time limit was reached"
+    columns = {name: value for name, value in vars(verdict).items() if name != "reason"}
+    names = np.array([*outcome.attacks, None], dtype=object)
+    stored = np.array([artifact if won and artifact else None for won in verdict.success], dtype=object)
+    records = frame(
+        {
+            **columns,
+            **_in_units(data, outcome),
+            "run": run,
+            "data": data.name,
+            "model": cell.model.name,
+            "family": cell.model.family,
+            "attack": as_text(cell.attack),
+            "parameters": parameters_json(cell.attack),
+            "threat": str(cell.threat),
+            "eps": cell.threat.eps,
+            "goal": str(cell.goal),
+            "sample_id": data.ids.numpy(),
+            "label": data.y.numpy(),
+            "reason": reason,
+            "winner": names[outcome.winner.numpy()],
+            "queries_at_success": outcome.queries_at_success.numpy(),
+            "forwards": outcome.forwards.numpy(),
+            "backwards": outcome.backwards.numpy(),
+            "seconds": outcome.seconds.numpy(),
+            "precision": "float32",
+            "seed": how.seed,
+            "artifact": stored,
+        },
+        len(data),
+    )
+    return Finished(records, outcome.adversarial)
+
+
+def learn(cell: Cell, data: Data) -> Mapping[str, Tensor] | None:
+    """What the cell's attack learns from the data's training split; None for attacks that learn nothing."""
+    if not isinstance(cell.attack, Fitted):
+        return None
+    training = data.training()
+    scores = clean_scores(cell.model, training.x)
+    samples = Samples(training.x, training.y, training.ids, scores)
+    return fit(cell.attack, cell.model, cell.threat, cell.goal, samples, cell.search)
+
+
+def passes(cell: Cell) -> int:
+    """Forward and backward passes that the cell takes at most, as its attack's parameters tell."""
+    rows = len(cell.data) * cell.attack.lanes * max(1, cell.attack.aims)
+    return rows * (3 + 2 * cell.attack.iterations)
+
+
+def _in_units(data: Data, outcome: Outcome) -> dict[str, object]:
+    """Distances in the features' own units, for tables."""
+    if data.units is None:
+        return {}
+    delta = (outcome.adversarial.double() - data.x.double()) * data.units
+    return {
+        f"l{name}_units": torch.linalg.vector_norm(delta, float(name), dim=1).numpy()
+        for name in ("1", "2", "inf")
+    }

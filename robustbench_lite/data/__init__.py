@@ -1,0 +1,29 @@
+"""Data sets: real ones by name, and the user's own."""
+
+from __future__ import annotations
+
+from robustbench_lite.core.registry import Entry
+
+
+def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, Entry]:
+    return name, Entry(name, f"robustbench_lite.data.{where}", summary, paper=paper)
+
+
+DATA: dict[str, Entry] = dict(
+    [
+        _entry("digits", "builtin:digits", "1797 grey 8×8 digits, in scikit-learn", "Alpaydin & Kaynak 1998"),
+        _entry("mnist", "vision:mnist", "70,000 grey 28×28 digits", "LeCun et al. 1998"),
+        _entry("fashionmnist", "vision:fashionmnist", "70,000 grey 28×28 clothes", "Xiao et al. 2017"),
+        _entry("cifar10", "vision:cifar10", "60,000 colour 32×32 images, 10 classes", "Krizhevsky 2009"),
+        _entry("cifar100", "vision:cifar100", "60,000 colour 32×32 images, 100 classes", "Krizhevsky 2009"),
+        _entry("svhn", "vision:svhn", "99,289 colour 32×32 house numbers", "Netzer et al. 2011"),
+        _entry("breast_cancer", "builtin:breast_cancer", "569 samples, 30 features, 2 classes"),
+        _entry("wine", "builtin:wine", "178 samples, 13 features, 3 classes"),
+        _entry("iris", "builtin:iris", "150 samples, 4 features, 3 classes"),
+        _entry(
+            "folder", "folder:folder", "folder:PATH[,size=N][,crop=N][,grey=true]: one sub-folder a class"
+        ),
+        _entry("npz", "arrays:npz", "npz:PATH: arrays x and y, uint8 or float in [0, 1]"),
+        _entry("csv", "tabular:csv", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D]: a table of numbers"),
+    ]
+)

@@ -1,0 +1,85 @@
+"""`load_data`: a data set by name, by path, or from what the user already has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from robustbench_lite.core.errors import InvalidParameter, require
+from robustbench_lite.core.registry import arguments, load, look_up
+from robustbench_lite.core.text import parse_name
+from robustbench_lite.data import DATA
+from robustbench_lite.data.data import Data, Options, Raw, finish
+
+DataLike = str | Data | Dataset[tuple[Tensor, int]] | tuple[Tensor, Tensor]
+
+
+def load_data(
+    data: DataLike,
+    split: str = "test",
+    samples: int | None = None,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    download: bool = False,
+) -> Data:
+    """Samples of a data set, as tensors in [0, 1] with stable ids.
+
+    data: a name (`digits`, `mnist:classes=3|7`, `folder:PATH,size=32`, `npz:PATH`, `csv:PATH,label=NAME`),
+    a torch `Dataset`, a pair (x, y), or `Data`. split: `test` or `train`. samples: how many (None: all),
+    chosen by the seed. data_dir: where torchvision's files are. Raises `UnknownName`, `InvalidData`.
+    """
+    require(split in ("test", "train"), "split", split, "test or train")
+    if isinstance(data, Data):
+        order = torch.arange(len(data)) if samples is None else _some(data, samples, seed)
+        return data[order]
+    options = Options(split, seed, None if data_dir is None else Path(data_dir).expanduser(), download)
+    if not isinstance(data, str):
+        return finish("own data", _own(data), samples, seed)
+    name, parameters = parse_name(_with_path(data))
+    classes = parameters.pop("classes", None)
+    source = load(look_up("data", DATA, name).where, "data")
+    function = cast(Callable[..., Raw], source)
+    given = arguments(function, parameters, skip=1)
+    chosen = classes.split("|") if classes else None
+
+    def training() -> Data:
+        raw = function(replace(options, split="train"), **given)
+        return finish(data, raw, None, seed, chosen)
+
+    return finish(data, function(options, **given), samples, seed, chosen, training)
+
+
+def _with_path(text: str) -> str:
+    """`npz:PATH,…` as `npz:path=PATH,…`."""
+    name, colon, rest = text.partition(":")
+    first = rest.partition(",")[0]
+    return f"{name}:path={rest}" if colon and "=" not in first and rest else text
+
+
+def _own(data: object) -> Raw:
+    from robustbench_lite.data.arrays import as_inputs, from_dataset
+    from robustbench_lite.data.data import in_memory
+
+    if isinstance(data, tuple) and len(data) == 2:
+        x, y = (torch.as_tensor(part).cpu() for part in data)
+        if len(x) != len(y) or y.dim() != 1 or y.is_floating_point():
+            raise InvalidParameter(
+                "data", f"x {tuple(x.shape)}, y {y.dtype} {tuple(y.shape)}", "(n, …), (n,)"
+            )
+        classes = [str(c) for c in range(int(y.max()) + 1)] if len(y) else []
+        return in_memory(as_inputs(x.numpy(), "own data"), y, classes, "own data")
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return from_dataset(cast("Dataset[tuple[Tensor, int]]", data))
+    raise InvalidParameter("data", type(data).__name__, "a name, a torch Dataset, a pair (x, y) or Data")
+
+
+def _some(data: Data, samples: int, seed: int) -> Tensor:
+    require(samples >= 1, "samples", samples, "at least 1")
+    raw = Raw(lambda i: data.x[i], data.y, data.class_names, str, data.domain)
+    return finish(data.name, raw, samples, seed).ids

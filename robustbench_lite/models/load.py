@@ -1,0 +1,80 @@
+"""`load_model`: a model by name, from `package.module:function`, or what the user already has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from robustbench_lite.core.errors import InvalidModel, InvalidParameter
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.registry import arguments, load, look_up
+from robustbench_lite.core.text import parse_name
+from robustbench_lite.data.data import Data
+from robustbench_lite.data.load import DataLike, load_data
+from robustbench_lite.models import MODELS
+from robustbench_lite.models.cache import Report, Trained
+from robustbench_lite.models.function import ScoreFunction
+from robustbench_lite.models.module import TorchModel
+
+ModelLike = str | Model | nn.Module | Callable[[np.ndarray], object]
+
+
+def load_model(
+    model: ModelLike,
+    data: DataLike = "digits",
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    report: Report = lambda what, fraction: None,
+) -> Model:
+    """A model for data, on a device.
+
+    model: a name (trained on the data's training split on first use, then cached), `package.module:function`
+    (called without arguments, or with the data where it takes one; what it returns is a model), a
+    `torch.nn.Module`, a NumPy function (n, …) -> (n, K) such as `predict_proba`, or a `Model`. data: what
+    it is for; gives the input shape and, by name, the training split. Raises `UnknownName`, `InvalidModel`.
+    """
+    if isinstance(model, Model):
+        return model.to(device)
+    held = load_data(data)
+    device = torch.device(device)
+    if not isinstance(model, str):
+        return as_model(model, held.x.shape[1:], held.num_classes).to(device)
+    if is_reference(model):
+        made = _call(model, held)
+        found = as_model(made, held.x.shape[1:], held.num_classes, name=model.rpartition(":")[2])
+        return found.to(device)
+    name, parameters = parse_name(model)
+    recipe = cast(Callable[..., Model], load(look_up("models", MODELS, name).where, "model"))
+    return recipe(held, Trained(seed, device, report), **arguments(recipe, parameters, skip=2))
+
+
+def as_model(made: object, input_shape: Sequence[int], num_classes: int, name: str = "") -> Model:
+    """Whatever a user has, as a `Model`; one that already is keeps its own settings."""
+    if isinstance(made, Model):
+        return made
+    if isinstance(made, nn.Module):
+        return TorchModel(made, input_shape, name=name, num_classes=num_classes)
+    if callable(made):
+        function = cast(Callable[[np.ndarray], object], made)
+        flat = hasattr(getattr(made, "__self__", None), "n_features_in_")  # an estimator's own method
+        return ScoreFunction(function, input_shape, name=name, flatten=flat, num_classes=num_classes)
+    raise InvalidModel(f"{type(made).__name__} is no model: give a name, a torch.nn.Module or a function")
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text means `package.module:function` rather than `name:key=value`."""
+    _, colon, name = text.partition(":")
+    return bool(colon) and name.replace(".", "").isidentifier() and "=" not in name
+
+
+def _call(where: str, data: Data) -> object:
+    function = load(where, "model")
+    if not callable(function):
+        raise InvalidParameter("model", where, "package.module:function")
+    takes = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    return function(data) if takes else function()

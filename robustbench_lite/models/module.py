@@ -1,0 +1,131 @@
+"""Any torch network as a model, left unchanged: ours is a frozen copy in eval mode."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_lite.core.errors import InvalidModel, require
+from robustbench_lite.core.model import Model
+
+OUTPUTS = ("auto", "logits", "probabilities")
+
+
+class TorchModel(Model):
+    """A classifier made of a `torch.nn.Module` that takes (n, *input_shape) and returns scores.
+
+    The module may return (n, K) scores, one logit (n, 1) or (n,) (classes 0 and 1 then score 0 and the
+    logit), a tuple or mapping whose first entry they are, or an object with `.logits`. mean, std: per-channel
+    normalisation it expects, applied to inputs in [0, 1]; input_range: the range it expects instead of
+    [0, 1], applied before mean and std. outputs: `logits`, `probabilities`, or `auto`: whichever a trial
+    shows. Raises `InvalidModel` when the module does not do this.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        input_shape: Sequence[int],
+        *,
+        name: str = "",
+        family: str = "network",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        input_range: tuple[float, float] = (0.0, 1.0),
+        outputs: str = "auto",
+        num_classes: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        require(outputs in OUTPUTS, "outputs", outputs, f"one of {', '.join(OUTPUTS)}")
+        require(input_range[0] < input_range[1], "input_range", input_range, "(low, high) with low < high")
+        require((mean is None) == (std is None), "std", std, "given together with mean")
+        self.device = torch.device(device)
+        self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
+        self.name = name or type(module).__name__
+        self.family = family
+        self.input_shape = tuple(input_shape)
+        channels = [-1, *[1] * (len(self.input_shape) - 1)]
+        low, high = input_range
+        shift = torch.tensor([0.0] if mean is None else mean).reshape(channels)
+        scale = torch.tensor([1.0] if std is None else std).reshape(channels)
+        require(bool((scale > 0).all()), "std", std, "above 0")
+        self._factor = ((high - low) / scale).to(self.device)
+        self._offset = ((low - shift) / scale).to(self.device)
+        self._plain = mean is None and input_range == (0.0, 1.0)
+        self.outputs = "logits"
+        trial = self._try()
+        self.num_classes = trial.shape[1]
+        if num_classes not in (None, self.num_classes):
+            raise InvalidModel(
+                f"{self.name}: gives {self.num_classes} scores; the data has {num_classes} classes"
+            )
+        self.outputs = _kind(trial) if outputs == "auto" else outputs
+        if self.outputs == "probabilities":
+            self.notes = ("its outputs are probabilities; their logarithms serve as scores",)
+
+    def scores(self, x: Tensor) -> Tensor:
+        scores = _as_scores(self.module(x if self._plain else x * self._factor + self._offset))
+        return scores.clamp_min(1e-38).log() if self.outputs == "probabilities" else scores
+
+    def to(self, device: torch.device | str) -> TorchModel:
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        moved.module = copy.deepcopy(self.module).to(moved.device)
+        moved._factor, moved._offset = self._factor.to(moved.device), self._offset.to(moved.device)
+        return moved
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.module!r} {self.outputs}".encode())
+        for key, value in sorted(self.module.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for value in (self._factor, self._offset):
+            digest.update(value.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _try(self) -> Tensor:
+        """Scores of four inputs: black, white, grey and noise."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand((1, *self.input_shape), generator=generator)
+        x = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise * 0 + 0.5, noise])
+        try:
+            with torch.no_grad():
+                scores = self.scores(x.to(self.device))
+        except InvalidModel as error:
+            raise InvalidModel(f"{self.name}: {error}") from None
+        except (RuntimeError, ValueError, TypeError) as error:
+            shape = (4, *self.input_shape)
+            raise InvalidModel(f"{self.name}: does not accept a float32 input {shape}: {error}") from error
+        if len(scores) != 4:
+            raise InvalidModel(f"{self.name}: returns scores {tuple(scores.shape)} for 4 inputs")
+        if not bool(scores.isfinite().all()):
+            raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
+        return scores
+
+
+def _as_scores(output: object) -> Tensor:
+    if not isinstance(output, Tensor):
+        if isinstance(getattr(output, "logits", None), Tensor):
+            output = output.logits  # type: ignore[attr-defined]
+        elif isinstance(output, tuple | list) and output:
+            return _as_scores(output[0])
+        elif isinstance(output, dict) and output:
+            return _as_scores(output.get("logits", next(iter(output.values()))))
+    if not isinstance(output, Tensor) or output.dim() not in (1, 2):
+        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InvalidModel(f"returns {what}; must be scores (n, K), one logit (n,), a tuple or .logits")
+    scores = output.float() if output.dtype != torch.float64 else output
+    if scores.dim() == 1 or scores.shape[1] == 1:
+        logit = scores.reshape(-1, 1)
+        scores = torch.cat([torch.zeros_like(logit), logit], 1)
+    return scores
+
+
+def _kind(scores: Tensor) -> str:
+    """Whether scores look like probabilities (AutoAttack's check): in [0, 1], rows that sum to 1."""
+    inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
+    whole = bool(((scores.sum(1) - 1).abs() < 1e-5).all())
+    return "probabilities" if inside and whole else "logits"

@@ -1,0 +1,102 @@
+"""A plan: every cell of a run, made before the first is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from robustbench_lite.attacks import ATTACKS
+from robustbench_lite.attacks.attack import Attack
+from robustbench_lite.attacks.driver import Search
+from robustbench_lite.cell import Cell
+from robustbench_lite.config import Config
+from robustbench_lite.core.errors import RobustError, Unsupported
+from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.registry import build, load, look_up
+from robustbench_lite.core.text import parse_name
+from robustbench_lite.core.threat import parse_threat
+from robustbench_lite.data.data import Data
+from robustbench_lite.data.load import DataLike, load_data
+from robustbench_lite.judge import clean_scores
+from robustbench_lite.models.load import ModelLike, load_model
+
+SLICE = 2000  # samples a cell; what a crash can lose
+Watch = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a run, in order, and those that cannot be, with the reason."""
+
+    cells: tuple[Cell, ...]
+    refused: Mapping[str, str]
+    data: Data
+    models: tuple[Model, ...]
+
+
+def plan(
+    config: Config,
+    data: DataLike,
+    models: Sequence[ModelLike],
+    attacks: Sequence[str | Attack],
+    watch: Watch = lambda what, fraction: None,
+) -> Plan:
+    """Load data and models and make the cells; raises `Unsupported` when not one of them can be."""
+    held = load_data(data, "test", config.samples, config.data_dir, config.seed, config.download)
+    built = [get_attack(a) for a in attacks]
+    threats = [parse_threat(t, held.domain) for t in config.threats]
+    goals = [parse_goal(g) for g in config.goals]
+    device = find_device(config.device)
+    how = Search(config.seed, config.batch_size, config.budget, config.time_limit, config.eot)
+    cells: list[Cell] = []
+    refused: dict[str, str] = {}
+    loaded = []
+    for spec in models:
+        model = load_model(spec, held, device, config.seed, lambda w, f: watch(f"training {w}", f))
+        loaded.append(model)
+        clean = clean_scores(model, held.x, config.batch_size or 1024)
+        for threat in threats:
+            for attack in built:
+                for goal in goals:
+                    cell = Cell(held, model, attack, threat, goal, clean, how, config.eight_bit)
+                    reason = attack.refuses(model, threat)
+                    if reason:
+                        refused[str(cell)] = reason
+                    else:
+                        cells += _slices(cell)
+    if not cells:
+        raise Unsupported("; ".join(dict.fromkeys(refused.values())))
+    return Plan(tuple(cells), refused, held, tuple(loaded))
+
+
+def get_attack(attack: str | Attack) -> Attack:
+    """An attack by name and parameters, such as `iterative:steps=10`; an `Attack` is returned as it is."""
+    if isinstance(attack, Attack):
+        return attack
+    name, parameters = parse_name(attack)
+    cls = load(look_up("attacks", ATTACKS, name).where, "attack")
+    if not isinstance(cls, type) or not issubclass(cls, Attack):
+        raise RobustError(f"attack {name!r}: {cls!r} is not a class of attacks")
+    return build(cls, parameters)
+
+
+def find_device(name: str) -> torch.device:
+    """auto: CUDA where there is one; raises `RobustError` for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RobustError(f"device {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RobustError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _slices(cell: Cell) -> list[Cell]:
+    starts = range(0, len(cell.data), SLICE)
+    parts = [slice(start, start + SLICE) for start in starts]
+    return [replace(cell, data=cell.data[part], clean=cell.clean[part]) for part in parts]

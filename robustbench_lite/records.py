@@ -1,0 +1,110 @@
+"""Records: one row a sample and cell, in Parquet files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("data", pa.string()),
+        ("model", pa.string()),
+        ("family", pa.string()),
+        ("defense", pa.string()),
+        ("source_model", pa.string()),
+        ("attack", pa.string()),
+        ("parameters", pa.string()),
+        ("threat", pa.string()),
+        ("eps", pa.float64()),
+        ("goal", pa.string()),
+        ("sample_id", pa.int64()),
+        ("label", pa.int64()),
+        ("target", pa.int64()),
+        ("clean_prediction", pa.int64()),
+        ("adversarial_prediction", pa.int64()),
+        ("success", pa.bool_()),
+        ("valid", pa.bool_()),
+        ("reason", pa.string()),
+        ("second_look", pa.bool_()),
+        ("eight_bit", pa.bool_()),
+        ("winner", pa.string()),
+        ("l0", pa.float64()),
+        ("l0_values", pa.float64()),
+        ("l1", pa.float64()),
+        ("l2", pa.float64()),
+        ("linf", pa.float64()),
+        ("l1_units", pa.float64()),
+        ("l2_units", pa.float64()),
+        ("linf_units", pa.float64()),
+        ("clean_confidence", pa.float64()),
+        ("adversarial_confidence", pa.float64()),
+        ("exact_distance", pa.float64()),
+        ("certified_distance", pa.float64()),
+        ("queries_at_success", pa.int64()),
+        ("forwards", pa.int64()),
+        ("backwards", pa.int64()),
+        ("seconds", pa.float64()),
+        ("precision", pa.string()),
+        ("seed", pa.int64()),
+        ("artifact", pa.string()),
+    ]
+)
+ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none
+
+
+def frame(columns: dict[str, object], rows: int) -> pd.DataFrame:
+    """Records with every column of the schema; a scalar stands for all rows, a missing one is null."""
+    arrays = []
+    for field in SCHEMA:
+        value = columns.get(field.name)
+        values = list(value) if isinstance(value, np.ndarray) else [value] * rows
+        if field.name in ABSENT:
+            values = [None if v == -1 else v for v in values]
+        arrays.append(pa.array(values, type=field.type, from_pandas=True))
+    return _pandas(pa.Table.from_arrays(arrays, schema=SCHEMA))
+
+
+def write(records: pd.DataFrame, file: Path) -> None:
+    """A Parquet file that appears whole or not at all."""
+    with whole(file) as temporary:
+        pq.write_table(pa.Table.from_pandas(records, schema=SCHEMA, preserve_index=False), temporary)
+
+
+def read(files: Sequence[Path]) -> pd.DataFrame:
+    """The records of files, in the order given."""
+    if not files:
+        return _pandas(SCHEMA.empty_table())
+    return _pandas(pa.concat_tables([pq.read_table(file, schema=SCHEMA) for file in files]))
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A temporary name that becomes `file`, once written and on the disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=f"{file.suffix}")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _pandas(table: pa.Table) -> pd.DataFrame:
+    """Nullable whole numbers and booleans stay what they are."""
+    kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+    found: pd.DataFrame = table.to_pandas(types_mapper=kinds.get)
+    return found
