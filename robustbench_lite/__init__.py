@@ -1,3 +1,62 @@
 """robustbench-lite: how robust is a classifier, and how far can that number be trusted?"""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from robustbench_lite.api import AttackResult, attack, list_attacks, list_data, list_models
+    from robustbench_lite.attacks.attack import Attack
+    from robustbench_lite.core.model import Model
+    from robustbench_lite.data.data import Data
+    from robustbench_lite.data.load import load_data
+    from robustbench_lite.models.function import ScoreFunction
+    from robustbench_lite.models.load import load_model
+    from robustbench_lite.models.module import TorchModel
+    from robustbench_lite.run import RunResult, run
+
+_HOMES = {
+    "Attack": "attacks.attack",
+    "AttackResult": "api",
+    "Data": "data.data",
+    "Model": "core.model",
+    "RunResult": "run",
+    "ScoreFunction": "models.function",
+    "TorchModel": "models.module",
+    "attack": "api",
+    "list_attacks": "api",
+    "list_data": "api",
+    "list_models": "api",
+    "load_data": "data.load",
+    "load_model": "models.load",
+    "run": "run",
+}
+
+__all__ = [
+    "Attack",
+    "AttackResult",
+    "Data",
+    "Model",
+    "RunResult",
+    "ScoreFunction",
+    "TorchModel",
+    "attack",
+    "list_attacks",
+    "list_data",
+    "list_models",
+    "load_data",
+    "load_model",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    """The public names, imported when first used: the command line starts without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"robustbench_lite.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

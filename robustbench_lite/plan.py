@@ -72,15 +72,15 @@ def plan(
     return Plan(tuple(cells), refused, held, tuple(loaded))
 
 
-def get_attack(attack: str | Attack) -> Attack:
-    """An attack by name and parameters, such as `iterative:steps=10`; an `Attack` is returned as it is."""
+def get_attack(attack: str | Attack, parameters: Mapping[str, object] | None = None) -> Attack:
+    """An attack by name, such as `iterative:steps=10`, with more parameters; an `Attack` as it is."""
     if isinstance(attack, Attack):
         return attack
-    name, parameters = parse_name(attack)
+    name, given = parse_name(attack)
     cls = load(look_up("attacks", ATTACKS, name).where, "attack")
     if not isinstance(cls, type) or not issubclass(cls, Attack):
         raise RobustError(f"attack {name!r}: {cls!r} is not a class of attacks")
-    return build(cls, parameters)
+    return build(cls, {**given, **(parameters or {})})
 
 
 def find_device(name: str) -> torch.device:

@@ -53,12 +53,15 @@ def load_model(
     return recipe(held, Trained(seed, device, report), **arguments(recipe, parameters, skip=2))
 
 
-def as_model(made: object, input_shape: Sequence[int], num_classes: int, name: str = "") -> Model:
-    """Whatever a user has, as a `Model`; one that already is keeps its own settings."""
+def as_model(
+    made: object, input_shape: Sequence[int], num_classes: int | None = None, name: str = ""
+) -> Model:
+    """Whatever a user has, as a `Model` where it is; one that already is a `Model` keeps its settings."""
     if isinstance(made, Model):
         return made
     if isinstance(made, nn.Module):
-        return TorchModel(made, input_shape, name=name, num_classes=num_classes)
+        device = next((p.device for p in made.parameters()), torch.device("cpu"))
+        return TorchModel(made, input_shape, name=name, num_classes=num_classes, device=device)
     if callable(made):
         function = cast(Callable[[np.ndarray], object], made)
         flat = hasattr(getattr(made, "__self__", None), "n_features_in_")  # an estimator's own method

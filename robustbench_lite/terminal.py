@@ -1,0 +1,162 @@
+"""What people see in the terminal: progress, tables and the demonstration."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from robustbench_lite.demo import WEIGHTS, Example, ImageExample
+from robustbench_lite.plan import Watch
+from robustbench_lite.run import RunResult
+
+SHADES = " ░▒▓█"
+
+
+@contextlib.contextmanager
+def watching(quiet: bool) -> Iterator[Watch]:
+    """A progress bar on standard error: one task for the cells, one for every model that is trained."""
+    if quiet:
+        yield lambda what, fraction: None
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def watch(what: str, fraction: float) -> None:
+            key = what if what.startswith("training") else "cells"
+            if key not in tasks:
+                tasks[key] = progress.add_task(escape(what), total=1.0)
+            shown = escape(what) if fraction < 1 or key != "cells" else "done"
+            progress.update(tasks[key], completed=fraction, description=shown)
+
+        yield watch
+
+
+def show_result(result: RunResult, console: Console) -> None:
+    """One table a threat and goal, the worst case of every model, and what a reader should know."""
+    if len(result.records):
+        for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
+            console.print(_summary(f"{threat}, {goal}", part))
+        console.print(_worst(result.table("worst_case")))
+    for cell, why in result.refused.items():
+        console.print(f"[dim]not possible: {escape(cell)}: {escape(why)}[/]")
+    for cell, text in result.failures.items():
+        console.print(f"[red]failed:[/] {escape(cell)}: {escape(text.strip().splitlines()[-1])}")
+    for note in result.notes:
+        console.print(f"[dim]note: {escape(note)}[/]")
+    if result.path is not None:
+        console.print(f"records, tables and adversarial examples: {escape(str(result.path))}", soft_wrap=True)
+
+
+def _table(title: str, words: list[str], numbers: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
+    for head in words:
+        table.add_column(head, overflow="fold", min_width=11)
+    for head in numbers:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def _summary(title: str, summary: pd.DataFrame) -> Table:
+    eight_bit = bool(summary["eight_bit"].notna().any())
+    numbers = ["clean", "success", "95 %", "robust", "L2", "Linf", "queries", "s"] + ["8-bit"] * eight_bit
+    table = _table(escape(title), ["model", "attack"], numbers)
+    doubts = []
+    before = None
+    for row in summary.to_dict("records"):
+        if before not in (None, row["model"]):
+            table.add_section()
+        first = row["model"] != before
+        before = row["model"]
+        cells = [
+            escape(row["model"]) if first else "",
+            escape(row["attack"]),
+            percent(row["clean"]) if first else "",
+            percent(row["success"]),
+            _interval(row["low"], row["high"]),
+            percent(row["robust"]),
+            _number(row["l2"]),
+            _number(row["linf"]),
+            _number(row["queries"]),
+            _number(row["seconds"]),
+        ]
+        table.add_row(*cells, *[percent(row["eight_bit"])] * eight_bit)
+        if row["invalid"] or row["doubtful"]:
+            doubts.append(
+                f"{row['model']} × {row['attack']}: {row['invalid']} returned points are not admissible, "
+                f"{row['doubtful']} successes did not stand at the second look"
+            )
+    table.caption = escape("\n".join(doubts)) or None
+    return table
+
+
+def _worst(worst: pd.DataFrame) -> Table:
+    title = "Worst case over the attacks, sample by sample"
+    table = _table(title, ["model", "threat", "goal", "strongest attack"], ["clean", "robust", "95 %"])
+    for row in worst.to_dict("records"):
+        names = [escape(str(row[head])) for head in ("model", "threat", "goal", "strongest")]
+        table.add_row(
+            *names, percent(row["clean"]), percent(row["robust"]), _interval(row["low"], row["high"])
+        )
+    return table
+
+
+def show_demo(example: Example, digit: ImageExample | None, console: Console) -> None:
+    """The lecture's ten numbers, then a digit."""
+    console.print("[bold]A logistic model of ten inputs[/]")
+    console.print("weight " + "".join(f"{w:>+5.0f}" for w in WEIGHTS), highlight=False)
+    rows = zip(
+        ("x", "moved"), (example.before, example.after), example.scores, example.probabilities, strict=True
+    )
+    for name, values, score, probability in rows:
+        numbers = "".join(f"{v:>5g}" for v in values)
+        console.print(f"{name:<7}{numbers}  score {score:>2g}  P(1) {probability:.4f}", highlight=False)
+    console.print("Every input moved by 0.5 the way its weight points: ten small moves add up to 5.\n")
+    if digit is None:
+        return
+    console.print("[bold]The same on an image[/]")
+    before, after = (_picture(image) for image in (digit.image, digit.adversarial))
+    for left, right in zip(before, after, strict=True):
+        console.print(f"  {left}      {right}", highlight=False)
+    first, second = digit.confidences
+    captions = f"{digit.label}, {first:.1%} sure", f"{digit.prediction}, {second:.1%} sure"
+    wide = 2 * digit.image.shape[1]
+    console.print(f"  {captions[0]:<{wide}}      {captions[1]}", highlight=False)
+    console.print(
+        f"Softmax regression; no pixel moves by more than {digit.eps:g}. The weights of the two classes"
+    )
+    console.print(
+        f"differ by {digit.gain:.1f} in sum: so many moves can shift the score by {digit.shift:.1f}."
+    )
+
+
+def _picture(image: torch.Tensor) -> list[str]:
+    levels = (image.clamp(0, 1) * (len(SHADES) - 1)).round().int()
+    return ["".join(SHADES[level] * 2 for level in row) for row in levels.tolist()]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.0f}–{100 * high:.0f}"
+
+
+def percent(rate: float) -> str:
+    """A rate as people read it."""
+    return "–" if rate != rate else f"{100 * rate:.1f}"
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.3g}"
