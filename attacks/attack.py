@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar, cast
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ class Iterate:
         return replace(self, **{k: v[rows] for k, v in carried.items() if isinstance(v, Tensor)})
 
 
+@dataclass(frozen=True)
 class Attack:
     """An attack's hyper-parameters, in a frozen dataclass, with `start` and `step`; one-shot without `step`.
 
@@ -120,12 +121,12 @@ class Fitted(Attack):
 
 def parameters(attack: Attack) -> dict[str, object]:
     """An attack's fields and their values."""
-    return {f.name: getattr(attack, f.name) for f in _fields(attack)}
+    return {f.name: getattr(attack, f.name) for f in fields(attack)}
 
 
 def defaults(attack: type[Attack]) -> dict[str, object]:
     """An attack's fields and their defaults."""
-    return {f.name: None if f.default is MISSING else f.default for f in _fields(attack)}
+    return {f.name: None if f.default is MISSING else f.default for f in fields(attack)}
 
 
 def as_text(attack: Attack) -> str:
@@ -139,7 +140,3 @@ def as_text(attack: Attack) -> str:
 def parameters_json(attack: Attack) -> str:
     """Every parameter as it was used, for the records."""
     return json.dumps(parameters(attack), default=str, sort_keys=True)
-
-
-def _fields(attack: Attack | type[Attack]) -> tuple[Field[Any], ...]:
-    return fields(cast(Any, attack))

@@ -153,13 +153,14 @@ def _free_bytes(device: torch.device) -> int:
         return 2 << 30
 
 
+@dataclass(frozen=True)
 class _Applied(Attack):
     """A fitted attack with what it has learnt: one-shot."""
 
-    every_sample = True
+    attack: Fitted
+    artifact: Mapping[str, Tensor]
 
-    def __init__(self, attack: Fitted, artifact: Mapping[str, Tensor]) -> None:
-        self.attack, self.artifact = attack, artifact
+    every_sample = True
 
     def start(self, problem: Problem) -> Iterate:
         return Iterate(x=problem.project(self.attack.apply(problem, self.artifact)))

@@ -37,7 +37,7 @@ def ten_numbers(step: float = 0.5) -> Example:
 
 @dataclass(frozen=True)
 class ImageExample:
-    """An image (H, W), its adversarial example, what the model said of each, and the sum of |weights| between them."""
+    """An image (H, W), its adversarial example, what the model says of each; gain: sum of |weights|."""
 
     image: torch.Tensor
     adversarial: torch.Tensor

@@ -52,8 +52,8 @@ def show_result(result: RunResult, console: Console) -> None:
         for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
             console.print(_summary(f"{threat}, {goal}", part))
         console.print(_worst(result.table("worst_case")))
-    for cell, why in result.refused.items():
-        console.print(f"[dim]not possible: {escape(cell)}: {escape(why)}[/]")
+    for why in dict.fromkeys(result.refused.values()):
+        console.print(f"[dim]not possible: {escape(why)}[/]")
     for cell, text in result.failures.items():
         console.print(f"[red]failed:[/] {escape(cell)}: {escape(text.strip().splitlines()[-1])}")
     for note in result.notes:
@@ -92,7 +92,7 @@ def _summary(title: str, summary: pd.DataFrame) -> Table:
             _number(row["l2"]),
             _number(row["linf"]),
             _number(row["queries"]),
-            _number(row["seconds"]),
+            f"{row['seconds']:.2f}",
         ]
         table.add_row(*cells, *[percent(row["eight_bit"])] * eight_bit)
         if row["invalid"] or row["doubtful"]:
@@ -136,12 +136,11 @@ def show_demo(example: Example, digit: ImageExample | None, console: Console) ->
     captions = f"{digit.label}, {first:.1%} sure", f"{digit.prediction}, {second:.1%} sure"
     wide = 2 * digit.image.shape[1]
     console.print(f"  {captions[0]:<{wide}}      {captions[1]}", highlight=False)
-    console.print(
-        f"Softmax regression; no pixel moves by more than {digit.eps:g}. The weights of the two classes"
+    console.print(f"Softmax regression; no pixel moves by more than {digit.eps:g}. The weights of the two")
+    total = (
+        f"classes differ by {digit.gain:.1f} in sum: so many moves can shift the score by {digit.shift:.1f}."
     )
-    console.print(
-        f"differ by {digit.gain:.1f} in sum: so many moves can shift the score by {digit.shift:.1f}."
-    )
+    console.print(total)
 
 
 def _picture(image: torch.Tensor) -> list[str]:

@@ -1,0 +1,53 @@
+"""What all tests share: a cache of trained models, small models that need no training, and real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_lite.core.model import Model
+from robustbench_lite.models.linear import LinearModel
+from robustbench_lite.models.module import TorchModel
+
+torch.set_num_threads(1)  # tests run side by side
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Models are trained once for all workers, in a folder of this session's own."""
+    base = tmp_path_factory.getbasetemp()
+    os.environ["ROBUST_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of MNIST and CIFAR-10 that ROBUST_TEST_DATA names."""
+    named = os.environ.get("ROBUST_TEST_DATA")
+    if not named:
+        pytest.skip("ROBUST_TEST_DATA does not name a folder with MNIST")
+    return Path(named) / "data"
+
+
+def linear_model(classes: int = 3, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> LinearModel:
+    generator = torch.Generator().manual_seed(seed)
+    d = int(torch.tensor(shape).prod())
+    weight = torch.randn(classes, d, generator=generator)
+    return LinearModel(weight, torch.randn(classes, generator=generator) * 0.1, shape, scaled=True)
+
+
+def small_network(classes: int = 3, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> TorchModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        d = int(torch.tensor(shape).prod())
+        module = nn.Sequential(nn.Flatten(), nn.Linear(d, 16), nn.Tanh(), nn.Linear(16, classes))
+        for parameter in module.parameters():
+            parameter.data *= 4
+    return TorchModel(module, shape, name="small")
+
+
+def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random inputs with the model's own answers as labels."""
+    x = torch.rand((n, *model.input_shape), generator=torch.Generator().manual_seed(seed))
+    return x, model.scores(x).argmax(1)
