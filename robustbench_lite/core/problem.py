@@ -101,7 +101,8 @@ class Problem:
     def random(self, tag: str) -> Stream:
         """This step's random numbers, one key a row; another tag, other numbers."""
         stream = Stream.of(self.seed, self.ids)
-        return stream.fold(self.ledger.attacks[self.attack], self.lane, self.step, tag)
+        name = self.ledger.attacks[self.attack].partition(":")[0]  # more steps only lengthen the path
+        return stream.fold(name, self.lane, self.step, tag)
 
     def random_start(self) -> Tensor:
         """A random admissible point for each row (n, …)."""
