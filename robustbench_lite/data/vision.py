@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
@@ -52,12 +51,12 @@ def _load(name: str, options: Options) -> Raw:
     except (RuntimeError, OSError) as error:
         hint = "give its folder with --data-dir, or allow --download"
         raise InvalidData(f"{name}: not found under {root}; {hint} ({error})") from error
-    images = torch.from_numpy(np.array(found.data))
+    images = torch.as_tensor(found.data)
     if images.dim() == 3:
         images = images[:, None]
     elif name.startswith("CIFAR"):
         images = images.permute(0, 3, 1, 2)
-    y = torch.as_tensor(np.array(found.labels if name == "SVHN" else found.targets)).long()
+    y = torch.as_tensor(found.labels if name == "SVHN" else found.targets).long()
     classes = getattr(found, "classes", None) or [str(c) for c in range(10)]
     short = [str(c).split(" - ")[0] if name == "MNIST" else str(c) for c in classes]
 

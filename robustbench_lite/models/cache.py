@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, device
 
 from robustbench_lite.data.data import Data
@@ -42,7 +42,7 @@ def remember(
     file = cache_folder() / "models" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
     if file.exists():
         try:
-            return load_file(file)
+            return load(file.read_bytes())  # not mapped: the file may be replaced while it is in use
         except (SafetensorError, OSError):  # a broken file is trained anew
             file.unlink(missing_ok=True)
     train.report(recipe, 0.0)
