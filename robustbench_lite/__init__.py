@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from robustbench_lite.models.function import ScoreFunction
     from robustbench_lite.models.load import load_model
     from robustbench_lite.models.module import TorchModel
-    from robustbench_lite.run import RunResult, run
+    from robustbench_lite.runner import RunResult, run
 
 _HOMES = {
     "Attack": "attacks.attack",
     "AttackResult": "api",
     "Data": "data.data",
     "Model": "core.model",
-    "RunResult": "run",
+    "RunResult": "runner",
     "ScoreFunction": "models.function",
     "TorchModel": "models.module",
     "attack": "api",
@@ -32,7 +32,7 @@ _HOMES = {
     "list_models": "api",
     "load_data": "data.load",
     "load_model": "models.load",
-    "run": "run",
+    "run": "runner",
 }
 
 __all__ = [

@@ -98,7 +98,7 @@ def run(
 
     from robustbench_lite.config import make, read
     from robustbench_lite.plan import plan
-    from robustbench_lite.run import carry_out
+    from robustbench_lite.runner import carry_out
     from robustbench_lite.store import Store, new_folder
     from robustbench_lite.terminal import show_result, watching
 
@@ -245,7 +245,7 @@ def judge(
 
     from robustbench_lite.foreign import judge_file
     from robustbench_lite.records import write
-    from robustbench_lite.run import RunResult
+    from robustbench_lite.runner import RunResult
     from robustbench_lite.terminal import show_result
 
     records, notes = judge_file(file, model, threat, data, data_dir, goal, device, seed, eight_bit)

@@ -20,7 +20,7 @@ from robustbench_lite.core.errors import RobustError
 from robustbench_lite.plan import Plan
 from robustbench_lite.records import read, whole, write
 
-PACKAGES = ("robustbench-lite", "torch", "numpy", "pandas", "scipy", "scikit-learn")
+PACKAGES = ("robustbench-lite", "numpy", "pandas", "scipy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def resolved(plan: Plan) -> dict[str, object]:
         "data_sha256": plan.data.fingerprint(),
     }
     facts |= {f"version {package}": _version(package) for package in PACKAGES}
+    facts["version torch"] = str(torch.__version__)  # names its CUDA too
     facts |= {f"model_sha256 {model.name}": model.fingerprint() for model in plan.models}
     facts |= {f"attack {cell.attack.name}": repr(cell.attack) for cell in plan.cells}
     return facts

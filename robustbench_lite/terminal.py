@@ -15,7 +15,7 @@ from rich.table import Table
 
 from robustbench_lite.demo import WEIGHTS, Example, ImageExample
 from robustbench_lite.plan import Watch
-from robustbench_lite.run import RunResult
+from robustbench_lite.runner import RunResult
 
 SHADES = " ░▒▓█"
 
@@ -33,17 +33,21 @@ def watching(quiet: bool) -> Iterator[Watch]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, TaskID] = {}
 
-        def watch(what: str, fraction: float) -> None:
-            key = what if what.startswith("training") else "cells"
-            if key not in tasks:
-                tasks[key] = progress.add_task(escape(what), total=1.0)
-            shown = escape(what) if fraction < 1 or key != "cells" else "done"
-            progress.update(tasks[key], completed=fraction, description=shown)
+    def watch(what: str, fraction: float) -> None:
+        key = what if what.startswith("training") else "cells"
+        if key not in tasks:
+            progress.start()
+            tasks[key] = progress.add_task(escape(what), total=1.0)
+        progress.update(tasks[key], completed=fraction, description=escape(what))
 
+    try:
         yield watch
+    finally:
+        if tasks:
+            progress.stop()
 
 
 def show_result(result: RunResult, console: Console) -> None:

@@ -24,7 +24,7 @@ FLOORS = {
     "cell": 5,
     "plan": 5,
     "store": 5,
-    "run": 5,
+    "runner": 5,
     "foreign": 5,
     "api": 5,
     "demo": 5,
