@@ -11,7 +11,8 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.models.linear import LinearModel
 from robustbench_lite.models.module import TorchModel
 
-torch.set_num_threads(1)  # tests run side by side
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # tests run side by side
 
 
 @pytest.fixture(autouse=True, scope="session")

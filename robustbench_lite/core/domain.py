@@ -53,7 +53,13 @@ class Domain:
     def inside(self, x: Tensor) -> Tensor:
         """Whether each row lies in the box (n,); a NaN does not."""
         low, high = self.bounds(x)
-        return ((x >= low) & (x <= high)).flatten(1).all(1)
+        return torch.maximum(low - x, x - high).flatten(1).amax(1) <= 0
+
+    def admits(self, x: Tensor, x0: Tensor) -> Tensor:
+        """Whether each row lies in the box and changes only what may change (n,)."""
+        if self.mask is None and self.spacing is None:
+            return self.inside(x)
+        return self.inside(x) & self.changed_only_allowed(x, x0)
 
     def changed_only_allowed(self, x: Tensor, x0: Tensor) -> Tensor:
         """Whether each row changes only what the mask allows, in whole steps (n,)."""

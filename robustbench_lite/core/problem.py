@@ -219,9 +219,9 @@ class Problem:
     def _remember(self, x: Tensor, row: Tensor, scores: Tensor) -> Tensor:
         success = self._met(scores)
         aim = self.target if self.goal.targeted else None
-        admissible = self.threat.contains(x, self.x0, self.eps)
-        reached = torch.where(admissible, margin(scores, self.y, aim).to(self.ledger.best_margin), -torch.inf)
         distance = self.threat.distance(x, self.x0)
+        admissible = (distance <= self.eps) & self.threat.domain.admits(x, self.x0)  # it contains x
+        reached = torch.where(admissible, margin(scores, self.y, aim).to(self.ledger.best_margin), -torch.inf)
         self.ledger.see(row, x, success & admissible, distance, reached, self.attack)
         return success & admissible
 

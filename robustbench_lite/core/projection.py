@@ -40,8 +40,12 @@ def onto_ball(x: Tensor, x0: Tensor, eps: Tensor, norm: str, domain: Domain) -> 
 
 def _towards(x0: Tensor, target: Tensor, move: Tensor) -> Tensor:
     """x0 + move in x0's type, each coordinate rounded towards x0 where rounding would pass the target."""
-    x = target.to(x0.dtype)
-    beyond = (x.double() - x0.double()).abs() > move.abs()
+    return _inward(target.to(x0.dtype), x0, move.abs())
+
+
+def _inward(x: Tensor, x0: Tensor, most: Tensor) -> Tensor:
+    """x, each coordinate one float nearer to x0 where it is further than `most` (float64) from it."""
+    beyond = (x.double() - x0.double()).abs() > most
     return torch.where(beyond, torch.nextafter(x, x0), x)
 
 
@@ -50,9 +54,9 @@ def _linf(x: Tensor, x0: Tensor, eps: Tensor, domain: Domain) -> Tensor:
     if domain.mask is not None:
         radius = radius * domain.mask
     low, high = domain.bounds(x0)
-    origin = x0.double()
-    upper = torch.minimum(_towards(x0, origin + radius, radius), high)
-    lower = torch.maximum(_towards(x0, origin - radius, radius), low)
+    origin = x0.double()  # a sum in float64 is at most one float away from the sphere
+    upper = torch.minimum(_inward((origin + radius).to(x0.dtype), x0, radius), high)
+    lower = torch.maximum(_inward((origin - radius).to(x0.dtype), x0, radius), low)
     return torch.minimum(torch.maximum(x, lower), upper)
 
 

@@ -99,8 +99,7 @@ class Lp:
         return norms(x.double() - x0.double(), self.domain, self.norm)
 
     def contains(self, x: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
-        near = self.distance(x, x0) <= eps + slack
-        return near & self.domain.inside(x) & self.domain.changed_only_allowed(x, x0)
+        return (self.distance(x, x0) <= eps + slack) & self.domain.admits(x, x0)
 
     def project(self, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
         return onto_ball(x, x0, eps, self.norm.value, self.domain)
@@ -165,7 +164,7 @@ class Box:
         return norms(x.double() - x0.double(), self.domain, Norm.L2)
 
     def contains(self, x: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
-        return self.domain.inside(x) & self.domain.changed_only_allowed(x, x0)
+        return self.domain.admits(x, x0)
 
     def project(self, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
         return self.domain.clamp(x if self.domain.mask is None else torch.where(self.domain.mask, x, x0))
