@@ -86,8 +86,8 @@ from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.threat import parse_threat
 data = rb.load_data("digits", samples=20)
 torch.manual_seed(0)
-net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(10))
-net(torch.zeros(1, 3, 32, 32))
+nn = torch.nn
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 10))
 model = rb.TorchModel(net, (3, 32, 32))
 n = int(sys.argv[1])
 x = torch.rand(n, 3, 32, 32)
