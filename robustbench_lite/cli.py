@@ -128,7 +128,11 @@ def run(
         made = plan(settings, settings.data, settings.models, settings.attacks, watch)
         if not dry_run:
             store = Store.open(out or new_folder(settings.data), resume)
-            result = carry_out(made, settings, store, watch)
+            try:
+                result = carry_out(made, settings, store, watch)
+            except KeyboardInterrupt:
+                click.echo(f"stopped; go on with: robust run --resume --out {store.folder}", err=True)
+                sys.exit(130)
     if dry_run:
         _show_plan(made)
         return

@@ -257,3 +257,41 @@ def test_mnist(real_data: Path) -> None:
     assert data.x.shape == (100, 1, 28, 28)
     assert data.class_names == tuple("0123456789")
     assert float(data.x.max()) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "data", "labels"),
+    [
+        ("cifar10", "CIFAR10", np.zeros((6, 32, 32, 3), dtype=np.uint8), "targets"),
+        ("cifar100", "CIFAR100", np.zeros((6, 32, 32, 3), dtype=np.uint8), "targets"),
+        ("svhn", "SVHN", np.zeros((6, 3, 32, 32), dtype=np.uint8), "labels"),
+        ("fashionmnist", "FashionMNIST", torch.zeros(6, 28, 28, dtype=torch.uint8), "targets"),
+    ],
+)
+def test_what_torchvision_holds_becomes_channels_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, kind: str, data: np.ndarray, labels: str
+) -> None:
+    """The official files are too large for tests; these stand-ins have their attributes."""
+    asked: list[dict[str, object]] = []
+
+    class Fake:
+        def __init__(self, root: Path, download: bool, **which: object) -> None:
+            asked.append({"root": root, "download": download, **which})
+            marked = data.copy() if isinstance(data, np.ndarray) else data.clone()
+            marked[2] = 255
+            self.data = marked
+            setattr(self, labels, [0, 1, 2, 0, 1, 2])
+            self.classes = None if kind == "SVHN" else [f"class {i}" for i in range(3)]
+
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets, kind, Fake)
+    found = rb.load_data(name, data_dir=tmp_path)
+    assert found.x.shape[1:] == ((1, 28, 28) if kind == "FashionMNIST" else (3, 32, 32))
+    assert found.y.tolist() == [0, 1, 2, 0, 1, 2]
+    assert float(found.x[2].max()) == 1.0
+    assert float(found.x[0].max()) == 0.0
+    assert asked[0]["root"] == tmp_path
+    assert asked[0]["download"] is False
+    found.training()
+    assert asked[1].get("train", asked[1].get("split")) in (True, "train")

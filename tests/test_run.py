@@ -361,3 +361,14 @@ def test_a_plan_is_complete_before_the_first_cell(tmp_path: Path) -> None:
     assert cell.identity() == plan(config, "digits", config.models, config.attacks).cells[0].identity()
     other = make({**config.model_dump(), "batch_size": 2})
     assert cell.identity() == plan(other, "digits", other.models, other.attacks).cells[0].identity()
+
+
+def test_control_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "execute", stop)
+    flags = ["--model", "logistic", "--attack", "fgsm", "--samples", "5", "--out", str(tmp_path / "r")]
+    done = command("run", *flags)
+    assert done.exit_code == 130
+    assert f"robust run --resume --out {tmp_path / 'r'}" in done.output

@@ -1,0 +1,82 @@
+"""Names: one grammar, checked parameters, third parties by entry points."""
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from robustbench_lite.attacks import ATTACKS
+from robustbench_lite.core import registry
+from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
+from robustbench_lite.core.registry import arguments, build, entries, load, look_up
+from robustbench_lite.core.text import parse_name, parse_number
+from robustbench_lite.plan import get_attack
+
+
+def test_the_grammar_of_names() -> None:
+    assert parse_name("pgd") == ("pgd", {})
+    assert parse_name(" pgd:steps=3, size=8/255 ") == ("pgd", {"steps": "3", "size": "8/255"})
+    for wrong in ("pgd:", "pgd:steps", "pgd:=3", "pgd:a=1,a=2", "pgd:a b=1"):
+        with pytest.raises(InvalidParameter):
+            parse_name(wrong)
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert parse_number("8/255") == 8 / 255
+    assert parse_number("1e-3") == 0.001
+    for wrong in ("", "x", "1/0", "1/2/3"):
+        with pytest.raises(InvalidParameter):
+            parse_number(wrong)
+
+
+@dataclass(frozen=True)
+class Thing:
+    steps: int = 1
+    size: float | None = None
+    loud: bool = False
+    loss: str = "ce"
+
+
+def test_parameters_are_checked_against_their_fields() -> None:
+    text = {"steps": "4", "size": "1/4", "loud": "yes", "loss": "dlr"}
+    assert build(Thing, text) == Thing(4, 0.25, True, "dlr")
+    assert build(Thing, {"size": 2, "loud": True}) == Thing(size=2.0, loud=True)
+    assert build(Thing, {"size": "none"}) == Thing()
+    for key, value in {"steps": "4.5", "size": "big", "loud": "maybe", "loss": 3}.items():
+        with pytest.raises(InvalidParameter, match=key):
+            build(Thing, {key: value})
+    with pytest.raises(InvalidParameter, match="steps = True: must be a whole number"):
+        build(Thing, {"steps": True})
+    with pytest.raises(UnknownName, match="did you mean steps"):
+        build(Thing, {"step": 3})
+
+
+def test_arguments_of_functions_are_checked_too() -> None:
+    def source(options: object, path: str, size: int | None = None) -> None: ...
+
+    assert arguments(source, {"path": "a", "size": "3"}, skip=1) == {"path": "a", "size": 3}
+    with pytest.raises(InvalidParameter, match="path = None: must be given"):
+        arguments(source, {}, skip=1)
+
+
+def test_what_a_name_stands_for_must_be_importable() -> None:
+    assert load("dataclasses:dataclass", "thing") is dataclass
+    for wrong, message in (("nothing", "package.module:name"), ("no_such:x", "cannot be imported"),
+                           ("dataclasses:x", "cannot be imported")):  # fmt: skip
+        with pytest.raises(RobustError, match=message):
+            load(wrong, "thing")
+
+
+def test_third_parties_add_theirs_but_take_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "robustbench_lite.attacks"
+    points = [
+        EntryPoint("theirs", "robustbench_lite.attacks.noise:Noise", group),
+        EntryPoint("fgsm", "evil:FGSM", group),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    known = entries("attacks", ATTACKS)
+    assert known["theirs"].summary == "from robustbench_lite.attacks.noise"
+    assert known["fgsm"] == ATTACKS["fgsm"]
+    assert get_attack("theirs:steps=2") == get_attack("noise:steps=2")
+    with pytest.raises(UnknownName, match="unknown attack 'their'; did you mean theirs"):
+        look_up("attacks", ATTACKS, "their")
