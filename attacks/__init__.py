@@ -12,6 +12,9 @@ def _entry(name: str, cls: str, summary: str, access: str, norms: str, paper: st
 
 ATTACKS: dict[str, Entry] = dict(
     [
+        _entry("exact", "Exact", "the smallest perturbation of a linear model or a tree", "structure",
+               "l0 l1 l2 linf",
+               "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599; Chen et al. 2019, arXiv:1906.03849"),
         _entry("fgsm", "FGSM", "one step along the gradient's sign", "gradient", "l1 l2 linf",
                "Goodfellow et al. 2014, arXiv:1412.6572"),
         _entry("iterative", "Iterative", "FGSM in small steps; targeted too", "gradient", "l1 l2 linf",

@@ -39,10 +39,9 @@ class Attack:
 
     name: as in the registry; access: what it needs of a model; norms: the balls it works in; paper: its
     source; version: raised when its results change, so that resumed runs do not mix. minimal: whether it can
-    seek the smallest perturbation (a threat without eps); fixed: whether it can attack a given eps.
-    every_sample: whether samples that the model gets wrong by itself are attacked too.
-    steps, restarts: fields where an attack has them. aims: how many of the likeliest wrong classes it aims
-    at side by side when the goal itself names none.
+    seek the smallest perturbation (a threat without eps); fixed: whether it can attack a given eps. exact:
+    whether no smaller perturbation exists than the one it finds. every_sample: whether samples that the model
+    gets wrong by itself are attacked too. Fields `steps` and `restarts` tell the driver what they say.
     """
 
     name: ClassVar[str]
@@ -52,6 +51,7 @@ class Attack:
     version: ClassVar[int] = 1
     minimal: ClassVar[bool] = False
     fixed: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
     every_sample: ClassVar[bool] = False
 
     @property

@@ -99,9 +99,12 @@ def execute(
     columns = {name: value for name, value in vars(verdict).items() if name != "reason"}
     names = np.array([*outcome.attacks, None], dtype=object)
     stored = np.array([artifact if won and artifact else None for won in verdict.success], dtype=object)
+    size = getattr(verdict, str(cell.threat.norm)) if isinstance(cell.threat, Lp) else verdict.l2
+    known = np.where(verdict.success & cell.attack.exact, size, np.nan)
     records = frame(
         {
             **columns,
+            "exact_distance": known,
             **_in_units(data, outcome),
             "run": run,
             "data": data.name,

@@ -33,7 +33,8 @@ class LinearModel(Model):
         self.device = self.weight.device
 
     def scores(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias.to(x), x.flatten(1), self.weight.to(x).T)
+        # In float64 no batch size flips a point that lies a float32 step beyond the boundary.
+        return torch.addmm(self.bias, x.flatten(1).double(), self.weight.T)
 
     @property
     def structure(self) -> Linear:

@@ -1,0 +1,182 @@
+"""What a lifted estimator is: transforms of the features, then a core that scores them, in float64."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.core.model import Access, Boxes, Linear, Model
+
+Holder = TypeVar("Holder", bound="Holds")
+
+
+@dataclass(frozen=True)
+class Holds:
+    """A dataclass of tensors and numbers that can move between devices and be hashed."""
+
+    def to(self: Holder, device: torch.device | str) -> Holder:
+        """The same on another device."""
+        held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: _moved(v, device) for k, v in held.items()})
+
+    def facts(self) -> bytes:
+        """Everything that determines what it answers."""
+        parts = [type(self).__name__.encode()]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for one in value if isinstance(value, tuple) else (value,):
+                parts.append(one.cpu().numpy().tobytes() if isinstance(one, Tensor) else repr(one).encode())
+        return b"|".join(parts)
+
+
+def _moved(value: object, device: torch.device | str) -> object:
+    if isinstance(value, tuple):
+        return tuple(_moved(one, device) for one in value)
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+@dataclass(frozen=True)
+class Affine(Holds):
+    """z -> (z - shift) * factor / divisor + offset, then matrix @ z, as scikit-learn orders the operations.
+
+    Every field is optional; without a matrix each feature stays its own.
+    """
+
+    shift: Tensor | None = None
+    divisor: Tensor | None = None
+    factor: Tensor | None = None
+    offset: Tensor | None = None
+    matrix: Tensor | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Features (n, d) float64 -> (n, d or k)."""
+        if self.shift is not None:
+            z = z - self.shift
+        if self.divisor is not None:
+            z = z / self.divisor
+        if self.factor is not None:
+            z = z * self.factor
+        if self.offset is not None:
+            z = z + self.offset
+        return z if self.matrix is None else z @ self.matrix.T
+
+    def of_features(self, index: Tensor) -> Affine:
+        """The same for a list of single features (m,); there must be no matrix."""
+        parts = (self.shift, self.divisor, self.factor, self.offset)
+        return Affine(*(None if part is None else part[index] for part in parts))
+
+    @property
+    def each_feature(self) -> bool:
+        """Whether every feature is moved by itself, and upwards."""
+        scales = [s for s in (self.divisor, self.factor) if s is not None]
+        return self.matrix is None and all(bool((s > 0).all()) for s in scales)
+
+
+class Core(Holds, ABC):
+    """Scores of features (n, d) float64: the truth, and what is differentiated in its stead."""
+
+    family = "lifted"
+    smooth = True
+
+    @abstractmethod
+    def scores(self, z: Tensor) -> Tensor:
+        """The estimator's decision: its class is the first largest score, (n, K) float64."""
+
+    def stand_in(self, z: Tensor) -> Tensor:
+        """The truth where it is smooth, else a smooth function near it (n, K)."""
+        return self.scores(z)
+
+    def confidence(self, scores: Tensor) -> Tensor | None:
+        """The estimator's probability of its class, where it has one."""
+        return None
+
+    def linear(self) -> Linear | None:
+        """The core as a linear function of its features."""
+        return None
+
+    def boxes(self) -> Boxes | None:
+        """The core as boxes of its features in float32."""
+        return None
+
+
+class Lifted(Model):
+    """A core behind its transforms; columns: each class's place among the estimator's (None: its own)."""
+
+    def __init__(
+        self,
+        core: Core,
+        transforms: Sequence[Affine],
+        input_shape: Sequence[int],
+        columns: Tensor | None = None,
+        *,
+        name: str,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.core, self.transforms = core, tuple(transforms)
+        self.name, self.family = name, core.family
+        self.input_shape, self.columns, self.notes = tuple(input_shape), columns, notes
+        self.device = torch.device("cpu")
+        self.num_classes = self.scores(torch.zeros(1, *self.input_shape)).shape[1]
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self._in_order(self.core.scores(self.features(x)))
+
+    def gradient_scores(self, x: Tensor) -> Tensor:
+        return self._in_order(self.core.stand_in(self.features(x)))
+
+    @property
+    def gradient_is_truth(self) -> bool:
+        return self.core.smooth
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the estimator would have been given, after its transforms (n, d) float64."""
+        z = x.flatten(1).double()
+        for transform in self.transforms:
+            z = transform(z)
+        return z
+
+    @property
+    def access(self) -> Access:  # type: ignore[override]
+        return Access.GRADIENT if self.structure is None else Access.STRUCTURE
+
+    @property
+    def structure(self) -> Linear | Boxes | None:
+        linear = self.core.linear()
+        if linear is not None:
+            # A linear function of affine features: its value at 0 and at the unit vectors tells it whole.
+            d = int(torch.tensor(self.input_shape).prod())
+            with torch.no_grad():
+                corners = torch.cat([torch.zeros(1, d), torch.eye(d)]).to(self.device)
+                values = self.scores(corners.reshape(-1, *self.input_shape))
+            return Linear((values[1:] - values[0]).T.contiguous(), values[0])
+        boxes = None if self.transforms else self.core.boxes()
+        if boxes is None or self.columns is None:
+            return boxes
+        return Boxes(boxes.low, boxes.high, self.columns.argsort().to(boxes.label.device)[boxes.label])
+
+    def confidence(self, scores: Tensor) -> Tensor | None:
+        return self.core.confidence(scores)
+
+    def _in_order(self, scores: Tensor) -> Tensor:
+        """The columns in the order of the data's classes."""
+        return scores if self.columns is None else scores[:, self.columns]
+
+    def to(self, device: torch.device | str) -> Lifted:
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        moved.core = self.core.to(device)
+        moved.transforms = tuple(t.to(device) for t in self.transforms)
+        return moved
+
+    def fingerprint(self) -> str:
+        parts = [self.core.facts(), *(t.facts() for t in self.transforms)]
+        parts += [] if self.columns is None else [repr(self.columns.tolist()).encode()]
+        return hashlib.sha256(b"||".join(parts)).hexdigest()
