@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robustbench_lite.attacks.attack import Attack, Iterate
-from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.model import Access, Linear
+from robustbench_lite.core.model import Access, Linear, Model
 from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.threat import Threat
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,15 @@ class LinearDemo(Attack):
     access = Access.STRUCTURE
     paper = "Goodfellow et al. 2014, arXiv:1412.6572"
 
+    def refuses(self, model: Model, threat: Threat) -> str | None:
+        refusal = super().refuses(model, threat)
+        if refusal is None and not isinstance(model.structure, Linear):
+            return f"linear_demo needs a linear model; {model.name} is not one"
+        return refusal
+
     def start(self, problem: Problem) -> Iterate:
         structure = problem.oracle.model.structure
-        if not isinstance(structure, Linear):
-            raise Unsupported(f"linear_demo needs a linear model; {problem.oracle.model.name} is not one")
+        assert isinstance(structure, Linear)
         weight = structure.weight.to(problem.x0.device)
         classes = len(structure.bias)
         offsets = [None] if problem.target is not None else range(1, classes)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from robustbench_lite.data.data import Data
     from robustbench_lite.data.load import load_data
     from robustbench_lite.models.function import ScoreFunction
+    from robustbench_lite.models.lift import lift
     from robustbench_lite.models.load import load_model
     from robustbench_lite.models.module import TorchModel
     from robustbench_lite.runner import RunResult, run
@@ -27,6 +28,7 @@ _HOMES = {
     "ScoreFunction": "models.function",
     "TorchModel": "models.module",
     "attack": "api",
+    "lift": "models.lift",
     "list_attacks": "api",
     "list_data": "api",
     "list_models": "api",
@@ -44,6 +46,7 @@ __all__ = [
     "ScoreFunction",
     "TorchModel",
     "attack",
+    "lift",
     "list_attacks",
     "list_data",
     "list_models",

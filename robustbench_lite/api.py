@@ -60,11 +60,11 @@ def attack(
 ) -> AttackResult:
     """Attack a model on samples x (n, …) in [0, 1] with classes y (n,), and judge what comes back.
 
-    model: a `torch.nn.Module`, a NumPy function, a `Model`, or a name of the zoo trained on digits.
-    attack: a name with parameters (`"iterative:steps=100"`, or as keywords, checked against its fields), or
-    an `Attack`. targets (n,): the classes to reach, for goal `given`. domain: the inputs there are, where
-    that is not the box [0, 1] of images. The search runs where the model is. Raises `InvalidParameter`,
-    `InvalidData`, `Unsupported`.
+    model: a `torch.nn.Module`, a scikit-learn classifier, a NumPy function, a `Model`, or a name of the zoo
+    trained on digits. attack: a name with parameters (`"iterative:steps=100"`, or as keywords, checked
+    against its fields), or an `Attack`. targets (n,): the classes to reach, for goal `given`. domain: the
+    inputs there are, where that is not the box [0, 1] of images. The search runs where the model is. Raises
+    `InvalidParameter`, `InvalidData`, `Unsupported`.
     """
     if isinstance(attack, Attack):
         chosen = attack
@@ -75,7 +75,7 @@ def attack(
     if targets is not None and goal == "untargeted":
         goal = str(Targets.GIVEN)
     data = _as_data(x, y, domain)
-    found = load_model(model) if isinstance(model, str) else as_model(model, data.x.shape[1:])
+    found = load_model(model) if isinstance(model, str) else as_model(model, data.x.shape[1:], x=data.x)
     names = tuple(str(c) for c in range(found.num_classes))
     data = replace(data, class_names=names, source=lambda: data)
     if int(data.y.max()) >= found.num_classes:

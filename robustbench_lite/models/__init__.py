@@ -13,6 +13,13 @@ MODELS: dict[str, Entry] = dict(
     [
         _entry("linear", "linear:train_linear", "least squares on one-hot targets", "structure"),
         _entry("logistic", "linear:train_logistic", "softmax regression", "structure"),
+        _entry("svm", "classical:train_svm", "support vector machine with an RBF kernel", "gradient"),
+        _entry("linear_svm", "classical:train_linear_svm", "linear support vector machine", "structure"),
+        _entry("knn", "classical:train_knn", "nearest neighbours, k from validation", "gradient"),
+        _entry("tree", "classical:train_tree", "decision tree", "structure"),
+        _entry("forest", "classical:train_forest", "random forest of 100 trees", "gradient"),
+        _entry("boosting", "classical:train_boosting", "gradient-boosted trees", "gradient"),
+        _entry("mlp", "classical:train_mlp", "one hidden layer of 128 units", "gradient"),
         _entry("cnn", "networks:train_cnn", "small residual network that adapts to the image", "gradient"),
     ]
 )

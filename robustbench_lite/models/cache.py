@@ -1,4 +1,4 @@
-"""Trained weights, kept under the user's cache folder by a hash of everything that determines them."""
+"""Trained models, kept under the user's cache folder by a hash of everything that determines them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, device
 
+from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.data.data import Data
 
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
+Thing = TypeVar("Thing")
 Report = Callable[[str, float], None]
 
 
@@ -29,7 +35,7 @@ class Trained:
 
 
 def cache_folder() -> Path:
-    """Where weights are kept between runs; the environment variable ROBUST_CACHE names another place."""
+    """Where trained models are kept; the environment variable ROBUST_CACHE names another place."""
     named = os.environ.get("ROBUST_CACHE")
     return Path(named) if named else Path(platformdirs.user_cache_dir("robustbench-lite"))
 
@@ -38,19 +44,51 @@ def remember(
     recipe: str, version: int, data: Data, train: Trained, fit: Callable[[], dict[str, Tensor]]
 ) -> Mapping[str, Tensor]:
     """The weights of a recipe (its name, parameters and version) trained on data; trained once, then read."""
-    key = f"{recipe} {version} {train.seed} {data.training().fingerprint()}"
-    file = cache_folder() / "models" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-    if file.exists():
+
+    def read(file: Path) -> Mapping[str, Tensor]:
         try:
             return load(file.read_bytes())  # not mapped: the file may be replaced while it is in use
-        except (SafetensorError, OSError):  # a broken file is trained anew
+        except SafetensorError as error:
+            raise InvalidModel(f"{file}: {error}") from error
+
+    def write(weights: Mapping[str, Tensor], file: Path) -> None:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, file)
+
+    return _kept(recipe, version, data, train, "safetensors", fit, read, write)
+
+
+def remember_estimator(
+    recipe: str, version: int, data: Data, train: Trained, fit: Callable[[], BaseEstimator]
+) -> BaseEstimator:
+    """The same for a fitted estimator."""
+    from robustbench_lite.models.files import read_estimator, write_estimator
+
+    return _kept(recipe, version, data, train, "skops", fit, read_estimator, write_estimator)
+
+
+def _kept(
+    recipe: str,
+    version: int,
+    data: Data,
+    train: Trained,
+    suffix: str,
+    fit: Callable[[], Thing],
+    read: Callable[[Path], Thing],
+    write: Callable[[Thing, Path], None],
+) -> Thing:
+    key = f"{recipe} {version} {train.seed} {data.training().fingerprint()}"
+    file = cache_folder() / "models" / f"{hashlib.sha256(key.encode()).hexdigest()}.{suffix}"
+    if file.exists():
+        try:
+            return read(file)
+        except (InvalidModel, OSError):  # a broken file is trained anew
             file.unlink(missing_ok=True)
     train.report(recipe, 0.0)
-    weights = {name: value.detach().cpu().contiguous() for name, value in fit().items()}
+    found = fit()
     train.report(recipe, 1.0)
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
     os.close(handle)
-    save_file(weights, temporary)
+    write(found, Path(temporary))
     Path(temporary).replace(file)
-    return weights
+    return found

@@ -12,6 +12,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
 from sklearn.linear_model import (
@@ -33,7 +34,7 @@ from robustbench_lite.models.kernel import KernelCore
 from robustbench_lite.models.lifted import Affine, Core
 from robustbench_lite.models.neighbours import NeighbourCore
 from robustbench_lite.models.smooth_cores import LinearCore, PerceptronCore
-from robustbench_lite.models.trees import TreeCore, tree_core
+from robustbench_lite.models.trees import Tree, TreeCore, tree_core
 
 LINEAR = (
     RidgeClassifier,
@@ -45,7 +46,8 @@ LINEAR = (
     LinearDiscriminantAnalysis,
 )
 FORESTS = (RandomForestClassifier, ExtraTreesClassifier)
-TREES = (*FORESTS, DecisionTreeClassifier, ExtraTreeClassifier, GradientBoostingClassifier)
+BOOSTED = (GradientBoostingClassifier, HistGradientBoostingClassifier)
+TREES = (*FORESTS, *BOOSTED, DecisionTreeClassifier, ExtraTreeClassifier)
 
 
 class CannotLift(InvalidModel):
@@ -169,11 +171,13 @@ def _neighbours(estimator: KNeighborsClassifier) -> NeighbourCore:
 
 def _trees(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[TreeCore, list[Affine]]:
     """Thresholds in the input itself where every transform moves each feature by itself."""
+    # Histogram boosting compares float64 features, all others float32 ones.
+    kind = np.float64 if isinstance(estimator, HistGradientBoostingClassifier) else np.float32
     direct = all(transform.each_feature for transform in transforms)
     kept = [] if direct else transforms
 
     def in_x(feature: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-        return largest_below(transforms if direct else [], feature, threshold)
+        return largest_below(transforms if direct else [], feature, threshold, kind)
 
     # The input lies in [0, 1]; what a matrix has mixed is measured on random inputs.
     scale = np.ones(estimator.n_features_in_)
@@ -182,25 +186,51 @@ def _trees(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[TreeCore
         for transform in kept:
             z = transform(z)
         scale = z.std(0).numpy()
+    if isinstance(estimator, HistGradientBoostingClassifier):
+        if estimator.is_categorical_ is not None:
+            raise CannotLift("HistGradientBoostingClassifier with categorical features has no lift")
+        width = estimator.n_trees_per_iteration_
+        trees = [
+            _binned_tree(one.nodes, k, width)
+            for stage in estimator._predictors
+            for k, one in enumerate(stage)
+        ]
+        return tree_core(trees, in_x, estimator._baseline_prediction, "logits", scale), kept
     if isinstance(estimator, GradientBoostingClassifier):
         if not isinstance(estimator.init_, str) and type(estimator.init_).__name__ != "DummyClassifier":
             raise CannotLift("GradientBoostingClassifier with an init of its own has no lift")
         start = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), dtype=np.float32))
-        width = estimator.n_trees_per_iteration_
-        trees, values = [], []
-        for stage in estimator.estimators_:
-            for k, one in enumerate(stage):
-                trees.append(one.tree_)
-                value = np.zeros((one.tree_.node_count, width))
-                value[:, k] = estimator.learning_rate * one.tree_.value[:, 0, 0]
-                values.append(value)
-        kind = "logits" if estimator.loss == "log_loss" else "margin"
-        return tree_core(trees, values, in_x, start, kind, scale), kept
+        width, rate = estimator.n_trees_per_iteration_, estimator.learning_rate
+        trees = [
+            _tree(one.tree_, _column(rate * one.tree_.value[:, 0, 0], k, width))
+            for stage in estimator.estimators_
+            for k, one in enumerate(stage)
+        ]
+        scores = "logits" if estimator.loss == "log_loss" else "margin"
+        return tree_core(trees, in_x, start, scores, scale), kept
     parts = estimator.estimators_ if isinstance(estimator, FORESTS) else [estimator]
-    trees = [part.tree_ for part in parts]
-    values = [tree.value[:, 0, :] for tree in trees]
-    start = np.zeros((1, len(estimator.classes_)))
-    return tree_core(trees, values, in_x, start, "probabilities", scale), kept
+    trees = [_tree(part.tree_, part.tree_.value[:, 0, :]) for part in parts]
+    return tree_core(trees, in_x, np.zeros(len(estimator.classes_)), "probabilities", scale), kept
+
+
+def _tree(tree: object, value: np.ndarray) -> Tree:
+    names = ("children_left", "children_right", "feature", "threshold")
+    left, right, feature, threshold = (np.asarray(getattr(tree, name)) for name in names)
+    return Tree(left, right, feature, threshold, value)
+
+
+def _binned_tree(nodes: np.ndarray, k: int, width: int) -> Tree:
+    """A tree of histogram gradient boosting: its leaves' children are 0 and 0."""
+    left, right = (np.where(nodes["is_leaf"], 0, nodes[side]).astype(np.int64) for side in ("left", "right"))
+    feature = nodes["feature_idx"].astype(np.int64)
+    return Tree(left, right, feature, nodes["num_threshold"], _column(nodes["value"], k, width))
+
+
+def _column(values: np.ndarray, k: int, width: int) -> np.ndarray:
+    """Values (m,) as column k of (m, width)."""
+    wide = np.zeros((len(values), width))
+    wide[:, k] = values
+    return wide
 
 
 def _inputs(transforms: Sequence[Affine], estimator: BaseEstimator) -> int:
@@ -214,11 +244,13 @@ def _inputs(transforms: Sequence[Affine], estimator: BaseEstimator) -> int:
     return int(estimator.n_features_in_)
 
 
-def largest_below(transforms: Sequence[Affine], feature: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """The largest float32 input whose feature, cast to float32, is at most the threshold (m,).
+def largest_below(
+    transforms: Sequence[Affine], feature: np.ndarray, threshold: np.ndarray, kind: type[np.floating]
+) -> np.ndarray:
+    """The largest float32 input whose feature, cast to `kind`, is at most the threshold (m,).
 
-    Scikit-learn's trees compare float32 features with float64 thresholds; found by bisection over the
-    floats, so `x <= this` decides exactly as the tree does behind its transforms.
+    Scikit-learn's trees compare features with float64 thresholds; found by bisection over the float32
+    numbers, so `x <= this` decides exactly as the tree does behind its transforms.
     """
     if not transforms:
         single = threshold.astype(np.float32)
@@ -232,7 +264,7 @@ def largest_below(transforms: Sequence[Affine], feature: np.ndarray, threshold: 
         for transform in picked:
             z = transform(z)
         with np.errstate(over="ignore"):
-            below = z.numpy().astype(np.float32) <= threshold
+            below = z.numpy().astype(kind) <= threshold
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return _float(low)
 

@@ -1,8 +1,9 @@
-"""A function on NumPy arrays as a score model: no gradient, any library."""
+"""A function on NumPy arrays as a model: no gradient, any library."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,20 +12,20 @@ from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.models.checks import answers_twice_alike, needs_its_batch
 
 ArrayFunction = Callable[[np.ndarray], object]
 
 
 class ScoreFunction(Model):
-    """Probabilities or scores from `function(x)`: x (n, *input_shape) float32 NumPy -> (n, K).
+    """`function(x)`: x (n, *input_shape) float32 NumPy -> probabilities or scores (n, K), or classes (n,).
 
-    flatten: the function wants (n, d). Runs on the CPU, whatever the device of the rest. Raises
-    `InvalidModel` when it returns something else.
+    flatten: the function wants (n, d). One that returns classes, whole numbers from 0, needs num_classes and
+    allows attacks its decisions only. Runs on the CPU, whatever the device of the rest. Raises
+    `InvalidModel` when it returns something else, or answers differently for a sample alone.
     """
 
     family = "function"
-    access = Access.SCORE
-    notes = ("a NumPy function: scores only, on the CPU",)
 
     def __init__(
         self,
@@ -34,27 +35,38 @@ class ScoreFunction(Model):
         name: str = "",
         flatten: bool = False,
         num_classes: int | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.function, self.flatten = function, flatten
         self.name = name or getattr(function, "__name__", "function")
         self.input_shape = tuple(input_shape)
         self.device = torch.device("cpu")
         self.num_classes = num_classes or 0
-        trial = self.scores(torch.full((2, *self.input_shape), 0.5))
+        x = torch.rand((4, *self.input_shape), generator=torch.Generator().manual_seed(0))
+        decides = self._ask(x).ndim == 1
+        self.access = Access.DECISION if decides else Access.SCORE
+        trial = self.scores(x)
         if num_classes not in (None, trial.shape[1]):
             raise InvalidModel(
                 f"{self.name}: gives {trial.shape[1]} scores; the data has {num_classes} classes"
             )
         self.num_classes = trial.shape[1]
-        self._scaled = bool((trial >= 0).all()) and bool(((trial.sum(1) - 1).abs() < 1e-5).all())
+        whole = bool((trial >= 0).all()) and bool(((trial.sum(1) - 1).abs() < 1e-5).all())
+        self._scaled = whole and not decides
+        what = "decisions" if decides else "scores"
+        self.notes = (*notes, f"a NumPy function: {what} only, on the CPU")
+        if not answers_twice_alike(self, x):
+            self.stochastic = True
+            self.notes += ("it answers the same input differently from call to call",)
+        elif needs_its_batch(self, x):
+            raise InvalidModel(f"{self.name}: answers differently for a sample alone and in a batch")
 
     def scores(self, x: Tensor) -> Tensor:
-        array = x.detach().cpu().numpy()
-        found = np.asarray(self.function(array.reshape(len(array), -1) if self.flatten else array))
-        if found.ndim != 2 or len(found) != len(array) or found.dtype.kind not in "fiu":
-            raise InvalidModel(
-                f"{self.name}: returned {found.dtype} {found.shape} for {len(array)} inputs; must be (n, K)"
-            )
+        if not len(x):
+            return torch.empty(0, self.num_classes, dtype=torch.float64)
+        found = self._ask(x)
+        if found.ndim == 1:
+            found = np.eye(self.num_classes)[found]
         return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float64))
 
     def confidence(self, scores: Tensor) -> Tensor | None:
@@ -68,3 +80,21 @@ class ScoreFunction(Model):
         generator = torch.Generator().manual_seed(0)
         x = torch.rand((16, *self.input_shape), generator=generator)
         return hashlib.sha256(self.scores(x).numpy().tobytes()).hexdigest()
+
+    def _ask(self, x: Tensor) -> np.ndarray:
+        array = x.detach().cpu().numpy()
+        if self.flatten:
+            array = array.reshape(len(array), math.prod(self.input_shape))
+        found = np.asarray(self.function(array))
+        scores = found.ndim == 2 and found.dtype.kind in "fiu"
+        classes = found.ndim == 1 and found.dtype.kind in "iu" and self.num_classes > 1
+        if len(found) != len(array) or not (scores or classes):
+            what = f"{found.dtype} {found.shape} for {len(array)} inputs"
+            raise InvalidModel(
+                f"{self.name}: returned {what}; must be scores (n, K), or classes (n,) below K"
+            )
+        if scores and not np.isfinite(found).all():
+            raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
+        if classes and not ((found >= 0) & (found < self.num_classes)).all():
+            raise InvalidModel(f"{self.name}: returned a class outside 0 … {self.num_classes - 1}")
+        return found

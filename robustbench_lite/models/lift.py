@@ -17,7 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.model import Model
 from robustbench_lite.models.estimators import CannotLift, core_of, transform_of, vector
+from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.lifted import Affine, Lifted
 from robustbench_lite.models.trees import TreeCore
 
@@ -53,6 +55,34 @@ def lift(
     return model
 
 
+def lift_or_call(
+    estimator: BaseEstimator,
+    input_shape: Sequence[int],
+    data: Tensor | None = None,
+    name: str = "",
+    class_names: Sequence[str] | None = None,
+) -> Model:
+    """The lifted estimator, or where it has no lift a model that calls it: its scores, else its decisions."""
+    try:
+        return lift(estimator, input_shape, data, name=name, class_names=class_names)
+    except CannotLift as error:
+        why = str(error)
+    columns, notes = _columns(estimator.classes_, class_names)
+    order = np.arange(len(estimator.classes_)) if columns is None else columns.numpy()
+    scores = next((f for f in ("predict_proba", "decision_function") if hasattr(estimator, f)), None)
+    place = {label: int(i) for i, label in enumerate(np.asarray(estimator.classes_)[order])}
+
+    def ask(features: np.ndarray) -> np.ndarray:
+        if scores is None:
+            return np.array([place[label] for label in estimator.predict(features)])
+        found: np.ndarray = np.asarray(getattr(estimator, scores)(features))
+        return (found if found.ndim == 2 else np.column_stack([0 * found, found]))[:, order]
+
+    title = name or type(estimator).__name__
+    notes = (*notes, f"not lifted: {why}")
+    return ScoreFunction(ask, input_shape, name=title, flatten=True, num_classes=len(order), notes=notes)
+
+
 def prove(
     model: Lifted, estimator: BaseEstimator, box: Sequence[Affine], data: Tensor | np.ndarray | None = None
 ) -> None:
@@ -69,11 +99,12 @@ def prove(
         for part in box:
             features = part(features)
         ours = torch.cat([model.scores(part) for part in torch.split(x, 1000)]).argmax(1)
+        undecided = model.core.undecided(model.features(x))
     number = {label: i for i, label in enumerate(estimator.classes_)}
     theirs = torch.tensor([number[label] for label in estimator.predict(features.numpy())])
     if model.columns is not None:
         theirs = model.columns.argsort()[theirs]
-    wrong = (ours != theirs).nonzero()
+    wrong = ((ours != theirs) & ~undecided).nonzero()
     if len(wrong):
         i = int(wrong[0])
         what = f"class {int(ours[i])} where the estimator decides {int(theirs[i])}"
@@ -105,9 +136,9 @@ def _check(estimator: BaseEstimator, input_shape: Sequence[int]) -> None:
     if len(estimator.classes_) < 2:
         raise InvalidModel(f"{name} knows one class only: {estimator.classes_[0]!r}")
     d = int(np.prod(input_shape))
-    if estimator.n_features_in_ != d:
-        shape = tuple(input_shape)
-        raise InvalidModel(f"{name} was fitted on {estimator.n_features_in_} features; {shape} has {d}")
+    features = getattr(estimator, "n_features_in_", d)  # one with a kernel of its own does not tell
+    if features != d:
+        raise InvalidModel(f"{name} was fitted on {features} features; {tuple(input_shape)} has {d}")
 
 
 def _columns(classes: np.ndarray, names: Sequence[str] | None) -> tuple[Tensor | None, tuple[str, ...]]:

@@ -8,6 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -94,6 +95,10 @@ class Core(Holds, ABC):
         """The truth where it is smooth, else a smooth function near it (n, K)."""
         return self.scores(z)
 
+    def undecided(self, z: Tensor) -> Tensor:
+        """Rows where the estimator's own decision hangs on rounding or on its number of threads (n,)."""
+        return torch.zeros(len(z), dtype=torch.bool, device=z.device)
+
     def confidence(self, scores: Tensor) -> Tensor | None:
         """The estimator's probability of its class, where it has one."""
         return None
@@ -147,7 +152,7 @@ class Lifted(Model):
     def access(self) -> Access:  # type: ignore[override]
         return Access.GRADIENT if self.structure is None else Access.STRUCTURE
 
-    @property
+    @cached_property
     def structure(self) -> Linear | Boxes | None:
         linear = self.core.linear()
         if linear is not None:
@@ -171,6 +176,7 @@ class Lifted(Model):
 
     def to(self, device: torch.device | str) -> Lifted:
         moved = copy.copy(self)
+        moved.__dict__.pop("structure", None)
         moved.device = torch.device(device)
         moved.core = self.core.to(device)
         moved.transforms = tuple(t.to(device) for t in self.transforms)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import cast
+from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter
 from robustbench_lite.core.model import Model
@@ -21,7 +22,20 @@ from robustbench_lite.models.cache import Report, Trained
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.module import TorchModel
 
-ModelLike = str | Model | nn.Module | Callable[[np.ndarray], object]
+PARITY = 2000  # samples on which a lifted estimator's decisions are compared
+
+
+class Estimator(Protocol):
+    """A fitted scikit-learn classifier, or a pipeline that ends in one."""
+
+    classes_: np.ndarray
+
+    def predict(self, X: np.ndarray) -> np.ndarray: ...
+
+    def get_params(self) -> dict[str, object]: ...
+
+
+ModelLike = str | Model | nn.Module | Estimator | Callable[[np.ndarray], object]
 
 
 def load_model(
@@ -34,39 +48,58 @@ def load_model(
     """A model for data, on a device.
 
     model: a name (trained on the data's training split on first use, then cached), `package.module:function`
-    (called without arguments, or with the data where it takes one; what it returns is a model), a
-    `torch.nn.Module`, a NumPy function (n, …) -> (n, K) such as `predict_proba`, or a `Model`. data: what
-    it is for; gives the input shape and, by name, the training split. Raises `UnknownName`, `InvalidModel`.
+    (called without arguments, or with the data where it takes one; what it returns is a model), a `.skops`
+    file, a `torch.nn.Module`, a fitted scikit-learn classifier, a NumPy function (n, …) -> (n, K), or a
+    `Model`. data: what it is for; gives the input shape and, by name, the training split. Raises
+    `UnknownName`, `InvalidModel`.
     """
     if isinstance(model, Model):
         return model.to(device)
     held = load_data(data)
     device = torch.device(device)
-    if not isinstance(model, str):
-        return as_model(model, held.x.shape[1:], held.num_classes).to(device)
-    if is_reference(model):
-        made = _call(model, held)
-        found = as_model(made, held.x.shape[1:], held.num_classes, name=model.rpartition(":")[2])
-        return found.to(device)
-    name, parameters = parse_name(model)
-    recipe = cast(Callable[..., Model], load(look_up("models", MODELS, name).where, "model"))
-    return recipe(held, Trained(seed, device, report), **arguments(recipe, parameters, skip=2))
+    shape, classes = held.x.shape[1:], held.num_classes
+    if isinstance(model, str) and not is_reference(model) and not model.endswith(".skops"):
+        name, parameters = parse_name(model)
+        recipe = cast(Callable[..., Model], load(look_up("models", MODELS, name).where, "model"))
+        return recipe(held, Trained(seed, device, report), **arguments(recipe, parameters, skip=2))
+    made: object = model
+    name = ""
+    if isinstance(model, str) and is_reference(model):
+        made, name = _call(model, held), model.rpartition(":")[2]
+    elif isinstance(model, str):
+        from robustbench_lite.models.files import read_estimator
+
+        made, name = read_estimator(Path(model)), Path(model).stem
+    return as_model(made, shape, classes, name, held.x, held.class_names).to(device)
 
 
 def as_model(
-    made: object, input_shape: Sequence[int], num_classes: int | None = None, name: str = ""
+    made: object,
+    input_shape: Sequence[int],
+    num_classes: int | None = None,
+    name: str = "",
+    x: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Model:
-    """Whatever a user has, as a `Model` where it is; one that already is a `Model` keeps its settings."""
+    """Whatever a user has, as a `Model` where it is; one that already is a `Model` keeps its settings.
+
+    x (n, *input_shape), class_names: the data's, on which an estimator's decisions are compared.
+    """
     if isinstance(made, Model):
         return made
     if isinstance(made, nn.Module):
         device = next((p.device for p in made.parameters()), torch.device("cpu"))
         return TorchModel(made, input_shape, name=name, num_classes=num_classes, device=device)
+    if hasattr(made, "predict") and hasattr(made, "get_params"):
+        from robustbench_lite.models.lift import lift_or_call
+
+        return lift_or_call(made, input_shape, None if x is None else x[:PARITY], name, class_names)
     if callable(made):
         function = cast(Callable[[np.ndarray], object], made)
         flat = hasattr(getattr(made, "__self__", None), "n_features_in_")  # an estimator's own method
         return ScoreFunction(function, input_shape, name=name, flatten=flat, num_classes=num_classes)
-    raise InvalidModel(f"{type(made).__name__} is no model: give a name, a torch.nn.Module or a function")
+    what = "a name, a torch.nn.Module, a fitted scikit-learn classifier or a function"
+    raise InvalidModel(f"{type(made).__name__} is no model: give {what}")
 
 
 def is_reference(text: str) -> bool:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, require
-from robustbench_lite.core.model import Model
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.random import Stream
+from robustbench_lite.models.checks import answers_twice_alike, gradient_fault, needs_its_batch
 
 OUTPUTS = ("auto", "logits", "probabilities")
 
@@ -56,6 +58,7 @@ class TorchModel(Model):
         self._offset = ((low - shift) / scale).to(self.device)
         self._plain = mean is None and input_range == (0.0, 1.0)
         self.outputs = "logits"
+        self._seed: int | None = None
         trial = self._try()
         self.num_classes = trial.shape[1]
         if num_classes not in (None, self.num_classes):
@@ -65,10 +68,25 @@ class TorchModel(Model):
         self.outputs = _kind(trial) if outputs == "auto" else outputs
         if self.outputs == "probabilities":
             self.notes = ("its outputs are probabilities; their logarithms serve as scores",)
+        self._examine()
 
     def scores(self, x: Tensor) -> Tensor:
-        scores = _as_scores(self.module(x if self._plain else x * self._factor + self._offset))
+        x = x if self._plain else x * self._factor + self._offset
+        if self._seed is None:
+            scores = _as_scores(self.module(x))
+        else:
+            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+                torch.manual_seed(self._seed)
+                scores = _as_scores(self.module(x))
         return scores.clamp_min(1e-38).log() if self.outputs == "probabilities" else scores
+
+    def draw(self, stream: Stream) -> Model:
+        """A stochastic module with the generator that it draws from seeded by the stream's rows."""
+        if not self.stochastic:
+            return self
+        fixed = copy.copy(self)
+        fixed._seed = int(stream.key.sum().item()) & 0x7FFFFFFFFFFFFFFF
+        return fixed
 
     def to(self, device: torch.device | str) -> TorchModel:
         moved = copy.copy(self)
@@ -86,14 +104,32 @@ class TorchModel(Model):
             digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def _try(self) -> Tensor:
-        """Scores of four inputs: black, white, grey and noise."""
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.rand((1, *self.input_shape), generator=generator)
+    def _inputs(self) -> Tensor:
+        """Four inputs: black, white, grey and noise."""
+        noise = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(0))
         x = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise * 0 + 0.5, noise])
+        return x.to(self.device)
+
+    def _examine(self) -> None:
+        """What it cannot do is marked, with the reason; what would falsify results is refused."""
+        x = self._inputs()
+        if not answers_twice_alike(self, x):
+            self.stochastic = True
+            self.notes += ("it answers the same input differently from call to call; average with --eot",)
+        elif needs_its_batch(self, x):
+            raise InvalidModel(
+                f"{self.name}: scores a sample differently alone and in a batch; "
+                "switch its batch statistics off (module.eval(), track_running_stats)"
+            )
+        fault = gradient_fault(self, x)
+        if fault is not None:
+            self.access = Access.SCORE
+            self.notes += (f"{fault}: only attacks that need none can run",)
+
+    def _try(self) -> Tensor:
         try:
             with torch.no_grad():
-                scores = self.scores(x.to(self.device))
+                scores = self.scores(self._inputs())
         except InvalidModel as error:
             raise InvalidModel(f"{self.name}: {error}") from None
         except (RuntimeError, ValueError, TypeError) as error:

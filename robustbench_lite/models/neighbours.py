@@ -10,15 +10,17 @@ from torch.nn import functional
 
 from robustbench_lite.models.lifted import Core
 
-ROOM = 1 << 24  # distances held at once
+ROOM = 1 << 23  # distances held at once
+TIE = 1e-12  # relative: what two ways of computing a distance may differ by
 
 
 @dataclass(frozen=True)
 class NeighbourCore(Core):
     """stored (N, d) with labels (N,); k; p: of the distance; by_distance: votes weigh 1 / distance.
 
-    expanded: squared distances as |a|² + |b|² - 2ab, as scikit-learn's brute force computes them.
-    width: the scale of the soft stand-in, a typical (squared) distance to the k-th neighbour.
+    Of stored samples equally far the first count (scikit-learn takes whichever its threads meet first).
+    expanded: squared distances as |a|² + |b|² - 2ab, as scikit-learn's brute force computes them. width: the
+    scale of the soft stand-in, a quarter of a typical (squared) distance to the k-th neighbour.
     """
 
     stored: Tensor
@@ -35,8 +37,7 @@ class NeighbourCore(Core):
 
     def scores(self, z: Tensor) -> Tensor:
         """The share of the votes."""
-        size = max(1, ROOM // len(self.stored))
-        return torch.cat([self._votes(part) for part in torch.split(z, size)])
+        return torch.cat([self._votes(part) for part in self._chunks(z)])
 
     def stand_in(self, z: Tensor) -> Tensor:
         """Soft nearest neighbours: log of the sum over a class's samples of exp(-distance / width).
@@ -47,42 +48,67 @@ class NeighbourCore(Core):
         rows = [near[:, self.labels == c].logsumexp(1) for c in range(self.classes)]
         return torch.stack(rows, 1).clamp_min(-1e6)
 
+    def undecided(self, z: Tensor) -> Tensor:
+        """Rows whose k-th neighbour is as far as the next, or whose weighed votes tie."""
+        return torch.cat([self._undecided(part) for part in self._chunks(z)])
+
     def distances(self, z: Tensor) -> Tensor:
         """From each row of z to each stored sample (n, N); squared where p is 2."""
         if self.p == 2 and self.expanded:
-            size = self.stored.square().sum(1)
-            return torch.addmm(z.square().sum(1, keepdim=True) + size, z, self.stored.T, alpha=-2).clamp_min(
-                0
-            )
+            size = z.square().sum(1, keepdim=True) + self.stored.square().sum(1)
+            return torch.addmm(size, z, self.stored.T, alpha=-2).clamp_min_(0)
+        apart = z[:, None, :] - self.stored
         if self.p == 2:
-            return _differences(z, self.stored).square().sum(2)
-        apart = _differences(z, self.stored).abs()
-        return apart.amax(2) if self.p == torch.inf else apart.pow(self.p).sum(2).pow(1 / self.p)
+            return apart.square().sum(2)
+        return apart.abs().amax(2) if self.p == torch.inf else apart.abs().pow(self.p).sum(2).pow(1 / self.p)
 
     def confidence(self, scores: Tensor) -> Tensor:
         return scores.amax(1)
 
+    def _chunks(self, z: Tensor) -> tuple[Tensor, ...]:
+        wide = 1 if self.expanded else z.shape[1]
+        return torch.split(z, max(1, ROOM // (len(self.stored) * wide)))
+
     def _votes(self, z: Tensor) -> Tensor:
         distance = self.distances(z)
-        most = min(self.k + 1, len(self.stored))
-        values, index = distance.topk(most, dim=1, largest=False)
-        if most > self.k:  # of equal distances at the edge, those stored first count
-            tied = (values[:, self.k - 1] == values[:, self.k]).nonzero()[:, 0]
-            if len(tied):
-                order = distance[tied].sort(dim=1, stable=True).indices[:, : self.k]
-                index = index[:, : self.k].contiguous()
-                index[tied] = order
-        index = index[:, : self.k]
-        weight = torch.ones_like(index, dtype=z.dtype)
+        far, nearest = smallest(distance, min(self.k + 1, len(self.stored)))
+        if far.shape[1] > self.k:
+            tied = (far[:, self.k - 1] == far[:, self.k]).nonzero()[:, 0]
+            order = distance[tied].sort(dim=1, stable=True).indices[:, : self.k]
+            far, nearest = far[:, : self.k], nearest[:, : self.k].index_copy(0, tied, order)
+        weight = torch.ones_like(far)
         if self.by_distance:
-            far = distance.gather(1, index)
-            far = far.sqrt() if self.p == 2 else far
-            zero = far == 0
-            weight = torch.where(zero.any(1, keepdim=True), zero.to(z), 1 / far)
-        votes = functional.one_hot(self.labels[index], self.classes).to(z) * weight[:, :, None]
+            length = far.sqrt() if self.p == 2 else far
+            zero = length == 0
+            weight = torch.where(zero.any(1, keepdim=True), zero.to(z), 1 / length)
+        votes = functional.one_hot(self.labels[nearest], self.classes).to(z) * weight[:, :, None]
         total = votes.sum(1)
         return total / total.sum(1, keepdim=True)
 
+    def _undecided(self, z: Tensor) -> Tensor:
+        distance = self.distances(z)
+        most = min(self.k + 1, len(self.stored))
+        far = distance.topk(most, dim=1, largest=False).values
+        room = TIE * (1 + far[:, -1])
+        tied = (far[:, -1] - far[:, self.k - 1] <= room) & (most > self.k)
+        if self.by_distance:
+            first, second = self._votes(z).topk(2, dim=1).values.unbind(1)
+            tied |= (first - second <= 1e-9) | (far[:, 0] <= TIE)
+        return tied
 
-def _differences(z: Tensor, stored: Tensor) -> Tensor:
-    return z[:, None, :] - stored[None, :, :]
+
+def smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` smallest of each row (n, N), in order, and where they stand.
+
+    By the least of each block first: a row's smallest lie in the blocks whose own smallest are smallest.
+    """
+    n, width = values.shape
+    block = 32
+    if width < 8 * block * count:
+        return values.topk(count, dim=1, largest=False)
+    blocks = -(-width // block)
+    padded = functional.pad(values, (0, blocks * block - width), value=torch.inf).reshape(n, blocks, block)
+    chosen = padded.amin(2).topk(count, dim=1, largest=False).indices
+    part = padded.gather(1, chosen[:, :, None].expand(-1, -1, block)).flatten(1)
+    found, place = part.topk(count, dim=1, largest=False)
+    return found, chosen.gather(1, place // block) * block + place % block

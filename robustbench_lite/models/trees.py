@@ -124,28 +124,42 @@ class TreeCore(Core):
         return torch.cat([torch.full_like(scores, -5e-324), scores], 1)
 
 
+@dataclass(frozen=True)
+class Tree:
+    """One tree as its library keeps it: children (m,), the same for a leaf; feature, threshold (m,).
+
+    value (m, K): what a leaf adds to the scores.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    value: np.ndarray
+
+
 def tree_core(
-    trees: Sequence[object],
-    values: Sequence[np.ndarray],
+    trees: Sequence[Tree],
     in_x: Callable[[np.ndarray, np.ndarray], np.ndarray],
     start: np.ndarray,
     kind: str,
     scale: np.ndarray,
 ) -> TreeCore:
-    """Scikit-learn's trees in one table, values (nodes, K) a tree; in_x: thresholds to those of the input."""
+    """Trees in one table; in_x: (feature, threshold) -> the threshold of the input itself, as float32."""
     columns: dict[str, list[np.ndarray]] = {"feature": [], "threshold": [], "left": [], "value": []}
     roots, depth, before = [], 0, 0
-    for tree, value in zip(trees, values, strict=True):
-        order, left = _side_by_side(np.asarray(tree.children_left), np.asarray(tree.children_right))  # type: ignore[attr-defined]
-        feature = np.maximum(np.asarray(tree.feature)[order], 0)  # type: ignore[attr-defined]
+    for tree in trees:
+        order, left, deep = _side_by_side(tree.left, tree.right)
         leaf = left == np.arange(len(left))
-        threshold = in_x(feature, np.asarray(tree.threshold)[order])  # type: ignore[attr-defined]
-        columns["feature"].append(np.where(leaf, 0, feature))
-        columns["threshold"].append(np.where(leaf, np.inf, threshold).astype(np.float32))
+        feature = np.where(leaf, 0, tree.feature[order])
+        threshold = np.full(len(left), np.inf, dtype=np.float32)
+        threshold[~leaf] = in_x(feature[~leaf], tree.threshold[order][~leaf])
+        columns["feature"].append(feature)
+        columns["threshold"].append(threshold)
         columns["left"].append(left + before)
-        columns["value"].append(value[order])
+        columns["value"].append(tree.value[order])
         roots.append(before)
-        depth = max(depth, int(tree.max_depth))  # type: ignore[attr-defined]
+        depth = max(depth, deep)
         before += len(left)
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     return TreeCore(
@@ -155,16 +169,16 @@ def tree_core(
         value=torch.from_numpy(np.ascontiguousarray(whole["value"], dtype=np.float64)),
         roots=torch.tensor(roots),
         depth=depth,
-        start=torch.from_numpy(np.asarray(start, dtype=np.float64).reshape(1, -1)),
+        start=torch.from_numpy(np.array(start, dtype=np.float64).reshape(1, -1)),
         factor=1 / len(roots) if kind == "probabilities" else 1.0,
         scale=torch.from_numpy(np.asarray(scale, dtype=np.float64)),
         kind=kind,
     )
 
 
-def _side_by_side(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order of the nodes in which every right child follows its left one, and the new left children."""
-    order, new_left = [0], [0]
+def _side_by_side(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """An order of the nodes in which right children follow left ones, the new left children, the depth."""
+    order, new_left, level = [0], [0], [0]
     at = 0
     while at < len(order):
         node = order[at]
@@ -172,5 +186,6 @@ def _side_by_side(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.n
             new_left[at] = len(order)
             order += [int(left[node]), int(right[node])]
             new_left += [len(order) - 2, len(order) - 1]
+            level += [level[at] + 1] * 2
         at += 1
-    return np.array(order), np.array(new_left)
+    return np.array(order), np.array(new_left), max(level)
