@@ -100,7 +100,8 @@ def judge(
         whole[won] = grid
         rounded[won.numpy()] = (look(whole, batch, "8-bit", won)[2] & possible).tolist()
     nothing = torch.full((n,), torch.nan, dtype=torch.float64)
-    measure = {norm: nothing if complaint else norms(x - x0, threat.domain, norm) for norm in Norm}
+    delta = None if complaint else x.double() - x0.double()
+    measure = {norm: nothing if delta is None else norms(delta, threat.domain, norm) for norm in Norm}
     values = nothing if complaint else (x != x0).flatten(1).sum(1).double()
     unseen = torch.full((n,), bool(complaint)) | ~finite
     return Verdict(

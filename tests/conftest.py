@@ -1,13 +1,18 @@
 """What all tests share: a cache of trained models, small models that need no training, and real data."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_lite.attacks import ATTACKS
+from robustbench_lite.attacks.attack import Attack
 from robustbench_lite.core.model import Model
+from robustbench_lite.core.registry import load
+from robustbench_lite.core.threat import Norm
 from robustbench_lite.models.linear import LinearModel
 from robustbench_lite.models.module import TorchModel
 
@@ -52,3 +57,18 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
     """Random inputs with the model's own answers as labels."""
     x = torch.rand((n, *model.input_shape), generator=torch.Generator().manual_seed(seed))
     return x, model.scores(x).argmax(1)
+
+
+def attack_class(name: str) -> type[Attack]:
+    """The class of a registered attack."""
+    found = load(ATTACKS[name].where, "attack")
+    assert isinstance(found, type)
+    assert issubclass(found, Attack)
+    return found
+
+
+def threats_of(name: str, sizes: Mapping[Norm, float]) -> list[str]:
+    """Every threat that a registered attack claims: of the sizes given, and the smallest."""
+    cls = attack_class(name)
+    fixed = [f"{norm}:{sizes[norm]:g}" for norm in sorted(cls.norms)] if cls.fixed else []
+    return fixed + ([f"{norm}:min" for norm in sorted(cls.norms)] if cls.minimal else [])

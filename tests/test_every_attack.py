@@ -8,36 +8,22 @@ from torch import Tensor
 
 import robustbench_lite as rb
 from robustbench_lite.attacks import ATTACKS
-from robustbench_lite.attacks.attack import Attack, Composite, Fitted, defaults
+from robustbench_lite.attacks.attack import Composite, Fitted, defaults
 from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.core.registry import load
 from robustbench_lite.core.threat import Norm, norms, parse_threat
 from robustbench_lite.plan import get_attack
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import attack_class, linear_model, samples_of, small_network, threats_of
 
 SIZES = {Norm.LINF: 0.2, Norm.L2: 0.6, Norm.L1: 2.0, Norm.L0: 2.0}
 
 
-def cls_of(name: str) -> type[Attack]:
-    found = load(ATTACKS[name].where, "attack")
-    assert isinstance(found, type)
-    assert issubclass(found, Attack)
-    return found
-
-
-def threats(name: str) -> list[str]:
-    cls = cls_of(name)
-    sizes = [f"{norm}:{SIZES[norm]:g}" for norm in sorted(cls.norms)] if cls.fixed else []
-    return sizes + ([f"{norm}:min" for norm in sorted(cls.norms)] if cls.minimal else [])
-
-
 def model_for(name: str, classes: int = 3) -> Model:
-    structure = cls_of(name).access is Access.STRUCTURE
+    structure = attack_class(name).access is Access.STRUCTURE
     return linear_model(classes) if structure else small_network(classes)
 
 
-CASES = [(name, threat) for name in ATTACKS for threat in threats(name)]
+CASES = [(name, threat) for name in ATTACKS for threat in threats_of(name, SIZES)]
 cases = pytest.mark.parametrize(("name", "threat"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
 names = pytest.mark.parametrize("name", list(ATTACKS))
 
@@ -48,7 +34,7 @@ def run(name: str, threat: str, model: Model, x: Tensor, y: Tensor, **options: o
 
 @names
 def test_the_table_tells_the_truth_about_the_class(name: str) -> None:
-    cls, entry = cls_of(name), ATTACKS[name]
+    cls, entry = attack_class(name), ATTACKS[name]
     assert (entry.name, cls.name) == (name, name)
     assert entry.access == cls.access.name.lower()
     assert entry.norms == " ".join(sorted(cls.norms))
@@ -60,7 +46,7 @@ def test_the_table_tells_the_truth_about_the_class(name: str) -> None:
 @names
 def test_parameters_are_frozen_and_checked(name: str) -> None:
     attack = get_attack(name)
-    assert cls_of(name)(**defaults(cls_of(name))) == attack
+    assert attack_class(name)(**defaults(attack_class(name))) == attack
     with pytest.raises(UnknownName, match="nonsense"):
         get_attack(f"{name}:nonsense=1")
     for field in fields(attack):
@@ -111,7 +97,7 @@ def test_the_seed_makes_the_run_and_the_batch_size_does_not(name: str, threat: s
     again = run(name, threat, model, x, y, seed=3)
     assert torch.equal(one.adversarial, again.adversarial)
     split = run(name, threat, model, x, y, seed=3, batch_size=7)
-    if not issubclass(cls_of(name), Fitted):
+    if not issubclass(attack_class(name), Fitted):
         # A matrix product rounds differently in another batch size; forty steps let that grow.
         assert torch.allclose(one.adversarial, split.adversarial, atol=1e-3)
         assert one.records["success"].tolist() == split.records["success"].tolist()
@@ -144,7 +130,7 @@ def test_samples_that_are_wrong_already_are_no_successes(name: str, threat: str)
     x, y = samples_of(model, 6)
     result = run(name, threat, model, x, (y + 1) % 3)
     assert not result.records["success"].any()
-    if not cls_of(name).every_sample:
+    if not attack_class(name).every_sample:
         assert torch.equal(result.adversarial, x)
         assert (result.records["forwards"] == 0).all()
 
@@ -219,7 +205,7 @@ class Flat(Model):
 
 @cases
 def test_flat_gradients_end_cleanly(name: str, threat: str) -> None:
-    if cls_of(name).access is Access.STRUCTURE:
+    if attack_class(name).access is Access.STRUCTURE:
         pytest.skip("works on structure")
     x = torch.rand(5, 1, 4, 4)
     records = run(name, threat, Flat(), x, torch.zeros(5, dtype=torch.int64)).records
@@ -255,11 +241,11 @@ def test_every_pass_is_counted(name: str) -> None:
         def fingerprint(self) -> str:
             return "counting"
 
-    if issubclass(cls_of(name), Composite | Fitted):
+    if issubclass(attack_class(name), Composite | Fitted):
         pytest.skip("its parts are counted")
     model = Counting()
     x, y = samples_of(inner, 10)
-    records = run(name, threats(name)[0], model, x, y, batch_size=10).records
+    records = run(name, threats_of(name, SIZES)[0], model, x, y, batch_size=10).records
     clean = 10
     judged = 10 + int(records["success"].sum())  # a first look at all, a second at successes
     assert int(records["forwards"].sum()) == asked["forward"] - clean - judged
