@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustbench_lite.core.errors import RobustError
 
-PRESET_MODELS = ("linear", "logistic", "cnn")
-PRESET_ATTACKS = ("noise", "linear_demo", "fgsm", "iterative")
+PRESET_MODELS = ("linear", "logistic", "svm", "knn", "tree", "cnn")
+PRESET_ATTACKS = ("noise", "exact", "fgsm", "iterative")
 PRESET_THREATS = ("linf:0.1", "l2:1")
 
 

@@ -1,20 +1,25 @@
 """What all tests share: a cache of trained models, small models that need no training, and real data."""
 
 import os
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import robustbench_lite as rb
 from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.attack import Attack
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.registry import load
 from robustbench_lite.core.threat import Norm
+from robustbench_lite.data.data import Data
 from robustbench_lite.models.linear import LinearModel
 from robustbench_lite.models.module import TorchModel
+from robustbench_lite.models.networks import resnet18
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # tests run side by side
@@ -34,6 +39,42 @@ def real_data() -> Path:
     if not named:
         pytest.skip("ROBUST_TEST_DATA does not name a folder with MNIST")
     return Path(named) / "data"
+
+
+@pytest.fixture(scope="session")
+def cifar10(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """2,000 test images of CIFAR-10, re-encoded as JPEG: figures differ a little from the original pixels."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    with tarfile.open(real_data / "cifar10-jpeg.tar.gz") as packed:
+        test = [m for m in packed if m.isfile() and m.name.startswith("test/")]
+        wanted = [m for m in test if int(Path(m.name).stem) < 200]
+        packed.extractall(folder, wanted, filter="data")
+    for one in (folder / "test").iterdir():
+        (folder / "train" / one.name).mkdir(parents=True)
+    return rb.load_data(f"folder:{folder}")
+
+
+def cifar10_resnet18(real_data: Path, which: str, device: str = "cpu") -> TorchModel:
+    """The ResNet-18 trained on CIFAR-10, `clean` or adversarially `robust` at Linf 8/255."""
+    held = load_file(real_data.parent / "models" / f"cifar10_resnet18_{which}.safetensors")
+    mean, std = (held.pop(k).float().flatten().tolist() for k in ("mu", "sd"))
+    short = {"c1": "conv1", "b1": "bn1", "c2": "conv2", "b2": "bn2", "sc": "downsample"}
+    weights = {}
+    for key, value in held.items():
+        first, *rest = key.split(".")
+        if first == "stem":
+            rest[0] = ("conv1", "bn1")[int(rest[0])]
+        elif first == "body":
+            block = int(rest[0])
+            rest = [f"layer{block // 2 + 1}", str(block % 2), short[rest[1]], *rest[2:]]
+        else:
+            rest = ["fc", *rest]
+        weights[".".join(rest)] = value.float() if value.is_floating_point() else value
+    module = resnet18(3, 32, 32, 10)
+    module.load_state_dict(weights, strict=False)
+    left = {k for k in module.state_dict() if not k.endswith("num_batches_tracked")} - set(weights)
+    assert not left
+    return TorchModel(module, (3, 32, 32), name=f"resnet18 {which}", mean=mean, std=std, device=device)
 
 
 def linear_model(classes: int = 3, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> LinearModel:

@@ -344,13 +344,13 @@ def test_many_stored_samples_need_no_more_memory_than_a_few(monkeypatch: pytest.
     held = torch.from_numpy(x).float().reshape(-1, *shape)
     whole = model.scores(held)
     asked: list[int] = []
-    plain = NeighbourCore.distances
+    plain = NeighbourCore.ranks
 
     def watched(self: NeighbourCore, z: torch.Tensor) -> torch.Tensor:
         asked.append(len(z))
         return plain(self, z)
 
-    monkeypatch.setattr(NeighbourCore, "distances", watched)
+    monkeypatch.setattr(NeighbourCore, "ranks", watched)
     monkeypatch.setattr("robustbench_lite.models.neighbours.ROOM", 50 * len(x))
     assert torch.equal(model.scores(held), whole)
     assert max(asked) <= 50

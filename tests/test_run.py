@@ -239,7 +239,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
     assert not list(tmp_path.iterdir())
     assert done.exit_code == 0
     assert "logistic × fgsm × linf:0.1: 10 samples" in done.output
-    assert "linear_demo needs structure access" in done.output
+    assert "exact needs structure access" in done.output
     assert "14 cells" in done.output
 
 

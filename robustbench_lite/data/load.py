@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ def load_data(
     given = arguments(function, parameters, skip=1)
     chosen = classes.split("|") if classes else None
 
+    @functools.cache
     def training() -> Data:
         raw = function(replace(options, split="train"), **given)
         return finish(data, raw, None, seed, chosen)

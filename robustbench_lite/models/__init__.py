@@ -21,5 +21,10 @@ MODELS: dict[str, Entry] = dict(
         _entry("boosting", "classical:train_boosting", "gradient-boosted trees", "gradient"),
         _entry("mlp", "classical:train_mlp", "one hidden layer of 128 units", "gradient"),
         _entry("cnn", "networks:train_cnn", "small residual network that adapts to the image", "gradient"),
+        _entry("lenet", "networks:train_lenet", "LeNet-5", "gradient", "LeCun et al. 1998"),
+        _entry("vgg", "networks:train_vgg", "small VGG", "gradient",
+               "Simonyan & Zisserman 2014, arXiv:1409.1556"),
+        _entry("resnet18", "networks:train_resnet18", "ResNet-18 for 32×32 images; wants a GPU", "gradient",
+               "He et al. 2015, arXiv:1512.03385"),
     ]
-)
+)  # fmt: skip

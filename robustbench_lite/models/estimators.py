@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -160,13 +161,13 @@ def _neighbours(estimator: KNeighborsClassifier) -> NeighbourCore:
         estimator.n_neighbors,
         float(power),
         estimator.weights == "distance",
-        estimator._fit_method == "brute",
+        power == 2 and estimator._fit_method == "brute",
         1.0,
     )
     some = stored[:: max(1, len(stored) // 500)]
     near = core.distances(some).topk(min(estimator.n_neighbors + 1, len(stored)), dim=1, largest=False).values
     width = float(near[:, -1].median()) / 4
-    return NeighbourCore(**{**vars(core), "width": width or 1.0})
+    return replace(core, width=width or 1.0)
 
 
 def _trees(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[TreeCore, list[Affine]]:

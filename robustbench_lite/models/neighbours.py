@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,9 +55,20 @@ class NeighbourCore(Core):
 
     def distances(self, z: Tensor) -> Tensor:
         """From each row of z to each stored sample (n, N); squared where p is 2."""
-        if self.p == 2 and self.expanded:
-            size = z.square().sum(1, keepdim=True) + self.stored.square().sum(1)
-            return torch.addmm(size, z, self.stored.T, alpha=-2).clamp_min_(0)
+        return (self.ranks(z) + self._own(z)).clamp_min(0)
+
+    @cached_property
+    def _sizes(self) -> Tensor:
+        return self.stored.square().sum(1)
+
+    def _own(self, z: Tensor) -> Tensor:
+        """What the ranks of a row leave out of its distances (n, 1)."""
+        return z.square().sum(1, keepdim=True) if self.expanded else torch.zeros_like(z[:, :1])
+
+    def ranks(self, z: Tensor) -> Tensor:
+        """Numbers in the order of the distances (n, N): less work than the distances themselves."""
+        if self.expanded:
+            return torch.addmm(self._sizes, z, self.stored.T, alpha=-2)
         apart = z[:, None, :] - self.stored
         if self.p == 2:
             return apart.square().sum(2)
@@ -70,14 +82,15 @@ class NeighbourCore(Core):
         return torch.split(z, max(1, ROOM // (len(self.stored) * wide)))
 
     def _votes(self, z: Tensor) -> Tensor:
-        distance = self.distances(z)
-        far, nearest = smallest(distance, min(self.k + 1, len(self.stored)))
+        rank = self.ranks(z)
+        far, nearest = rank.topk(min(self.k + 1, len(self.stored)), dim=1, largest=False)
         if far.shape[1] > self.k:
             tied = (far[:, self.k - 1] == far[:, self.k]).nonzero()[:, 0]
-            order = distance[tied].sort(dim=1, stable=True).indices[:, : self.k]
+            order = rank[tied].sort(dim=1, stable=True).indices[:, : self.k]
             far, nearest = far[:, : self.k], nearest[:, : self.k].index_copy(0, tied, order)
         weight = torch.ones_like(far)
         if self.by_distance:
+            far = (far + self._own(z)).clamp_min(0)
             length = far.sqrt() if self.p == 2 else far
             zero = length == 0
             weight = torch.where(zero.any(1, keepdim=True), zero.to(z), 1 / length)
@@ -95,20 +108,3 @@ class NeighbourCore(Core):
             first, second = self._votes(z).topk(2, dim=1).values.unbind(1)
             tied |= (first - second <= 1e-9) | (far[:, 0] <= TIE)
         return tied
-
-
-def smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` smallest of each row (n, N), in order, and where they stand.
-
-    By the least of each block first: a row's smallest lie in the blocks whose own smallest are smallest.
-    """
-    n, width = values.shape
-    block = 32
-    if width < 8 * block * count:
-        return values.topk(count, dim=1, largest=False)
-    blocks = -(-width // block)
-    padded = functional.pad(values, (0, blocks * block - width), value=torch.inf).reshape(n, blocks, block)
-    chosen = padded.amin(2).topk(count, dim=1, largest=False).indices
-    part = padded.gather(1, chosen[:, :, None].expand(-1, -1, block)).flatten(1)
-    found, place = part.topk(count, dim=1, largest=False)
-    return found, chosen.gather(1, place // block) * block + place % block

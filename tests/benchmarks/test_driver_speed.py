@@ -7,7 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,21 +23,10 @@ from robustbench_lite.attacks.fgsm import FGSM
 from robustbench_lite.attacks.iterative import Iterative
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.threat import parse_threat
+from tests.benchmarks.timing import interleaved
 
 pytestmark = pytest.mark.benchmark
 STEPS = 40
-
-
-def interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int = 15) -> float:
-    """The median of the first's time over the median of the second's, run in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for round_ in range(rounds + 2):
-        for run, kept in zip((first, second), times, strict=True):
-            began = time.perf_counter()
-            run()
-            if round_ >= 2:  # the first ones warm up
-                kept.append(time.perf_counter() - began)
-    return statistics.median(times[0]) / statistics.median(times[1])
 
 
 def bare(model: rb.Model, x: Tensor, y: Tensor, steps: int) -> Callable[[], None]:
@@ -84,6 +72,7 @@ from robustbench_lite.attacks.driver import Samples, Search, search
 from robustbench_lite.attacks.iterative import Iterative
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.threat import parse_threat
+from tests.benchmarks.timing import interleaved
 data = rb.load_data("digits", samples=20)
 torch.manual_seed(0)
 nn = torch.nn
