@@ -5,23 +5,49 @@ from __future__ import annotations
 from robustbench_lite.core.registry import Entry
 
 
-def _entry(name: str, cls: str, summary: str, access: str, norms: str, paper: str) -> tuple[str, Entry]:
+def _entry(name: str, cls: str, summary: str, access: str, norms: str, paper: str = "") -> tuple[str, Entry]:
     where = f"robustbench_lite.attacks.{name}:{cls}"
     return name, Entry(name, where, summary, access, norms, paper)
 
 
 ATTACKS: dict[str, Entry] = dict(
     [
+        _entry("apgd", "APGD", "gradient steps that choose their own size", "gradient", "l1 l2 linf",
+               "Croce & Hein 2020, arXiv:2003.01690"),
+        _entry("auto", "Auto", "the evaluation without parameters: Auto-PGD, then squares",
+               "gradient", "l1 l2 linf", "Croce & Hein 2020, arXiv:2003.01690"),
+        _entry("bim", "BIM", "iterative FGSM in steps of one grey level", "gradient", "linf",
+               "Kurakin et al. 2016, arXiv:1607.02533"),
+        _entry("curve", "Curve", "the smallest eps at which another attack succeeds", "gradient",
+               "l1 l2 linf"),
+        _entry("cw", "CW", "distance against margin, weighed by search", "gradient", "l0 l2 linf",
+               "Carlini & Wagner 2017, arXiv:1608.04644"),
+        _entry("ddn", "DDN", "smallest l2 perturbation: direction and norm apart", "gradient", "l2",
+               "Rony et al. 2018, arXiv:1811.09600"),
+        _entry("deepfool", "DeepFool", "to the nearest face, linearised repeatedly", "gradient", "l2 linf",
+               "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599"),
         _entry("exact", "Exact", "the smallest perturbation of a linear model or a tree", "structure",
                "l0 l1 l2 linf",
                "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599; Chen et al. 2019, arXiv:1906.03849"),
         _entry("fgsm", "FGSM", "one step along the gradient's sign", "gradient", "l1 l2 linf",
                "Goodfellow et al. 2014, arXiv:1412.6572"),
+        _entry("fmn", "FMN", "smallest perturbation: a ball that follows the boundary", "gradient",
+               "l0 l1 l2 linf", "Pintor et al. 2021, arXiv:2102.12827"),
         _entry("iterative", "Iterative", "FGSM in small steps; targeted too", "gradient", "l1 l2 linf",
                "Kurakin et al. 2016, arXiv:1607.02533"),
+        _entry("lbfgs", "LBFGS", "the first attack: box-constrained L-BFGS", "gradient", "l2",
+               "Szegedy et al. 2013, arXiv:1312.6199"),
         _entry("linear_demo", "LinearDemo", "a linear model's exact worst case, in closed form", "structure",
                "l0 l1 l2 linf", "Goodfellow et al. 2014, arXiv:1412.6572"),
+        _entry("mifgsm", "MIFGSM", "iterative FGSM with momentum", "gradient", "l2 linf",
+               "Dong et al. 2018, arXiv:1710.06081"),
+        _entry("nifgsm", "NIFGSM", "iterative FGSM with momentum that looks ahead", "gradient", "l2 linf",
+               "Lin et al. 2020, arXiv:1908.06281"),
         _entry("noise", "Noise", "random points of the ball: the control", "decision", "l0 l1 l2 linf",
                "Carlini et al. 2019, arXiv:1902.06705"),
+        _entry("pgd", "PGD", "projected gradient descent from random points", "gradient", "l1 l2 linf",
+               "Madry et al. 2018, arXiv:1706.06083"),
+        _entry("square", "Square", "random squares; asks for scores only", "score", "l2 linf",
+               "Andriushchenko et al. 2020, arXiv:1912.00049"),
     ]
 )  # fmt: skip

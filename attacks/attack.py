@@ -38,7 +38,7 @@ class Attack:
     """An attack's hyper-parameters, in a frozen dataclass, with `start` and `step`; one-shot without `step`.
 
     name: as in the registry; access: what it needs of a model; norms: the balls it works in; paper: its
-    source; version: raised when its results change, so that resumed runs do not mix. minimal: whether it can
+    source; revision: raised when its results change, so that resumed runs do not mix. minimal: whether it can
     seek the smallest perturbation (a threat without eps); fixed: whether it can attack a given eps. exact:
     whether no smaller perturbation exists than the one it finds. every_sample: whether samples that the model
     gets wrong by itself are attacked too. Fields `steps` and `restarts` tell the driver what they say.
@@ -48,7 +48,7 @@ class Attack:
     access: ClassVar[Access] = Access.GRADIENT
     norms: ClassVar[frozenset[Norm]] = ALL_NORMS
     paper: ClassVar[str] = ""
-    version: ClassVar[int] = 1
+    revision: ClassVar[int] = 1
     minimal: ClassVar[bool] = False
     fixed: ClassVar[bool] = True
     exact: ClassVar[bool] = False

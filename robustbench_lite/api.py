@@ -12,6 +12,7 @@ from torch import Tensor
 from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.attack import Attack
 from robustbench_lite.attacks.driver import Progress, Search
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.cell import Cell, execute, learn
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
@@ -23,7 +24,6 @@ from robustbench_lite.data.data import Data
 from robustbench_lite.judge import clean_scores
 from robustbench_lite.models import MODELS
 from robustbench_lite.models.load import ModelLike, as_model, load_model
-from robustbench_lite.plan import get_attack
 
 
 @dataclass(frozen=True)

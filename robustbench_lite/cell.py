@@ -51,7 +51,7 @@ class Cell:
             self.model.fingerprint(),
             as_text(self.attack),
             parameters_json(self.attack),
-            self.attack.version,
+            self.attack.revision,
             str(self.threat),
             str(self.goal),
             None if self.given is None else self.given.tolist(),

@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.attack import Attack
 from robustbench_lite.attacks.driver import Search
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.cell import Cell
 from robustbench_lite.config import Config
 from robustbench_lite.core.errors import RobustError, Unsupported
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.registry import build, load, look_up
-from robustbench_lite.core.text import parse_name
 from robustbench_lite.core.threat import parse_threat
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
@@ -70,17 +68,6 @@ def plan(
     if not cells:
         raise Unsupported("; ".join(dict.fromkeys(refused.values())))
     return Plan(tuple(cells), refused, held, tuple(loaded))
-
-
-def get_attack(attack: str | Attack, parameters: Mapping[str, object] | None = None) -> Attack:
-    """An attack by name, such as `iterative:steps=10`, with more parameters; an `Attack` as it is."""
-    if isinstance(attack, Attack):
-        return attack
-    name, given = parse_name(attack)
-    cls = load(look_up("attacks", ATTACKS, name).where, "attack")
-    if not isinstance(cls, type) or not issubclass(cls, Attack):
-        raise RobustError(f"attack {name!r}: {cls!r} is not a class of attacks")
-    return build(cls, {**given, **(parameters or {})})
 
 
 def find_device(name: str) -> torch.device:

@@ -9,11 +9,11 @@ from torch import Tensor
 import robustbench_lite as rb
 from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.attack import Composite, Fitted, defaults
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.threat import Norm, norms, parse_threat
-from robustbench_lite.plan import get_attack
-from tests.conftest import attack_class, linear_model, samples_of, small_network, threats_of
+from tests.conftest import SHORT, attack_class, linear_model, samples_of, small_network, threats_of
 
 SIZES = {Norm.LINF: 0.2, Norm.L2: 0.6, Norm.L1: 2.0, Norm.L0: 2.0}
 
@@ -29,7 +29,7 @@ names = pytest.mark.parametrize("name", list(ATTACKS))
 
 
 def run(name: str, threat: str, model: Model, x: Tensor, y: Tensor, **options: object) -> rb.AttackResult:
-    return rb.attack(model, x, y, name, threat, **options)  # type: ignore[arg-type]
+    return rb.attack(model, x, y, name, threat, **(SHORT.get(name, {}) | options))  # type: ignore[arg-type]
 
 
 @names

@@ -6,11 +6,11 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from robustbench_lite.attacks import ATTACKS
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core import registry
 from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
 from robustbench_lite.core.registry import arguments, build, entries, load, look_up
 from robustbench_lite.core.text import parse_name, parse_number
-from robustbench_lite.plan import get_attack
 
 
 def test_the_grammar_of_names() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robustbench_lite.core.errors import require
 from robustbench_lite.core.goal import margin
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -25,4 +26,32 @@ def cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Te
     return loss if target is None else -loss
 
 
-__all__ = ["Loss", "cross_entropy", "margin"]
+def dlr(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Difference of logits ratio: a margin that the scale of the scores cannot change.
+
+    (best other - z_y) / (z_1 - z_3) with z sorted from the largest; targeted (z_t - z_y) /
+    (z_1 - (z_3 + z_4) / 2) (Croce & Hein 2020, equations 6 and 8). With fewer classes than it asks for, the
+    last there is takes their place; with two, z_1 - z_2 would make every value ±1, so the margin is plain.
+    """
+    classes = scores.shape[1]
+    if target is None:
+        gap = margin(scores, y)
+    else:
+        gap = (scores.gather(1, target[:, None]) - scores.gather(1, y[:, None]))[:, 0]
+    if classes == 2:
+        return gap
+    top = scores.topk(min(4, classes), dim=1).values
+    low = top[:, 2] if target is None else (top[:, 2] + top[:, -1]) / 2
+    return gap / (top[:, 0] - low).clamp_min(1e-12)
+
+
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
+
+
+def loss_named(name: str) -> Loss:
+    """`ce` cross-entropy, `dlr` difference of logits ratio, `margin` the best other score less y's."""
+    require(name in LOSSES, "loss", name, f"one of {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+__all__ = ["LOSSES", "Loss", "cross_entropy", "dlr", "loss_named", "margin"]
