@@ -46,8 +46,11 @@ def sparser(problem: Problem, state: Climbing, gradient: Tensor, period: int) ->
 
 def sparse_step(problem: Problem, state: Climbing, gradient: Tensor) -> Tensor:
     """The signs of the largest entries of the gradient, as many as two thirds of the features changed."""
-    if problem.threat.domain.mask is not None:
-        gradient = gradient * problem.threat.domain.mask
+    domain = problem.threat.domain
+    low, high = domain.bounds(state.x)
+    # What the box already holds would be chosen again and again.
+    blocked = ((state.x >= high) & (gradient > 0)) | ((state.x <= low) & (gradient < 0))
+    gradient = torch.where(blocked, 0.0, gradient if domain.mask is None else gradient * domain.mask)
     strength = gradient.flatten(1).abs()
     d = strength.shape[1]
     share = torch.where(state.sparsity == d, 0.2 * d, state.sparsity / 1.5).long().clamp(1, d)

@@ -28,7 +28,7 @@ class Curve(Composite):
     """
 
     attack: str = "apgd:steps=20"
-    rounds: int = 8
+    rounds: int = 10
 
     name = "curve"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})

@@ -42,8 +42,9 @@ class CW(Attack):
     """Minimise distance + weight · max(-margin, 0) over tanh-space with Adam.
 
     Carlini & Wagner 2017, section VI. l2: squared distance, the weight by bisection. linf: the sum of what
-    exceeds a bound that shrinks by a tenth whenever x is adversarial, the weight doubling until it is. l0:
-    l2 rounds, each adversarial one followed by fixing the pixels that matter least.
+    exceeds a bound that shrinks, at first by a tenth, whenever x is adversarial. l0: squared distance, and
+    whenever x is adversarial the pixels that matter least are fixed. In both the weight grows tenfold where
+    a round fails.
 
     steps: of Adam in every round. rounds: of the search. rate: Adam's, in tanh-space. weight: the first.
     confidence: the margin that the loss asks for. Cost: rounds · steps + 1 forward passes, rounds · steps
@@ -101,7 +102,9 @@ class CW(Attack):
         x = torch.where(free, _out_of(problem, w), problem.x0)
         bound, met = state.bound, state.found | found.adversarial
         if threat.norm is Norm.LINF:
-            reached = 0.9 * torch.minimum(bound, threat.distance(state.x, problem.x0))
+            # A tenth at a time, as they do, then less in every round: the last tenth matters too.
+            shrink = 1 - 0.1 / (1 + (problem.step - 1) // self.steps)
+            reached = shrink * torch.minimum(bound, threat.distance(state.x, problem.x0))
             bound = torch.where(found.adversarial, reached, bound)
         if threat.norm is Norm.L0:
             free = _fewer(problem, found.adversarial, found.gradient * delta, free)

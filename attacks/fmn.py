@@ -78,6 +78,7 @@ class FMN(Attack):
         else:
             steepness = size_of(found.gradient, DUAL[norm]).double().clamp_min(1e-30)
             boundary = problem.threat.distance(state.x, problem.x0) + found.loss.double().abs() / steepness
-            larger = torch.where(problem.found, larger, boundary)
+            # A little past the boundary: on it, rounding decides.
+            larger = torch.where(problem.found, larger, boundary * (1 + gamma))
         size = torch.where(found.adversarial, torch.minimum(smaller, best), larger)
         return size.nan_to_num(posinf=1e6).clamp(0.0, 1e6)

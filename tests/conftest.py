@@ -103,7 +103,7 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 # What would take minutes at its defaults takes fewer steps here; the laws are the same.
 SHORT: dict[str, dict[str, object]] = {
     "auto": {"steps": 20, "queries": 50},
-    "cw": {"steps": 30, "rounds": 3, "rate": 0.1},
+    "cw": {"steps": 30, "rounds": 3, "rate": 0.1, "weight": 1.0},
     "lbfgs": {"rounds": 4},
     "square": {"steps": 200},
 }

@@ -246,7 +246,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--attack", "fsgm"], "unknown attack 'fsgm'; did you mean fgsm?"),
+        (["run", "--attack", "fsgm"], "unknown attack 'fsgm'; did you mean fgsm"),
         (["run", "--model", "cnnn"], "unknown model 'cnnn'; did you mean cnn?"),
         (["run", "--data", "digit"], "unknown data 'digit'; did you mean digits?"),
         (["run", "--threat", "linf"], "threat = 'linf': must be norm:eps"),
@@ -255,7 +255,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
         (["run", "--device", "cuda:99"], "device 'cuda:99'"),
         (["run", "--attack", "fgsm:steps=3"], "unknown parameter of FGSM 'steps'"),
         (["run", "--resume"], "--resume needs --out"),
-        (["info", "attack", "fsgm"], "did you mean fgsm?"),
+        (["info", "attack", "fsgm"], "did you mean fgsm"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
