@@ -14,7 +14,7 @@ from robustbench_lite.attacks.attack import Attack, Composite, Fitted, Iterate, 
 from robustbench_lite.core.errors import Unsupported, require
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
-from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.model import Access, Model, Precision
 from robustbench_lite.core.oracle import Oracle, saved_bytes_per_sample
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
@@ -30,7 +30,7 @@ class Search:
 
     seed; batch_size: samples at once (None: from memory); budget: forward and backward passes allowed to a
     sample (None: as many as the attack takes); time_limit: seconds for the whole set (None: no limit); eot:
-    draws that a stochastic model's answers are averaged over.
+    draws that a stochastic model's answers are averaged over. precision: of the gradients.
     """
 
     seed: int = 0
@@ -38,6 +38,7 @@ class Search:
     budget: int | None = None
     time_limit: float | None = None
     eot: int = 1
+    precision: Precision = Precision.AUTO
 
     def __post_init__(self) -> None:
         require(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -52,7 +53,8 @@ class Outcome:
 
     adversarial (n, …): the original where nothing better was seen; attacked (n,): whether search was spent;
     target (n, k): classes to reach or None; forwards, backwards, queries_at_success (n,) int64, the last -1
-    where nothing was found; winner (n,): index into attacks, -1 likewise; seconds (n,).
+    where nothing was found; winner (n,): index into attacks, -1 likewise; seconds (n,); precision: of the
+    gradients.
     """
 
     adversarial: Tensor
@@ -63,6 +65,7 @@ class Outcome:
     queries_at_success: Tensor
     winner: Tensor
     seconds: Tensor
+    precision: str
     attacks: list[str] = field(default_factory=list)
 
 
@@ -98,12 +101,12 @@ def search(
             raise Unsupported(f"{attack.name} has to be fitted before it is applied")
         attack = _Applied(attack, artifact)
     target = _targets(goal, samples, how)
-    outcome = _nothing_yet(samples, target)
+    oracle = Oracle(model, _search_copy(attack, model, how), eot=how.eot)
+    outcome = _nothing_yet(samples, target, oracle.precision)
     attackable = torch.ones_like(samples.y, dtype=torch.bool)
     if not attack.every_sample:
         attackable = samples.clean_scores.argmax(1) == samples.y
     chosen = attackable.nonzero()[:, 0]
-    oracle = Oracle(model, eot=how.eot)
     lanes = attack.lanes * max(1, attack.aims if target is None else target.shape[1])
     size = how.batch_size or batch_size(attack, model, samples.x[:1], lanes)
     deadline = None if how.time_limit is None else time.monotonic() + how.time_limit
@@ -128,7 +131,8 @@ def fit(
     how = how or Search()
     _check(attack, model, threat)
     target = _targets(goal, samples, how)
-    oracle = Oracle(model, eot=how.eot, chunk=how.batch_size or batch_size(attack, model, samples.x[:1], 1))
+    chunk = how.batch_size or batch_size(attack, model, samples.x[:1], 1)
+    oracle = Oracle(model, _search_copy(attack, model, how), chunk, how.eot)
     problem = _problem(oracle, threat, goal, samples, target, torch.arange(len(samples.y)), how)
     problem.ledger.attacks.append(as_text(attack))
     return attack.fit(_in_lanes(attack, problem))
@@ -181,7 +185,11 @@ def _portion(progress: Progress, done: float, share: float) -> Progress:
     return lambda fraction: progress(done + share * fraction)
 
 
-def _nothing_yet(samples: Samples, target: Tensor | None) -> Outcome:
+def _search_copy(attack: Attack, model: Model, how: Search) -> Model | None:
+    return model.for_search(how.precision) if attack.access is Access.GRADIENT else None
+
+
+def _nothing_yet(samples: Samples, target: Tensor | None, precision: str) -> Outcome:
     n = len(samples.y)
     count = torch.zeros(n, dtype=torch.int64)
     return Outcome(
@@ -193,6 +201,7 @@ def _nothing_yet(samples: Samples, target: Tensor | None) -> Outcome:
         queries_at_success=torch.full_like(count, -1),
         winner=torch.full_like(count, -1),
         seconds=torch.zeros(n, dtype=torch.float64),
+        precision=precision,
     )
 
 

@@ -17,6 +17,7 @@ from robustbench_lite.cell import Cell, execute, learn
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.goal import Targets, parse_goal
+from robustbench_lite.core.model import parse_precision
 from robustbench_lite.core.registry import Entry, entries
 from robustbench_lite.core.threat import parse_threat
 from robustbench_lite.data import DATA
@@ -53,6 +54,7 @@ def attack(
     batch_size: int | None = None,
     budget: int | None = None,
     eot: int = 1,
+    precision: str = "auto",
     time_limit: float | None = None,
     eight_bit: bool = False,
     progress: Progress = lambda fraction: None,
@@ -87,7 +89,7 @@ def attack(
         parse_threat(threat, data.domain),
         parse_goal(goal),
         clean_scores(found, data.x),
-        Search(seed, batch_size, budget, time_limit, eot),
+        Search(seed, batch_size, budget, time_limit, eot, parse_precision(precision)),
         eight_bit,
         None if targets is None else targets.cpu(),
     )

@@ -55,7 +55,7 @@ class Cell:
             str(self.threat),
             str(self.goal),
             None if self.given is None else self.given.tolist(),
-            [how.seed, how.budget, how.time_limit, how.eot, self.eight_bit],
+            [how.seed, how.budget, how.time_limit, how.eot, str(how.precision), self.eight_bit],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
@@ -123,7 +123,7 @@ def execute(
             "forwards": outcome.forwards.numpy(),
             "backwards": outcome.backwards.numpy(),
             "seconds": outcome.seconds.numpy(),
-            "precision": "float32",
+            "precision": outcome.precision,
             "seed": how.seed,
             "artifact": stored,
         },

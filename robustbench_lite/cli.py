@@ -56,6 +56,11 @@ def main() -> None:
 @click.option("--device", help="auto, cpu, cuda or cuda:1.  [default: auto]")
 @click.option("--batch-size", type=int, help="Samples at once.  [default: what fits in memory]")
 @click.option("--budget", type=int, help="Forward and backward passes allowed to a sample.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
+    help="Of the search for gradients; the verdict is always float32.",
+)
 @click.option("--eot", type=int, help="Draws that a stochastic model is averaged over.")
 @click.option("--time-limit", type=float, help="Seconds allowed to a cell.")
 @click.option("--eight-bit", is_flag=True, default=None, help="Judge again as an 8-bit image.")
@@ -81,6 +86,7 @@ def run(
     batch_size: int | None,
     budget: int | None,
     eot: int | None,
+    precision: str | None,
     time_limit: float | None,
     eight_bit: bool | None,
     out: Path | None,
@@ -118,6 +124,7 @@ def run(
         "batch_size": batch_size,
         "budget": budget,
         "eot": eot,
+        "precision": precision,
         "time_limit": time_limit,
         "eight_bit": eight_bit,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +34,7 @@ class Config(BaseModel):
     batch_size: int | None = Field(default=None, ge=1)
     budget: int | None = Field(default=None, ge=1)
     eot: int = Field(default=1, ge=1)
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     time_limit: float | None = Field(default=None, gt=0)
     eight_bit: bool = False
 

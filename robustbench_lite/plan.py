@@ -14,7 +14,7 @@ from robustbench_lite.cell import Cell
 from robustbench_lite.config import Config
 from robustbench_lite.core.errors import RobustError, Unsupported
 from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.core.model import Model
+from robustbench_lite.core.model import Model, parse_precision
 from robustbench_lite.core.threat import parse_threat
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
@@ -48,7 +48,14 @@ def plan(
     threats = [parse_threat(t, held.domain) for t in config.threats]
     goals = [parse_goal(g) for g in config.goals]
     device = find_device(config.device)
-    how = Search(config.seed, config.batch_size, config.budget, config.time_limit, config.eot)
+    how = Search(
+        config.seed,
+        config.batch_size,
+        config.budget,
+        config.time_limit,
+        config.eot,
+        parse_precision(config.precision),
+    )
     cells: list[Cell] = []
     refused: dict[str, str] = {}
     loaded = []

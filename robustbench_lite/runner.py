@@ -60,6 +60,7 @@ def run(
     batch_size: int | None = None,
     budget: int | None = None,
     eot: int = 1,
+    precision: str = "auto",
     time_limit: float | None = None,
     eight_bit: bool = False,
     watch: Watch = lambda what, fraction: None,
@@ -86,6 +87,7 @@ def run(
             "batch_size": batch_size,
             "budget": budget,
             "eot": eot,
+            "precision": precision,
             "time_limit": time_limit,
             "eight_bit": eight_bit,
         }

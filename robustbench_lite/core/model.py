@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.errors import require
 from robustbench_lite.core.random import Stream
 
 
@@ -40,11 +42,31 @@ class Boxes:
     label: Tensor
 
 
+class Precision(StrEnum):
+    """What a search computes in; the verdict is always the model's own.
+
+    auto: bfloat16 where the hardware multiplies it and the model has convolutions, else TensorFloat-32 on a
+    GPU, else the model's own.
+    """
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    TF32 = "tf32"
+    BFLOAT16 = "bfloat16"
+
+
+def parse_precision(text: str) -> Precision:
+    """The precision that a text names."""
+    require(text in set(Precision), "precision", text, f"one of {', '.join(Precision)}")
+    return Precision(text)
+
+
 class Model(ABC):
     """A classifier of inputs x (n, *input_shape) float32; immutable, in eval mode, its parameters frozen.
 
     name: what reports call it; family: linear, tree, cnn, …; access: the most that it allows an attack.
     stochastic: whether `scores` differs from call to call. notes: what a reader of its results should know.
+    precision: what it computes in.
     """
 
     name: str
@@ -55,6 +77,7 @@ class Model(ABC):
     access: Access = Access.GRADIENT
     stochastic: bool = False
     notes: tuple[str, ...] = ()
+    precision: str = "float32"
 
     @abstractmethod
     def scores(self, x: Tensor) -> Tensor:
@@ -78,6 +101,10 @@ class Model(ABC):
         """The probability of the predicted class (n,), or None where the scores have no scale."""
         return scores.softmax(1).amax(1)
 
+    def for_search(self, precision: Precision) -> Model | None:
+        """A faster copy to take gradients of, whose word is only a candidate; None: the model itself."""
+        return None
+
     def draw(self, stream: Stream) -> Model:
         """The model with its randomness fixed for the rows of a stream; itself when it has none."""
         return self
@@ -91,12 +118,21 @@ class Model(ABC):
         """sha256 of everything that determines its answers."""
 
 
-@contextlib.contextmanager
-def reference_precision() -> Iterator[None]:
+def reference_precision() -> AbstractContextManager[None]:
     """Float32 products in float32: TensorFloat-32 off, and as it was before afterwards."""
+    return _tf32(False)
+
+
+def fast_arithmetic() -> AbstractContextManager[None]:
+    """Float32 products in TensorFloat-32 where the hardware has it."""
+    return _tf32(True)
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
+    matmul.allow_tf32, cudnn.allow_tf32 = allowed, allowed
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import RobustError
-from robustbench_lite.core.model import Model, reference_precision
+from robustbench_lite.core.model import Model, fast_arithmetic, reference_precision
 from robustbench_lite.core.random import Stream
 
 Objective = Callable[[Tensor, slice], Tensor]
@@ -36,9 +37,14 @@ class Oracle:
     eot: int = 1
 
     @property
+    def own_face_is_truth(self) -> bool:
+        """Whether the scores that come with the model's own gradient are the truth."""
+        return self.model.gradient_is_truth and not self.model.stochastic
+
+    @property
     def face_is_truth(self) -> bool:
         """Whether the scores that come with a gradient are the truth."""
-        return self.search is None and self.model.gradient_is_truth and not self.model.stochastic
+        return self.search is None and self.own_face_is_truth
 
     def truth(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         """True scores (n, K); the mean over `eot` fresh draws of a stochastic model, keyed by the stream."""
@@ -54,8 +60,8 @@ class Oracle:
             totals: list[Tensor] = []
             for draw in range(self.draws):
                 leaf = x[s].detach().requires_grad_()
-                with torch.enable_grad():
-                    scores = self._face(stream, s, draw).gradient_scores(leaf)
+                with torch.enable_grad(), self._arithmetic():
+                    scores = _drawn(self.search or self.model, stream, s, draw).gradient_scores(leaf)
                     value = objective(scores, s)
                     (gradient,) = torch.autograd.grad(value.sum(), leaf)
                 part = [gradient, value.detach(), scores.detach()]
@@ -67,12 +73,15 @@ class Oracle:
         return torch.cat(gradients), torch.cat(values), torch.cat(scores)
 
     def jacobian(self, x: Tensor, classes: Tensor, stream: Stream | None = None) -> tuple[Tensor, Tensor]:
-        """Gradients (n, C, …) of the scores of the named classes (n, C), and all scores (n, K)."""
+        """Gradients (n, C, …) of the scores of the named classes (n, C), and all scores (n, K).
+
+        In the model's own precision: who asks for them solves for the boundary.
+        """
 
         def piece(s: slice) -> tuple[Tensor, Tensor]:
             leaf = x[s].detach().requires_grad_()
-            with torch.enable_grad():
-                scores = self._face(stream, s, 0).gradient_scores(leaf)
+            with torch.enable_grad(), reference_precision():
+                scores = _drawn(self.model, stream, s, 0).gradient_scores(leaf)
                 chosen = scores.gather(1, classes[s])
                 last = classes.shape[1] - 1
                 rows = [
@@ -89,9 +98,14 @@ class Oracle:
         """Forward passes that one answer takes."""
         return self.eot if self.model.stochastic else 1
 
-    def _face(self, stream: Stream | None, s: slice, draw: int) -> Model:
-        face = self.search or self.model
-        return face if stream is None or not face.stochastic else face.draw(Stream(stream.fold(draw).key[s]))
+    @property
+    def precision(self) -> str:
+        """What gradients are computed in."""
+        return (self.search or self.model).precision
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        """The truth is never computed in TensorFloat-32; a search copy may be."""
+        return reference_precision() if self.search is None else fast_arithmetic()
 
     def _mean_truth(self, x: Tensor, stream: Stream | None, s: slice) -> Tensor:
         if stream is None or not self.model.stochastic:
@@ -116,6 +130,10 @@ class Oracle:
             else:
                 yield answer
                 start = max(stop, 1)
+
+
+def _drawn(face: Model, stream: Stream | None, s: slice, draw: int) -> Model:
+    return face if stream is None or not face.stochastic else face.draw(Stream(stream.fold(draw).key[s]))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -150,14 +150,16 @@ class Problem:
 
         One forward and C backwards a row. Rows whose budget is spent are not asked: gradients 0, scores NaN.
         """
-        allowed = self.ledger.affordable(self.row, 1 + classes.shape[1] + self._confirmations)
+        own = self.oracle.own_face_is_truth
+        cost = 1 + classes.shape[1] + (0 if own else self.oracle.draws)
+        allowed = self.ledger.affordable(self.row, cost)
         if allowed is not None:
             gradient, scores = self[allowed].jacobian(x[allowed], classes[allowed])
             return _spread(gradient, allowed, 0.0), _spread(scores, allowed, torch.nan)
         x = self._snap(x)
         gradient, scores = self.oracle.jacobian(x, classes, self._noise())
         self.ledger.charge(self.row, 1, classes.shape[1])
-        if self.oracle.face_is_truth:
+        if own:
             self._remember(x, self.row, scores)
         else:
             self._confirm(x, scores)
@@ -204,11 +206,22 @@ class Problem:
         return self.goal.met(scores, self.y, self.target, confidence)
 
     def _confirm(self, x: Tensor, believed: Tensor) -> Tensor:
-        """Ask the truth of what a stand-in or a faster search has proposed; only candidates of the latter."""
+        """Ask the truth of what a stand-in or a faster search has proposed.
+
+        A stand-in is asked about always; a faster search where it believes in a point better than the best
+        known. Where the truth is not asked, what was believed stands.
+        """
         asked = torch.ones_like(self.row, dtype=torch.bool)
-        if self.oracle.search is not None and self.oracle.model.gradient_is_truth:
-            asked = self._met(believed) & ~self.found
         adversarial = torch.zeros_like(asked)
+        if self.oracle.search is not None and self.oracle.model.gradient_is_truth:
+            adversarial = self._met(believed)
+            match self.ledger.keep:
+                case "first":
+                    asked = adversarial & ~self.found
+                case "nearest":
+                    asked = adversarial & (self.threat.distance(x, self.x0) < self.best_distance)
+                case _:
+                    asked = adversarial
         if bool(asked.any()):
             view = self[asked]
             scores = self.oracle.truth(x[asked], view._noise())

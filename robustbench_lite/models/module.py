@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, require
-from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.model import Access, Model, Precision
 from robustbench_lite.core.random import Stream
 from robustbench_lite.models.checks import answers_twice_alike, gradient_fault, needs_its_batch
+from robustbench_lite.models.fast import faster, resolved
 
 OUTPUTS = ("auto", "logits", "probabilities")
 
@@ -59,6 +60,7 @@ class TorchModel(Model):
         self._plain = mean is None and input_range == (0.0, 1.0)
         self.outputs = "logits"
         self._seed: int | None = None
+        self._cast: torch.dtype | None = None
         trial = self._try()
         self.num_classes = trial.shape[1]
         if num_classes not in (None, self.num_classes):
@@ -72,6 +74,9 @@ class TorchModel(Model):
 
     def scores(self, x: Tensor) -> Tensor:
         x = x if self._plain else x * self._factor + self._offset
+        if self._cast is not None:
+            last = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+            x = x.to(self._cast, memory_format=last)
         if self._seed is None:
             scores = _as_scores(self.module(x))
         else:
@@ -79,6 +84,21 @@ class TorchModel(Model):
                 torch.manual_seed(self._seed)
                 scores = _as_scores(self.module(x))
         return scores.clamp_min(1e-38).log() if self.outputs == "probabilities" else scores
+
+    def for_search(self, precision: Precision) -> TorchModel | None:
+        """A copy folded, channels last and in fewer bits; None for float32, and where the copy fails."""
+        chosen = resolved(precision, self.module, self.device)
+        if chosen is Precision.FLOAT32:
+            return None
+        fast = copy.copy(self)
+        fast.module = faster(self.module, chosen)
+        fast._cast = torch.bfloat16 if chosen is Precision.BFLOAT16 else torch.float32
+        fast.precision = str(chosen)
+        try:
+            broken = gradient_fault(fast, self._inputs()) is not None
+        except (RuntimeError, TypeError, ValueError, InvalidModel):  # what cannot be cast searches as it is
+            broken = True
+        return None if broken else fast
 
     def draw(self, stream: Stream) -> Model:
         """A stochastic module with the generator that it draws from seeded by the stream's rows."""

@@ -1,0 +1,39 @@
+"""A faster copy of a network to search with: convolutions folded, channels last, in fewer bits."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from robustbench_lite.core.model import Precision
+
+
+def resolved(precision: Precision, module: nn.Module, device: torch.device) -> Precision:
+    """What `auto` comes to for a module on a device."""
+    if precision is not Precision.AUTO:
+        return precision
+    convolves = any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in module.modules())
+    if convolves and _multiplies_bfloat16(device):
+        return Precision.BFLOAT16
+    return Precision.TF32 if device.type == "cuda" else Precision.FLOAT32
+
+
+def faster(module: nn.Module, precision: Precision) -> nn.Module:
+    """A copy with batch normalisation folded into convolutions where it can be traced, channels last."""
+    try:
+        made: nn.Module = fuse(module)
+    except Exception:  # tracing runs the user's code on symbols, and fails in as many ways as there are codes
+        made = copy.deepcopy(module)
+    made = made.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return made.to(torch.bfloat16) if precision is Precision.BFLOAT16 else made
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
