@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables import summary, worst_case
+from robustbench_lite.reports.tables import gaps, summary, worst_case
 
 
 def report(
@@ -22,6 +22,9 @@ def report(
     lines = [f"# {title}", ""]
     if len(records):
         lines += ["## Worst case over the attacks", "", markdown(worst_case(records)), ""]
+        against_exact = gaps(records)
+        if len(against_exact):
+            lines += ["## Against the exact distance", "", markdown(against_exact), ""]
         lines += ["## Every attack", "", markdown(summary(records)), ""]
     for heading, entries in (("Failed", failures), ("Not possible", refused)):
         if entries:

@@ -9,6 +9,7 @@ import pandas as pd
 
 CELL = ["model", "attack", "threat", "goal"]
 Z95 = 1.959963984540054
+WEAK = 1.1  # how much further than the exact answer a stand-in may lead
 
 
 def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
@@ -96,10 +97,53 @@ def winners(records: pd.DataFrame) -> pd.DataFrame:
     return found.groupby([*CELL, "winner"], sort=False).size().rename("successes").reset_index()
 
 
+def gaps(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell that sought the smallest perturbation of a model whose exact answer is known.
+
+    distance, exact: medians over the samples that the model had right, failures as infinite; ratio: of the
+    two. gap, gap_95: median and 95th percentile of distance / exact - 1, sample by sample. stand_in: the
+    gradients were a smooth stand-in's; weak: such a one with a ratio above 1.1.
+    """
+    rows = []
+    right = records.loc[records["eps"].isna() & (records["clean_prediction"] == records["label"])]
+    for (model, threat, goal), part in right.groupby(["model", "threat", "goal"], sort=False):
+        known = part.loc[part["exact_distance"].notna()].groupby("sample_id")["exact_distance"].min()
+        if known.empty:
+            continue
+        norm = str(threat).partition(":")[0]
+        for attack, cell in part.loc[part["sample_id"].isin(known.index)].groupby("attack", sort=False):
+            distance = cell[norm].where(cell["success"].astype(bool), math.inf).astype(float)
+            exact = known.loc[cell["sample_id"]].to_numpy(float)
+            gap = distance.to_numpy() / exact - 1
+            ratio = float(distance.median() / known.median())
+            stand_in = bool(cell["stand_in"].any())
+            rows.append(
+                {
+                    **{
+                        "model": model,
+                        "attack": attack,
+                        "threat": threat,
+                        "goal": goal,
+                        "samples": len(cell),
+                    },
+                    "distance": float(distance.median()),
+                    "exact": float(known.median()),
+                    "ratio": ratio,
+                    "gap": float(pd.Series(gap).median()),
+                    "gap_95": float(pd.Series(gap).quantile(0.95, interpolation="higher")),
+                    "stand_in": stand_in,
+                    "weak": stand_in and ratio > WEAK,
+                }
+            )
+    heads = [*CELL, "samples", "distance", "exact", "ratio", "gap", "gap_95", "stand_in", "weak"]
+    return pd.DataFrame(rows, columns=heads)
+
+
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "summary": summary,
     "worst_case": worst_case,
     "winners": winners,
+    "gaps": gaps,
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from robustbench_lite.attacks.attack import Attack, Fitted, as_text, parameters_json
 from robustbench_lite.attacks.driver import Outcome, Progress, Samples, Search, fit, search
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Model
+from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.threat import Box, Lp
 from robustbench_lite.data.data import Data
 from robustbench_lite.judge import clean_scores, judge
@@ -124,6 +124,7 @@ def execute(
             "backwards": outcome.backwards.numpy(),
             "seconds": outcome.seconds.numpy(),
             "precision": outcome.precision,
+            "stand_in": cell.attack.access is Access.GRADIENT and not cell.model.gradient_is_truth,
             "seed": how.seed,
             "artifact": stored,
         },

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("backwards", pa.int64()),
         ("seconds", pa.float64()),
         ("precision", pa.string()),
+        ("stand_in", pa.bool_()),
         ("seed", pa.int64()),
         ("artifact", pa.string()),
     ]

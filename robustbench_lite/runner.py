@@ -37,7 +37,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
 
     def table(self, name: str = "summary") -> pd.DataFrame:
-        """A table of the records: `summary`, `worst_case` or `winners`."""
+        """A table of the records: `summary`, `worst_case`, `winners` or `gaps`."""
         if name not in TABLES:
             raise UnknownName("table", name, TABLES)
         return TABLES[name](self.records)

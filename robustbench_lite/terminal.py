@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -56,6 +57,8 @@ def show_result(result: RunResult, console: Console) -> None:
         for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
             console.print(_summary(f"{threat}, {goal}", part))
         console.print(_worst(result.table("worst_case")))
+        if len(result.table("gaps")):
+            console.print(_gaps(result.table("gaps")))
     for why in dict.fromkeys(result.refused.values()):
         console.print(f"[dim]not possible: {escape(why)}[/]")
     for cell, text in result.failures.items():
@@ -119,6 +122,17 @@ def _worst(worst: pd.DataFrame) -> Table:
     return table
 
 
+def _gaps(gaps: pd.DataFrame) -> Table:
+    heads = ["distance", "exact", "ratio", "95 % gap"]
+    table = _table("Medians against the exact distance", ["model", "threat", "attack", "its gradient"], heads)
+    for row in gaps.to_dict("records"):
+        face = "" if not row["stand_in"] else "weak stand-in" if row["weak"] else "stand-in"
+        names = [escape(str(row[head])) for head in ("model", "threat", "attack")]
+        numbers = [_number(row[head]) for head in ("distance", "exact", "ratio")]
+        table.add_row(*names, face, *numbers, percent(row["gap_95"]))
+    return table
+
+
 def show_demo(example: Example, digit: ImageExample | None, console: Console) -> None:
     """The lecture's ten numbers, then a digit."""
     console.print("[bold]A logistic model of ten inputs[/]")
@@ -158,7 +172,7 @@ def _interval(low: float, high: float) -> str:
 
 def percent(rate: float) -> str:
     """A rate as people read it."""
-    return "–" if rate != rate else f"{100 * rate:.1f}"
+    return "–" if not math.isfinite(rate) else f"{100 * rate:.1f}"
 
 
 def _number(value: float) -> str:

@@ -128,7 +128,7 @@ class Lifted(Model):
         self.core, self.transforms = core, tuple(transforms)
         self.name, self.family = name, core.family
         self.input_shape, self.columns, self.notes = tuple(input_shape), columns, notes
-        self.device = torch.device("cpu")
+        self.device, self.precision = torch.device("cpu"), "float64"
         self.num_classes = self.scores(torch.zeros(1, *self.input_shape)).shape[1]
 
     def scores(self, x: Tensor) -> Tensor:
