@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from robustbench_lite.api import AttackResult, attack, list_attacks, list_data, list_models
+    from robustbench_lite.api import AttackResult, attack, diagnose, list_attacks, list_data, list_models
     from robustbench_lite.attacks.attack import Attack
     from robustbench_lite.core.model import Model
     from robustbench_lite.data.data import Data
@@ -28,6 +28,7 @@ _HOMES = {
     "ScoreFunction": "models.function",
     "TorchModel": "models.module",
     "attack": "api",
+    "diagnose": "api",
     "lift": "models.lift",
     "list_attacks": "api",
     "list_data": "api",
@@ -46,6 +47,7 @@ __all__ = [
     "ScoreFunction",
     "TorchModel",
     "attack",
+    "diagnose",
     "lift",
     "list_attacks",
     "list_data",

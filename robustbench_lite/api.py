@@ -22,6 +22,7 @@ from robustbench_lite.core.registry import Entry, entries
 from robustbench_lite.core.threat import parse_threat
 from robustbench_lite.data import DATA
 from robustbench_lite.data.data import Data
+from robustbench_lite.flags import diagnose as find_flags
 from robustbench_lite.judge import clean_scores
 from robustbench_lite.models import MODELS
 from robustbench_lite.models.load import ModelLike, as_model, load_model
@@ -68,6 +69,50 @@ def attack(
     inputs there are, where that is not the box [0, 1] of images. The search runs where the model is. Raises
     `InvalidParameter`, `InvalidData`, `Unsupported`.
     """
+    how = Search(seed, batch_size, budget, time_limit, eot, parse_precision(precision))
+    cell = _cell(model, x, y, attack, parameters, threat, goal, targets, domain, how, eight_bit)
+    done = execute(cell, learnt=learn(cell, cell.data), progress=progress)
+    moved = done.adversarial.to(x)
+    changed = done.adversarial != cell.data.x
+    return AttackResult(torch.where(changed.to(x.device), moved, x), done.records)
+
+
+def diagnose(
+    model: ModelLike,
+    x: Tensor,
+    y: Tensor,
+    attack: str | Attack,
+    threat: str = "linf:8/255",
+    seed: int = 0,
+    *,
+    goal: str = "untargeted",
+    domain: Domain | None = None,
+    batch_size: int | None = None,
+    eot: int = 1,
+    **parameters: object,
+) -> pd.DataFrame:
+    """Whether an attack's success can be trusted: one row a check, with its number, its limit, what is next.
+
+    The arguments are `attack`'s. Raises `Unsupported` for what is no gradient attack at a fixed eps.
+    """
+    how = Search(seed, batch_size, eot=eot)
+    return find_flags(_cell(model, x, y, attack, parameters, threat, goal, None, domain, how))
+
+
+def _cell(
+    model: ModelLike,
+    x: Tensor,
+    y: Tensor,
+    attack: str | Attack,
+    parameters: Mapping[str, object],
+    threat: str,
+    goal: str,
+    targets: Tensor | None,
+    domain: Domain | None,
+    how: Search,
+    eight_bit: bool = False,
+) -> Cell:
+    """Tensors, names and numbers as one cell, everything checked."""
     if isinstance(attack, Attack):
         chosen = attack
         if parameters:
@@ -82,21 +127,17 @@ def attack(
     data = replace(data, class_names=names, source=lambda: data)
     if int(data.y.max()) >= found.num_classes:
         raise InvalidData(f"y has class {int(data.y.max())}; the model has {found.num_classes}")
-    cell = Cell(
+    return Cell(
         data,
         found,
         chosen,
         parse_threat(threat, data.domain),
         parse_goal(goal),
         clean_scores(found, data.x),
-        Search(seed, batch_size, budget, time_limit, eot, parse_precision(precision)),
+        how,
         eight_bit,
         None if targets is None else targets.cpu(),
     )
-    done = execute(cell, learnt=learn(cell, data), progress=progress)
-    moved = done.adversarial.to(x)
-    changed = done.adversarial != data.x
-    return AttackResult(torch.where(changed.to(x.device), moved, x), done.records)
 
 
 def list_attacks() -> pd.DataFrame:

@@ -210,6 +210,31 @@ def info(kind: str, name: str) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--samples", type=int, help="How many samples to check.  [default: as many as the run's]")
+@click.option("--attack", "attacks", multiple=True, help="Of the run's attacks; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diagnose(folder: Path, samples: int | None, attacks: Sequence[str], as_json: bool) -> None:
+    """Check whether the gradient attacks of the run in FOLDER can be trusted; writes tables/flags.csv."""
+    from rich.console import Console
+
+    from robustbench_lite.config import make, read
+    from robustbench_lite.flags import diagnose_run
+    from robustbench_lite.store import Store
+    from robustbench_lite.terminal import show_flags, watching
+
+    settings = make(read(folder / "config.toml"))
+    settings = settings.model_copy(update={"samples": samples} if samples else {})
+    with watching(as_json) as watch:
+        flags = diagnose_run(settings, attacks, watch)
+    Store.open(folder, resume=True).text("tables/flags.csv", flags.to_csv(index=False))
+    if as_json:
+        click.echo(flags.to_json(orient="records", indent=2))
+    else:
+        show_flags(flags, Console())
+
+
+@main.command()
 @click.option("--quiet", is_flag=True, help="No progress.")
 def demo(quiet: bool) -> None:
     """Show why a linear model falls: ten numbers, then an image."""

@@ -133,6 +133,23 @@ def _gaps(gaps: pd.DataFrame) -> Table:
     return table
 
 
+def show_flags(flags: pd.DataFrame, console: Console) -> None:
+    """What is raised, in full; what is not, in a line a cell."""
+    for cell, part in flags.groupby(["model", "attack", "threat", "goal"], sort=False):
+        raised = part.loc[part["raised"]]
+        title = f"{' × '.join(map(str, cell))}: {len(raised)} of {len(part)} checks raised"
+        if len(raised):
+            table = _table(escape(title), ["check", "what it means", "run next"], ["value", "limit"])
+            for row in raised.to_dict("records"):
+                words = [escape(str(row[head])) for head in ("check", "meaning", "next")]
+                table.add_row(*words, _number(row["value"]), _number(row["limit"]))
+            console.print(table)
+        else:
+            console.print(escape(title))
+    if flags.empty:
+        console.print("nothing to check: only gradient attacks at a fixed eps can be diagnosed")
+
+
 def show_demo(example: Example, digit: ImageExample | None, console: Console) -> None:
     """The lecture's ten numbers, then a digit."""
     console.print("[bold]A logistic model of ten inputs[/]")

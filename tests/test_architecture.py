@@ -22,6 +22,7 @@ FLOORS = {
     "reports": 4,
     "config": 5,
     "cell": 5,
+    "flags": 5,
     "plan": 5,
     "store": 5,
     "runner": 5,

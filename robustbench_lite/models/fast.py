@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
 from robustbench_lite.core.model import Precision
 
@@ -23,6 +23,9 @@ def resolved(precision: Precision, module: nn.Module, device: torch.device) -> P
 
 def faster(module: nn.Module, precision: Precision) -> nn.Module:
     """A copy with batch normalisation folded into convolutions where it can be traced, channels last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own past
+        from torch.fx.experimental.optimization import fuse
     try:
         made: nn.Module = fuse(module)
     except Exception:  # tracing runs the user's code on symbols, and fails in as many ways as there are codes
