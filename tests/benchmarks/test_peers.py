@@ -1,0 +1,250 @@
+"""The same attack here and in other libraries, interleaved in one process; needs the extra `peers`.
+
+Ours is timed as the search alone, as theirs is: nobody's success is judged inside the clock, ours is judged
+after it. Printed: how many times faster, success or median distance of each side.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+import robustbench_lite as rb
+from robustbench_lite.attacks.attack import Attack
+from robustbench_lite.attacks.auto import Auto
+from robustbench_lite.attacks.cw import CW
+from robustbench_lite.attacks.ddn import DDN
+from robustbench_lite.attacks.deepfool import DeepFool
+from robustbench_lite.attacks.driver import Outcome, Samples, Search, search
+from robustbench_lite.attacks.fmn import FMN
+from robustbench_lite.attacks.pgd import PGD
+from robustbench_lite.attacks.square import Square
+from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.model import Precision
+from robustbench_lite.core.threat import parse_threat
+from robustbench_lite.models.module import TorchModel
+from robustbench_lite.models.training import Schedule, fit_network
+from tests.benchmarks.timing import interleaved
+from tests.conftest import cifar10_resnet18
+
+pytestmark = pytest.mark.benchmark
+foolbox = pytest.importorskip("foolbox", reason="needs the extra peers")
+torchattacks = pytest.importorskip("torchattacks", reason="needs the extra peers")
+PRECISIONS = [Precision.FLOAT32, Precision.AUTO]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model and samples that it has right."""
+
+    model: TorchModel
+    x: Tensor
+    y: Tensor
+
+    def ours(self, attack: Attack, threat: str, precision: Precision) -> Callable[[], Outcome]:
+        samples = Samples(self.x, self.y, torch.arange(len(self.y)), self.scores(self.x))
+        how = Search(precision=precision, batch_size=len(self.y))
+        within, goal = parse_threat(threat), parse_goal("untargeted")
+        return lambda: search(attack, self.model, within, goal, samples, how)
+
+    def whole(self) -> nn.Module:
+        """The module with its normalisation, as other libraries take it."""
+
+        class Whole(nn.Module):
+            def __init__(self, model: TorchModel) -> None:
+                super().__init__()
+                self.inner, self.outer = model.module, model
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.outer.scores(x)
+
+        return Whole(self.model).eval()
+
+    def scores(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self.model.scores(p.to(self.model.device)).cpu() for p in x.split(256)])
+
+    def success(self, adversarial: Tensor) -> float:
+        return float((self.scores(adversarial).argmax(1) != self.y).float().mean())
+
+    def median(self, adversarial: Tensor, norm: float) -> float:
+        """Failures are infinite."""
+        broken = self.scores(adversarial).argmax(1) != self.y
+        size = torch.linalg.vector_norm((adversarial - self.x).flatten(1), norm, dim=1)
+        return float(torch.where(broken, size, torch.inf).median())
+
+
+@pytest.fixture(scope="module")
+def digits() -> Setting:
+    """Two convolutions and two dense layers on 500 digits."""
+    data = rb.load_data("digits", samples=500)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()),
+            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1024, 128), nn.ReLU(), nn.Linear(128, 10)),
+        )
+        fit_network(module, data.training(), Schedule(15, rate=2e-3), 0, lambda done: None)
+    model = TorchModel(module, (1, 8, 8), name="digits cnn")
+    return Setting(model, data.x, data.y)
+
+
+def cifar(data: rb.Data, folder: Path, which: str, device: str, count: int) -> Setting:
+    """The first images that both networks have right."""
+    nets = [cifar10_resnet18(folder, name, device) for name in ("clean", "robust")]
+    right = torch.ones(len(data), dtype=torch.bool)
+    with torch.no_grad():
+        for net in nets:
+            says = torch.cat([net.scores(p.to(device)).argmax(1).cpu() for p in data.x.split(256)])
+            right &= says == data.y
+    rows = right.nonzero()[:count, 0]
+    return Setting(nets[which == "robust"], data.x[rows], data.y[rows])
+
+
+def told(benchmark: BenchmarkFixture, **figures: float | str) -> None:
+    benchmark.extra_info.update(figures)
+    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
+    print("\n  " + ", ".join(shown))
+
+
+def compare(
+    benchmark: BenchmarkFixture,
+    setting: Setting,
+    ours: Callable[[], Outcome],
+    theirs: Callable[[], Tensor],
+    norm: float | None,
+    rounds: int,
+) -> None:
+    faster = 1 / interleaved(ours, theirs, rounds)
+    mine = benchmark.pedantic(ours, rounds=1).adversarial
+    other = theirs().detach().cpu()
+    figure = setting.success if norm is None else lambda a: setting.median(a, norm)
+    told(benchmark, times_faster=faster, ours=figure(mine), theirs=figure(other))
+
+
+def in_foolbox(setting: Setting, attack: object, eps: float | None) -> Callable[[], Tensor]:
+    device = setting.model.device
+    wrapped = foolbox.PyTorchModel(setting.whole(), bounds=(0, 1), device=device)
+    x, y = setting.x.to(device), setting.y.to(device)
+    return lambda: attack(wrapped, x, y, epsilons=eps)[1]  # type: ignore[no-any-return, operator]
+
+
+def in_torchattacks(setting: Setting, attack: object) -> Callable[[], Tensor]:
+    x, y = setting.x.to(setting.model.device), setting.y.to(setting.model.device)
+    return lambda: attack(x, y)  # type: ignore[no-any-return, operator]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("peer", ["torchattacks", "foolbox", "art"])
+def test_pgd_on_digits(benchmark: BenchmarkFixture, digits: Setting, peer: str, precision: Precision) -> None:
+    if peer == "torchattacks":
+        theirs = in_torchattacks(
+            digits, torchattacks.PGD(digits.whole(), eps=0.1, alpha=0.025, steps=40, random_start=True)
+        )
+    elif peer == "foolbox":
+        theirs = in_foolbox(digits, foolbox.attacks.LinfPGD(abs_stepsize=0.025, steps=40), 0.1)
+    else:
+        art = pytest.importorskip("art.attacks.evasion")
+        classifier = pytest.importorskip("art.estimators.classification").PyTorchClassifier(
+            digits.whole(), nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1)
+        )
+        made = art.ProjectedGradientDescentPyTorch(
+            classifier, eps=0.1, eps_step=0.025, max_iter=40, num_random_init=1, batch_size=500, verbose=False
+        )
+        x, y = digits.x.numpy(), digits.y.numpy()
+
+        def theirs() -> Tensor:
+            return torch.from_numpy(made.generate(x, y))
+
+    ours = digits.ours(PGD(40, step_size=0.025), "linf:0.1", precision)
+    compare(benchmark, digits, ours, theirs, None, rounds=5)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_ddn_on_digits(benchmark: BenchmarkFixture, digits: Setting, precision: Precision) -> None:
+    theirs = in_foolbox(digits, foolbox.attacks.DDNAttack(steps=100), None)
+    compare(benchmark, digits, digits.ours(DDN(100), "l2:min", precision), theirs, 2, rounds=4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_square_on_digits(benchmark: BenchmarkFixture, digits: Setting, precision: Precision) -> None:
+    peer = torchattacks.Square(
+        digits.whole(), norm="Linf", eps=0.1, n_queries=300, n_restarts=1, loss="margin"
+    )
+    ours = digits.ours(Square(300), "linf:0.1", precision)
+    compare(benchmark, digits, ours, in_torchattacks(digits, peer), None, rounds=3)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_auto_on_digits(benchmark: BenchmarkFixture, digits: Setting, precision: Precision) -> None:
+    """Against torchattacks' AutoAttack: APGD-CE, APGD-T, FAB-T and 5,000 squares."""
+    some = Setting(digits.model, digits.x[:200], digits.y[:200])
+    peer = torchattacks.AutoAttack(
+        some.whole(), norm="Linf", eps=0.1, version="standard", n_classes=10, seed=0
+    )
+    ours = some.ours(Auto(), "linf:0.1", precision)
+    compare(benchmark, some, ours, in_torchattacks(some, peer), None, rounds=1)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("which", ["clean", "robust"])
+def test_pgd_on_a_resnet(
+    benchmark: BenchmarkFixture, cifar10: rb.Data, real_data: Path, which: str, precision: Precision
+) -> None:
+    setting = cifar(cifar10, real_data, which, "cpu", 64)
+    peer = torchattacks.PGD(setting.whole(), eps=8 / 255, alpha=2 / 255, steps=20, random_start=True)
+    ours = setting.ours(PGD(20, step_size=2 / 255), "linf:8/255", precision)
+    compare(benchmark, setting, ours, in_torchattacks(setting, peer), None, rounds=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("work", ["pgd", "ddn", "fmn", "deepfool", "cw", "square", "auto"])
+@pytest.mark.parametrize("which", ["clean", "robust"])
+def test_on_a_gpu(
+    benchmark: BenchmarkFixture, cifar10: rb.Data, real_data: Path, which: str, work: str
+) -> None:
+    counts = {"cw": 256, "square": 512, "auto": 500}
+    setting = cifar(cifar10, real_data, which, "cuda", counts.get(work, 1024))
+    eps, whole = 8 / 255, setting.whole()
+    attacks = foolbox.attacks
+    rows: dict[str, tuple[Attack, str, Callable[[], Tensor], float | None]] = {
+        "pgd": (
+            PGD(40, step_size=2 / 255),
+            "linf:8/255",
+            in_torchattacks(setting, torchattacks.PGD(whole, eps=eps, alpha=2 / 255, steps=40)),
+            None,
+        ),
+        "ddn": (DDN(100), "l2:min", in_foolbox(setting, attacks.DDNAttack(steps=100), None), 2),
+        "fmn": (
+            FMN(100),
+            "linf:min",
+            in_foolbox(setting, attacks.LInfFMNAttack(steps=100), None),
+            float("inf"),
+        ),
+        "deepfool": (DeepFool(), "l2:min", in_foolbox(setting, attacks.L2DeepFoolAttack(steps=50), None), 2),
+        "cw": (
+            CW(200, rounds=3),
+            "l2:min",
+            in_foolbox(setting, attacks.L2CarliniWagnerAttack(3, 200), None),
+            2,
+        ),
+        "square": (
+            Square(1000),
+            "linf:8/255",
+            in_torchattacks(setting, torchattacks.Square(whole, eps=eps, n_queries=1000)),
+            None,
+        ),
+        "auto": (
+            Auto(),
+            "linf:8/255",
+            in_torchattacks(setting, torchattacks.AutoAttack(whole, eps=eps, n_classes=10, seed=0)),
+            None,
+        ),
+    }
+    attack, threat, theirs, norm = rows[work]
+    compare(benchmark, setting, setting.ours(attack, threat, Precision.AUTO), theirs, norm, rounds=3)
