@@ -262,7 +262,7 @@ def _parts(attack: Attack, problem: Problem) -> Iterator[tuple[Attack, Problem]]
 
 def _run(attack: Attack, problem: Problem, deadline: float | None, progress: Progress) -> None:
     """One attack on the rows of a problem: start, steps while rows are left, and a last look."""
-    problem = problem[~_settled(problem)]
+    problem = problem[~problem.settled]
     if not len(problem):
         return
     problem = _in_lanes(attack, problem)
@@ -272,33 +272,23 @@ def _run(attack: Attack, problem: Problem, deadline: float | None, progress: Pro
         progress((step - 1) / attack.iterations)
         if deadline is not None and time.monotonic() >= deadline:
             break
-        active = ~_settled(problem) & (problem.remaining > 0)
+        active = ~problem.settled & (problem.remaining > 0)
         if state.done is not None:
             active &= ~state.done
         if len(problem) - head_count(active) >= max(1, len(problem) // 16):
-            _look(problem[~active], state[~active])
+            _look(replace(problem[~active], idle=None), state[~active])
             problem, state, head_count = problem[active], state[active], _HeadCount()
             if not len(problem):
                 return
-        problem = replace(problem, step=step)
+            active = active[active]
+        problem = replace(problem, step=step, idle=~active)
         state = attack.step(problem, state)
-    _look(replace(problem, step=attack.iterations + 1), state)
-
-
-def _settled(problem: Problem) -> Tensor:
-    """Rows whose sample needs no more search (n,); for the smallest perturbation: those within eps."""
-    match problem.ledger.keep:
-        case "first":
-            return problem.found
-        case "nearest":
-            return (problem.best_distance <= problem.eps) & (problem.eps < torch.inf)
-        case _:
-            return torch.zeros_like(problem.found)
+    _look(replace(problem, step=attack.iterations + 1, idle=None), state)
 
 
 def _look(problem: Problem, state: Iterate) -> None:
     """Score the iterates of rows that stop, so that none goes unseen."""
-    unseen = ~_settled(problem)
+    unseen = ~problem.settled
     problem[unseen].scores(state.x[unseen])
 
 

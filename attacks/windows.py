@@ -70,9 +70,8 @@ def window(share: float, height: int, width: int) -> tuple[int, int]:
 def placed(problem: Problem, tag: str, tall: int, wide: int, image: Tensor) -> Tensor:
     """Where a window lies that is put anywhere in each image (n, 1, H, W)."""
     height, width = image.shape[2:]
-    draw = problem.random(tag)
-    top = draw.fold("row").integers(height - tall + 1, (1,))[:, :, None, None]
-    left = draw.fold("column").integers(width - wide + 1, (1,))[:, :, None, None]
+    draw = problem.random(tag).uniform((2, 1, 1, 1), torch.float64)
+    top, left = (draw[:, 0] * (height - tall + 1)).long(), (draw[:, 1] * (width - wide + 1)).long()
     row = torch.arange(height, device=image.device)[:, None] - top
     column = torch.arange(width, device=image.device) - left
     return (row >= 0) & (row < tall) & (column >= 0) & (column < wide)

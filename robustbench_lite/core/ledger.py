@@ -45,10 +45,15 @@ class Ledger:
         budget = torch.iinfo(torch.int64).max if self.budget is None else self.budget
         return budget - self.forwards - self.backwards
 
-    def charge(self, rows: Tensor, forwards: int, backwards: int) -> None:
-        """Count passes for each row's sample; a sample may stand in several rows."""
-        self.forwards.index_add_(0, rows, torch.full_like(rows, forwards))
-        self.backwards.index_add_(0, rows, torch.full_like(rows, backwards))
+    def charge(self, rows: Tensor, forwards: int, backwards: int, idle: Tensor | None) -> None:
+        """Count passes for each row's sample; a sample may stand in several rows.
+
+        idle (m,): rows that are there only because the batch has not been packed yet; they cost nothing, so
+        that a sample's cost does not depend on its neighbours.
+        """
+        counted = torch.ones_like(rows) if idle is None else (~idle).long()
+        self.forwards.index_add_(0, rows, forwards * counted)
+        self.backwards.index_add_(0, rows, backwards * counted)
 
     def affordable(self, rows: Tensor, cost: int) -> Tensor | None:
         """Which rows (m,) their sample can still pay for, earlier rows first; None when all can."""

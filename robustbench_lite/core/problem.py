@@ -34,6 +34,7 @@ class Problem:
     """n rows to attack: x0 (n, …) in the domain, y (n,), target (n,) to aim at or None, eps (n,) float64.
 
     row (n,): each row's place in the ledger; ids (n,): the samples' names in their data; lane (n,).
+    idle (n,): rows that have nothing left to do, and stay only until the batch is packed; None: no row.
     step: how far the driver has come; it keys the random numbers.
     """
 
@@ -48,6 +49,7 @@ class Problem:
     row: Tensor
     lane: Tensor
     target: Tensor | None = None
+    idle: Tensor | None = None
     seed: int = 0
     attack: int = 0
     step: int = 0
@@ -57,7 +59,7 @@ class Problem:
 
     def __getitem__(self, rows: Tensor) -> Problem:
         """The rows chosen by a mask or by indices, on the same ledger."""
-        target = None if self.target is None else self.target[rows]
+        target, idle = (None if part is None else part[rows] for part in (self.target, self.idle))
         return replace(
             self,
             x0=self.x0[rows],
@@ -67,6 +69,7 @@ class Problem:
             row=self.row[rows],
             lane=self.lane[rows],
             target=target,
+            idle=idle,
         )
 
     def in_lanes(self, count: int) -> Problem:
@@ -82,6 +85,17 @@ class Problem:
     def found(self) -> Tensor:
         """Whether each row's sample has an adversarial example (n,)."""
         return self.ledger.found[self.row]
+
+    @property
+    def settled(self) -> Tensor:
+        """Rows whose sample needs no more search (n,); for the smallest perturbation: those within eps."""
+        match self.ledger.keep:
+            case "first":
+                return self.found
+            case "nearest":
+                return (self.best_distance <= self.eps) & (self.eps < torch.inf)
+            case _:
+                return torch.zeros_like(self.found)
 
     @property
     def best_x(self) -> Tensor:
@@ -138,7 +152,7 @@ class Problem:
             return loss(scores, self.y[s], None if self.target is None else self.target[s])
 
         gradient, value, scores = self.oracle.gradient(x, objective, stream)
-        self.ledger.charge(self.row, draws, draws)
+        self.ledger.charge(self.row, draws, draws, self.idle)
         if self.oracle.face_is_truth:
             adversarial = self._remember(x, self.row, scores)
         else:
@@ -158,7 +172,7 @@ class Problem:
             return _spread(gradient, allowed, 0.0), _spread(scores, allowed, torch.nan)
         x = self._snap(x)
         gradient, scores = self.oracle.jacobian(x, classes, self._noise())
-        self.ledger.charge(self.row, 1, classes.shape[1])
+        self.ledger.charge(self.row, 1, classes.shape[1], self.idle)
         if own:
             self._remember(x, self.row, scores)
         else:
@@ -176,7 +190,7 @@ class Problem:
             return _spread(chosen[allowed].scores(points[allowed]), allowed, torch.nan)
         points = chosen._snap(points)
         scores = self.oracle.truth(points, chosen._noise())
-        self.ledger.charge(chosen.row, self.oracle.draws, 0)
+        self.ledger.charge(chosen.row, self.oracle.draws, 0, chosen.idle)
         chosen._remember(points, chosen.row, scores)
         return scores
 
@@ -225,7 +239,7 @@ class Problem:
         if bool(asked.any()):
             view = self[asked]
             scores = self.oracle.truth(x[asked], view._noise())
-            self.ledger.charge(view.row, self.oracle.draws, 0)
+            self.ledger.charge(view.row, self.oracle.draws, 0, view.idle)
             adversarial[asked] = view._remember(x[asked], view.row, scores)
         return adversarial
 

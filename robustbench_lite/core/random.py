@@ -8,8 +8,11 @@ same bits on every device; normals agree to rounding.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +25,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+_ALL = (1 << 64) - 1
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
 _FIRST = _signed(0xBF58476D1CE4E5B9)
 _SECOND = _signed(0x94D049BB133111EB)
@@ -29,19 +33,36 @@ _SECOND = _signed(0x94D049BB133111EB)
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift: torch shifts int64 arithmetically."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
     """SplitMix64's finaliser, a bijection of 64 bits; products wrap."""
-    x = (x ^ _shift(x, 30)) * _FIRST
-    x = (x ^ _shift(x, 27)) * _SECOND
-    return x ^ _shift(x, 31)
+    x = (x ^ _shift(x, 30)).mul_(_FIRST)
+    x = x.bitwise_xor_(_shift(x, 27)).mul_(_SECOND)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
+def _mix_number(x: int) -> int:
+    """The same of one number, unsigned."""
+    x &= _ALL
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _ALL
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _ALL
+    return x ^ (x >> 31)
+
+
+@functools.cache
 def text_key(text: str) -> int:
     """A stable 64-bit number for a name."""
     return _signed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+
+
+def _one(parts: Iterable[int | str | Tensor]) -> int:
+    """Numbers and names that are the same for all rows, as one number: tensors are mixed but once."""
+    numbers = (_mix_number((text_key(p) if isinstance(p, str) else int(p)) + _FIRST) for p in parts)
+    return _signed(
+        functools.reduce(lambda whole, one: _mix_number(_mix_number(whole + _GOLDEN) ^ one), numbers)
+    )
 
 
 @dataclass(frozen=True)
@@ -58,11 +79,13 @@ class Stream:
     def fold(self, *parts: int | str | Tensor) -> Stream:
         """The stream with further parts in its key; a part is a number, a name or one number a row (n,)."""
         key = self.key
-        for part in parts:
-            number = text_key(part) if isinstance(part, str) else part
-            if isinstance(number, int):
-                number = torch.full_like(key, _signed(number))
-            key = _mix(_mix(key + _GOLDEN) ^ _mix(number.to(key) + _FIRST))
+        for _, group in itertools.groupby(parts, key=lambda part: isinstance(part, Tensor)):
+            some = list(group)
+            rows = [part for part in some if isinstance(part, Tensor)]
+            for part in rows:
+                key = _mix(_mix(key + _GOLDEN) ^ _mix(part.to(key) + _FIRST))
+            if not rows:
+                key = _mix(_mix(key + _GOLDEN) ^ _one(some))
         return Stream(key)
 
     def __getitem__(self, rows: Tensor) -> Stream:
