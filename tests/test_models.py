@@ -41,7 +41,11 @@ def accuracy(model: rb.Model, data: rb.Data) -> float:
 
 
 def test_every_model_is_held_to_an_accuracy() -> None:
-    assert set(LEAST) == set(MODELS) - {"resnet18"}  # too large for images of 8 × 8
+    assert set(LEAST) == set(MODELS) - {
+        "resnet18",
+        "torchvision",
+        "weights",
+    }  # for larger images, and for what people have
 
 
 @pytest.mark.parametrize("name", list(LEAST))

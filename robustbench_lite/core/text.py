@@ -17,6 +17,34 @@ def parse_number(text: str, field_name: str = "eps") -> float:
     return number
 
 
+def with_first(text: str, key: str | None) -> str:
+    """`npz:PATH,…` as `npz:path=PATH,…`, where the first parameter may go without its key."""
+    name, colon, rest = text.partition(":")
+    bare = bool(colon and rest and key) and "=" not in rest.partition(",")[0]
+    return f"{name}:{key}={rest}" if bare else text
+
+
+def split_outside(text: str) -> list[str]:
+    """The parts of a text between commas that are in no brackets and part no parameters.
+
+    `cnn,svm:most=100,seed=1,ensemble(a,b)` -> `cnn`, `svm:most=100,seed=1`, `ensemble(a,b)`.
+    """
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    whole: list[str] = []
+    for part in parts:
+        if whole and "=" in part.partition(":")[0] and ":" in whole[-1]:
+            whole[-1] += f",{part}"
+        else:
+            whole.append(part.strip())
+    return whole
+
+
 def parse_name(text: str) -> tuple[str, dict[str, str]]:
     """`name:key=value,key=value` -> the name and its parameters as text."""
     name, colon, rest = text.strip().partition(":")

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from robustbench_lite.core.errors import InvalidParameter, require
 from robustbench_lite.core.registry import arguments, load, look_up
-from robustbench_lite.core.text import parse_name
+from robustbench_lite.core.text import parse_name, with_first
 from robustbench_lite.data import DATA
 from robustbench_lite.data.data import Data, Options, Raw, finish
 
@@ -42,7 +42,7 @@ def load_data(
     options = Options(split, seed, None if data_dir is None else Path(data_dir).expanduser(), download)
     if not isinstance(data, str):
         return finish("own data", _own(data), samples, seed)
-    name, parameters = parse_name(_with_path(data))
+    name, parameters = parse_name(with_first(data, "path"))
     classes = parameters.pop("classes", None)
     source = load(look_up("data", DATA, name).where, "data")
     function = cast(Callable[..., Raw], source)
@@ -55,13 +55,6 @@ def load_data(
         return finish(data, raw, None, seed, chosen)
 
     return finish(data, function(options, **given), samples, seed, chosen, training)
-
-
-def _with_path(text: str) -> str:
-    """`npz:PATH,…` as `npz:path=PATH,…`."""
-    name, colon, rest = text.partition(":")
-    first = rest.partition(",")[0]
-    return f"{name}:path={rest}" if colon and "=" not in first and rest else text
 
 
 def _own(data: object) -> Raw:

@@ -26,5 +26,9 @@ MODELS: dict[str, Entry] = dict(
                "Simonyan & Zisserman 2014, arXiv:1409.1556"),
         _entry("resnet18", "networks:train_resnet18", "ResNet-18 for 32×32 images; wants a GPU", "gradient",
                "He et al. 2015, arXiv:1512.03385"),
+        _entry("torchvision", "people:from_torchvision", "torchvision:NAME[,weights=DEFAULT|none]",
+               "gradient"),
+        _entry("weights", "people:from_weights", "weights:FILE,network=package.module:function: a state dict",
+               "gradient"),
     ]
 )  # fmt: skip

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.registry import arguments, load, look_up
-from robustbench_lite.core.text import parse_name
+from robustbench_lite.core.text import parse_name, split_outside, with_first
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.models import MODELS
 from robustbench_lite.models.cache import Report, Trained
+from robustbench_lite.models.ensemble import Ensemble
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.module import TorchModel
 
+FIRST = {"torchvision": "name", "weights": "path"}  # what follows the colon needs no key
 PARITY = 2000  # samples on which a lifted estimator's decisions are compared
 
 
@@ -47,19 +49,22 @@ def load_model(
 ) -> Model:
     """A model for data, on a device.
 
-    model: a name (trained on the data's training split on first use, then cached), `package.module:function`
-    (called without arguments, or with the data where it takes one; what it returns is a model), a `.skops`
-    file, a `torch.nn.Module`, a fitted scikit-learn classifier, a NumPy function (n, …) -> (n, K), or a
-    `Model`. data: what it is for; gives the input shape and, by name, the training split. Raises
-    `UnknownName`, `InvalidModel`.
+    model: a name (trained on the data's training split on first use, then cached), several as
+    `ensemble(cnn,svm)`, `package.module:function` (called without arguments, or with the data where it takes
+    one; what it returns is a model), a `.skops` file, a `torch.nn.Module`, a fitted scikit-learn classifier,
+    a NumPy function (n, …) -> (n, K), or a `Model`. data: what it is for; gives the input shape and, by name,
+    the training split. Raises `UnknownName`, `InvalidModel`.
     """
     if isinstance(model, Model):
         return model.to(device)
     held = load_data(data)
     device = torch.device(device)
     shape, classes = held.x.shape[1:], held.num_classes
+    if isinstance(model, str) and model.startswith("ensemble(") and model.endswith(")"):
+        names = split_outside(model[len("ensemble(") : -1])
+        return Ensemble([load_model(name, held, device, seed, report) for name in names], model)
     if isinstance(model, str) and not is_reference(model) and not model.endswith(".skops"):
-        name, parameters = parse_name(model)
+        name, parameters = parse_name(with_first(model, FIRST.get(model.partition(":")[0])))
         recipe = cast(Callable[..., Model], load(look_up("models", MODELS, name).where, "model"))
         return recipe(held, Trained(seed, device, report), **arguments(recipe, parameters, skip=2))
     made: object = model
@@ -105,7 +110,8 @@ def as_model(
 def is_reference(text: str) -> bool:
     """Whether a text means `package.module:function` rather than `name:key=value`."""
     _, colon, name = text.partition(":")
-    return bool(colon) and name.replace(".", "").isidentifier() and "=" not in name
+    known = text.partition(":")[0] in MODELS
+    return bool(colon) and not known and name.replace(".", "").isidentifier() and "=" not in name
 
 
 def _call(where: str, data: Data) -> object:
