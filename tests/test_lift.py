@@ -10,8 +10,10 @@ import torch
 from sklearn import datasets
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
     ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
@@ -28,6 +30,7 @@ from sklearn.linear_model import (
     SGDClassifier,
 )
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -38,7 +41,7 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Access, Boxes, Linear
-from robustbench_lite.models.estimators import CannotLift, largest_below
+from robustbench_lite.models.forests import CannotLift, largest_below
 from robustbench_lite.models.lift import prove
 from robustbench_lite.models.lifted import Affine, Lifted
 from robustbench_lite.models.neighbours import NeighbourCore
@@ -72,6 +75,14 @@ ESTIMATORS: dict[str, Callable[[], BaseEstimator]] = {
     "extra_trees": lambda: ExtraTreesClassifier(20, random_state=0),
     "boosting": lambda: GradientBoostingClassifier(n_estimators=10, random_state=0),
     "histogram_boosting": lambda: HistGradientBoostingClassifier(max_iter=10, random_state=0),
+    "naive_bayes": lambda: GaussianNB(var_smoothing=1e-2),
+    "quadratic": lambda: QuadraticDiscriminantAnalysis(reg_param=0.1),
+    "adaboost": lambda: AdaBoostClassifier(n_estimators=15, random_state=0),
+    "adaboost_deep": lambda: AdaBoostClassifier(
+        DecisionTreeClassifier(max_depth=3), n_estimators=10, random_state=0
+    ),
+    "bagging": lambda: BaggingClassifier(n_estimators=12, max_features=0.5, random_state=0),
+    "scaled_bagging": lambda: make_pipeline(StandardScaler(), BaggingClassifier(random_state=0)),
     "mlp": lambda: MLPClassifier((20,), max_iter=30, random_state=0),
     "mlp_deep": lambda: MLPClassifier((9, 9), activation="tanh", max_iter=30, random_state=0),
     "scaled_logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)),

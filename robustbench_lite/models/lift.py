@@ -18,7 +18,8 @@ from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Model
-from robustbench_lite.models.estimators import CannotLift, core_of, transform_of, vector
+from robustbench_lite.models.estimators import core_of, transform_of, vector
+from robustbench_lite.models.forests import CannotLift
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.lifted import Affine, Lifted
 from robustbench_lite.models.trees import TreeCore

@@ -1,4 +1,4 @@
-"""Estimators that are smooth functions already: linear ones and multi-layer perceptrons."""
+"""Estimators that are smooth functions already: linear and quadratic ones, and multi-layer perceptrons."""
 
 from __future__ import annotations
 
@@ -29,6 +29,30 @@ class LinearCore(Core):
 
     def linear(self) -> Linear:
         return Linear(self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class QuadraticCore(Core):
+    """scores = offset - |(z - mean) root|² / 2, class by class; mean (K, d), offset (K,).
+
+    roots: of each class's inverse covariance, (d, m), or (d,) where features are independent.
+    """
+
+    mean: Tensor
+    roots: tuple[Tensor, ...]
+    offset: Tensor
+
+    family = "quadratic"
+
+    def scores(self, z: Tensor) -> Tensor:
+        parts = []
+        for mean, root in zip(self.mean, self.roots, strict=True):
+            apart = z - mean
+            parts.append((apart * root if root.dim() == 1 else apart @ root).square().sum(1))
+        return self.offset - torch.stack(parts, 1) / 2
+
+    def confidence(self, scores: Tensor) -> Tensor:
+        return scores.softmax(1).amax(1)
 
 
 ACTIVATIONS = {
