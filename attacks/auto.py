@@ -62,7 +62,7 @@ class Auto(Composite):
                 likeliest = scores.topk(min(self.targets, scores.shape[1] - 1), dim=1).indices
                 for target in likeliest.T:
                     yield APGD(self.steps, loss="dlr"), replace(left, target=target)
-        else:
+        elif self.version != "plus":
             yield APGD(self.steps, restarts, "dlr"), problem
         if self.queries and isinstance(problem.threat, Lp) and problem.threat.norm in Square.norms:
             yield Square(self.queries), problem

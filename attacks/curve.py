@@ -13,7 +13,7 @@ from robustbench_lite.core.errors import InvalidParameter, require
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.core.threat import Lp, Norm, Threat
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ class Curve(Composite):
         return get_attack(self.attack.replace(";", ","))
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
-        refusal = super().refuses(model, threat)
-        if refusal is None and model.access < self.inner.access:
-            refusal = f"{self.attack} needs {self.inner.access.name.lower()} access"
-        return refusal
+        if isinstance(threat, Lp) and threat.eps is None:
+            return self.inner.refuses(model, replace(threat, eps=1.0))
+        return super().refuses(model, threat)
 
     def course(self, problem: Problem) -> Generator[tuple[Attack, Problem], Ledger, None]:
         low, high = problem.threat.domain.bounds(problem.x0)
@@ -57,9 +56,11 @@ class Curve(Composite):
         largest = problem.threat.distance(corner, problem.x0)
         fails = torch.zeros_like(problem.eps)
         eps = largest
-        for _ in range(self.rounds + 1):
-            ledger = yield self.inner, replace(problem, eps=eps)
+        for count in range(self.rounds + 1):
+            lane = problem.lane + (count << 20)  # other random numbers in every round
+            ledger = yield self.inner, replace(problem, eps=eps, lane=lane)
             reached = ledger.best_distance[problem.row]
             fails = torch.where(reached <= eps, fails, eps)
+            fails = torch.where(reached <= fails, 0.0, fails)  # found nearer than where it failed once
             # What no eps has broken is tried with the whole box again, from the next random start.
             eps = torch.where(reached < torch.inf, (fails + reached) / 2, largest)

@@ -88,7 +88,7 @@ class CW(Attack):
         threat = problem.threat
         assert isinstance(threat, Lp)
         found = problem.evaluate(state.x, margin)
-        short = per_row(found.loss < self.confidence, state.x)
+        short = per_row((found.loss < self.confidence) | ~found.adversarial, state.x)
         pull = per_row(state.weight, state.x) * torch.where(short, found.gradient, 0.0)
         delta = state.x - problem.x0
         if threat.norm is Norm.LINF:
@@ -99,7 +99,6 @@ class CW(Attack):
         slope = (push - pull) * (high - low) / 2 * (1 - state.w.tanh().square())
         w, mean, square = self._adam(state, slope, (problem.step - 1) % self.steps + 1)
         free = state.free if threat.domain.mask is None else state.free & threat.domain.mask
-        x = torch.where(free, _out_of(problem, w), problem.x0)
         bound, met = state.bound, state.found | found.adversarial
         if threat.norm is Norm.LINF:
             # A tenth at a time, as they do, then less in every round: the last tenth matters too.
@@ -108,6 +107,7 @@ class CW(Attack):
             bound = torch.where(found.adversarial, reached, bound)
         if threat.norm is Norm.L0:
             free = _fewer(problem, found.adversarial, found.gradient * delta, free)
+        x = torch.where(free, _out_of(problem, w), problem.x0)
         state = replace(state, x=x, w=w, mean=mean, square=square, found=met, bound=bound, free=free)
         return self._next_round(problem, state) if problem.step % self.steps == 0 else state
 

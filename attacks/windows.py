@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -14,8 +15,8 @@ from robustbench_lite.core.shape import per_row, size_of
 def moved_energy(problem: Problem, delta: Tensor, share: float) -> Tensor:
     """x with what the perturbation has in two windows, and what the ball has room for, in one of them."""
     height, width = delta.shape[2:]
-    side = max(3, round(math.sqrt(share * height * width)))
-    tall, wide = (min(s, side + 1 - side % 2) for s in (height, width))
+    tall, wide = window(share, height, width)
+    tall, wide = min(max(3, tall + 1 - tall % 2), height), min(max(3, wide + 1 - wide % 2), width)
     to, of = (placed(problem, tag, tall, wide, delta) for tag in ("to", "of"))
     corner = to.flatten(2).int().argmax(2)  # of each window, as its first place in the image
     lying = problem.random("turned").integers(2, (1,)) == 1
@@ -40,6 +41,11 @@ def moved_energy(problem: Problem, delta: Tensor, share: float) -> Tensor:
 
 def pyramid(tall: int, wide: int, like: Tensor) -> Tensor:
     """Two pseudo-Gaussian bumps of opposite sign, one above the other, of norm 1 (section 4.3)."""
+    return _pyramid(tall, wide, like.device).to(like.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _pyramid(tall: int, wide: int, device: torch.device) -> Tensor:
 
     def bump(height: int) -> Tensor:
         value = torch.zeros(height, wide)
@@ -51,7 +57,7 @@ def pyramid(tall: int, wide: int, like: Tensor) -> Tensor:
 
     upper = bump(tall // 2) if tall > 1 else torch.zeros(0, wide)
     both = torch.cat([upper, -bump(tall - tall // 2)])
-    return _unit(both).to(like)
+    return _unit(both).to(device)
 
 
 def _unit(value: Tensor) -> Tensor:

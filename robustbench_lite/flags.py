@@ -25,10 +25,11 @@ from robustbench_lite.core.goal import Goal, Targets, margin
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.oracle import Oracle
-from robustbench_lite.core.threat import Lp
+from robustbench_lite.core.threat import Lp, with_domain
 from robustbench_lite.plan import Watch, plan
 
 HEADS = ["model", "attack", "threat", "goal", "check", "value", "limit", "raised", "meaning", "next"]
+FOLLOWED = 256  # samples whose path is looked at, in one batch
 QUERIES = 500  # of the black-box control
 
 
@@ -142,7 +143,8 @@ def _values(cell: Cell, progress: Callable[[str], None]) -> Iterator[tuple[str, 
     progress("the attack itself")
     base = _broken(cell)
     takes_steps = "steps" in {f.name for f in fields(attack)}
-    if takes_steps and not isinstance(attack, Composite) and not cell.goal.targeted:
+    followed = not isinstance(attack, Composite) and not cell.goal.targeted and not cell.model.stochastic
+    if takes_steps and followed:
         progress("loss_rising")
         yield "loss_rising", _still_rising(cell, base)
     if takes_steps:
@@ -155,7 +157,7 @@ def _values(cell: Cell, progress: Callable[[str], None]) -> Iterator[tuple[str, 
         yield "black_box_stronger", float((_broken(cell, Square(QUERIES)) & ~base).mean())
     if not cell.goal.targeted and cell.model.num_classes > 2:
         progress("targeted_stronger")
-        aimed = Goal(Targets.TOP, min(3, cell.model.num_classes - 1))
+        aimed = replace(cell.goal, targets=Targets.TOP, k=min(3, cell.model.num_classes - 1))
         yield "targeted_stronger", float(_broken(cell, goal=aimed).mean() - base.mean())
     progress("noise_succeeds")
     noise = _broken(cell, Noise()).mean()
@@ -188,7 +190,10 @@ def _gradients(cell: Cell) -> Iterator[tuple[str, float]]:
     yield "zero_gradients", float((~flat.isfinite().all(1) | ~(flat != 0).any(1)).float().mean())
     assert isinstance(cell.threat, Lp)
     eps = torch.full((len(x),), float(cell.threat.eps or 0.0), dtype=torch.float64, device=model.device)
-    ahead = cell.threat.project(x + 0.1 * float(eps[0]) * cell.threat.steepest(gradient), x, eps)
+    # As far as a tenth of the ball lets the gradient lead, inside the box.
+    ahead = with_domain(cell.threat, cell.threat.domain.to(model.device)).linear_maximum(
+        gradient, x, 0.1 * eps
+    )
     here, there = (margin(oracle.truth(points), y) for points in (x, ahead))
     yield "masked_gradients", float((there <= here).float().mean())
     certain = scores.float().softmax(1).gather(1, y[:, None])[:, 0] == 1
@@ -214,6 +219,9 @@ class _Watched(Model):
             self.path.append(margin(scores.detach(), each).cpu())
         return scores
 
+    def confidence(self, scores: Tensor) -> Tensor | None:
+        return self.inner.confidence(scores)
+
     def to(self, device: torch.device | str) -> Model:
         return self
 
@@ -226,8 +234,8 @@ def _still_rising(cell: Cell, broken: np.ndarray) -> float:
 
     Pintor et al. 2022, indicator 4, on the last tenth of the steps; the median over samples.
     """
-    left = torch.from_numpy(~broken)
-    if not bool(left.any()):
+    left = torch.from_numpy(np.flatnonzero(~broken)[:FOLLOWED])
+    if not len(left):
         return 0.0
     model = cell.model.to(cell.model.device)
     watched = _Watched(model, cell.data.y[left].to(model.device))

@@ -56,15 +56,40 @@ class Single(nn.Module):
 def test_a_folded_copy_says_the_same() -> None:
     module, x = convolutional(), torch.rand(10, 3, 8, 8)
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    folded = faster(module, Precision.TF32)
+    folded = faster(module, Precision.TF32, x)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     assert torch.allclose(folded(x), module(x), atol=1e-5)
-    half = faster(module, Precision.BFLOAT16)(x.bfloat16())
+    half = faster(module, Precision.BFLOAT16, x)(x.bfloat16())
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.float(), module(x), atol=0.1)
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     untraced = Untraceable()
-    assert torch.allclose(faster(untraced, Precision.TF32)(x), untraced(x), atol=1e-5)
+    assert torch.allclose(faster(untraced, Precision.TF32, x)(x), untraced(x), atol=1e-5)
+
+
+class Noisy(nn.Module):
+    """Draws what tracing would freeze."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = convolutional()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.inner(x + 0.1 * torch.randn(1, 3, 8, 8))
+        return scores
+
+
+def test_what_is_drawn_at_random_is_not_frozen() -> None:
+    x = torch.rand(4, 3, 8, 8)
+    copied = faster(Noisy(), Precision.TF32, x)
+    assert not torch.equal(copied(x), copied(x))
+
+
+def test_solids_have_no_channels_last() -> None:
+    module = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 6**3, 3))
+    model = TorchModel(module, (1, 8, 8, 8))
+    x, y = samples_of(model, 4)
+    assert rb.attack(model, x, y, "pgd", "linf:0.1", steps=3).records["valid"].all()
 
 
 @pytest.mark.parametrize("threat", ["linf:0.02", "l2:0.4", "l2:min"])

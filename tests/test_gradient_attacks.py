@@ -13,7 +13,7 @@ from robustbench_lite.attacks.apgd import APGD
 from robustbench_lite.attacks.quasi_newton import direction
 from robustbench_lite.attacks.windows import pyramid
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.core.losses import LOSSES, dlr, margin
 from tests.conftest import SHORT, attack_class, linear_model, samples_of, small_network, threats_of
 from tests.test_exact import SIZES
@@ -179,6 +179,25 @@ def test_what_may_not_change_does_not(attack: str, threat: str) -> None:
     assert result.records["valid"].all()
     assert torch.equal(result.adversarial[:, ~mask], x[:, ~mask])
     assert result.records["success"].any() or attack in ("noise", "bim")
+
+
+@pytest.mark.parametrize("attack", ["cw:steps=60,rate=0.1", "deepfool", "fmn", "ddn"])
+def test_a_margin_asked_for_is_reached(attack: str) -> None:
+    model = linear_model(2)
+    x, y = samples_of(model, 30)
+    records = rb.attack(model, x, y, attack, "l2:min", goal="untargeted,margin=0.5").records
+    assert records["success"].mean() >= 0.9
+
+
+def test_curve_meets_what_its_attack_meets() -> None:
+    model = small_network(3)
+    x, y = samples_of(model, 6)
+    with pytest.raises(RobustError, match="square works in l2, linf; not in l1"):
+        rb.attack(model, x, y, "curve:attack=square:steps=5", "l1:min")
+    scores = rb.ScoreFunction(lambda z: model.scores(torch.from_numpy(z)).numpy(), (1, 4, 4))
+    assert (
+        rb.attack(scores, x, y, "curve:attack=square:steps=50,rounds=3", "linf:min").records["success"].any()
+    )
 
 
 def test_pyramids_have_norm_1_and_two_signs() -> None:

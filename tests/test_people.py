@@ -13,9 +13,11 @@ from torch import nn
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter, UnknownName
+from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.text import split_outside
 from robustbench_lite.models.ensemble import Ensemble
+from robustbench_lite.models.linear import LinearModel
 from tests.conftest import linear_model, samples_of, small_network
 
 
@@ -127,7 +129,7 @@ def test_an_ensemble_averages_probabilities_and_votes() -> None:
     mixed = Ensemble([one, votes])
     one_hot = nn.functional.one_hot(votes.scores(x).argmax(1), 3)
     expected = (one.scores(x).double().softmax(1) + one_hot) / 2
-    assert torch.allclose(mixed.scores(x).exp(), expected.clamp_min(1e-30))
+    assert torch.allclose(mixed.scores(x).exp(), expected)
     assert not mixed.gradient_is_truth
     y = mixed.scores(x).argmax(1)
     records = rb.attack(mixed, x, y, "iterative", "linf:0.3").records
@@ -135,6 +137,18 @@ def test_an_ensemble_averages_probabilities_and_votes() -> None:
     assert records["stand_in"].all()
     with pytest.raises(InvalidModel, match="knows 4 classes"):
         Ensemble([one, small_network(4)])
+
+
+def test_an_ensemble_of_very_sure_members_keeps_its_slope() -> None:
+    """Beyond a gap of 700 a rival's probability is 0 in float64; its logarithm still has a gradient."""
+    model = linear_model(3)
+    steep = LinearModel(model.structure.weight * 300, model.structure.bias, model.input_shape, scaled=True)
+    x, y = samples_of(steep, 40)
+    leaf = x.requires_grad_()
+    scores = Ensemble([steep, steep]).gradient_scores(leaf)
+    assert float(scores.max(1).values.sub(scores.min(1).values).max()) > 700
+    (gradient,) = torch.autograd.grad(margin(scores, y).sum(), leaf)
+    assert bool((gradient != 0).flatten(1).any(1).all())
 
 
 def test_an_ensemble_by_name_falls_with_its_members() -> None:

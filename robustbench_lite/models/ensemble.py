@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.random import Stream
 
-LEAST = 1e-30  # a share of nothing, before its logarithm
+LEAST = -1e4  # the logarithm of a share of nothing
 
 
 class Ensemble(Model):
@@ -50,14 +51,13 @@ class Ensemble(Model):
         shares = []
         for member, votes in zip(self.members, self._votes, strict=True):
             scores = member.scores(x).to(self.device)
-            one_hot = torch.nn.functional.one_hot(scores.argmax(1), self.num_classes).double()
-            shares.append(one_hot if votes else scores.double().softmax(1))
-        return torch.stack(shares).mean(0).clamp_min(LEAST).log()
+            vote = torch.nn.functional.one_hot(scores.argmax(1), self.num_classes).double().log()
+            shares.append(vote if votes else scores.double().log_softmax(1))
+        return _mean(shares)
 
     def gradient_scores(self, x: Tensor) -> Tensor:
         able = [m for m in self.members if m.access >= Access.GRADIENT]
-        shares = [member.gradient_scores(x).double().softmax(1) for member in able]
-        return torch.stack(shares).mean(0).clamp_min(LEAST).log()
+        return _mean([member.gradient_scores(x).double().log_softmax(1) for member in able])
 
     @property
     def gradient_is_truth(self) -> bool:
@@ -77,7 +77,7 @@ class Ensemble(Model):
 
     def _who_votes(self) -> tuple[bool, ...]:
         """Whether each member's scores have no scale, or are shares already that a softmax would flatten."""
-        x = torch.full((1, *self.input_shape), 0.5, device=self.device)
+        x = torch.rand((32, *self.input_shape), generator=torch.Generator().manual_seed(0)).to(self.device)
         answers = []
         for member in self.members:
             scores = member.scores(x)
@@ -85,3 +85,8 @@ class Ensemble(Model):
             softmax = scores.softmax(1).amax(1)
             answers.append(sure is None or not torch.allclose(sure.double(), softmax.double(), atol=1e-4))
         return tuple(answers)
+
+
+def _mean(shares: Sequence[Tensor]) -> Tensor:
+    """log of the mean of shares (n, K) given as logarithms: what is far below the largest keeps its slope."""
+    return torch.stack(list(shares)).logsumexp(0).sub(math.log(len(shares))).clamp_min(LEAST)

@@ -14,6 +14,7 @@ from robustbench_lite.core.model import Access, Model, Precision
 from robustbench_lite.core.random import Stream
 from robustbench_lite.models.checks import answers_twice_alike, gradient_fault, needs_its_batch
 from robustbench_lite.models.fast import faster, resolved
+from robustbench_lite.models.outputs import as_scores
 
 OUTPUTS = ("auto", "logits", "probabilities")
 
@@ -78,11 +79,11 @@ class TorchModel(Model):
             last = torch.channels_last if x.dim() == 4 else torch.contiguous_format
             x = x.to(self._cast, memory_format=last)
         if self._seed is None:
-            scores = _as_scores(self.module(x))
+            scores = as_scores(self.module(x))
         else:
             with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
                 torch.manual_seed(self._seed)
-                scores = _as_scores(self.module(x))
+                scores = as_scores(self.module(x))
         return scores.clamp_min(1e-38).log() if self.outputs == "probabilities" else scores
 
     def for_search(self, precision: Precision) -> TorchModel | None:
@@ -91,11 +92,12 @@ class TorchModel(Model):
         if chosen is Precision.FLOAT32:
             return None
         fast = copy.copy(self)
-        fast.module = faster(self.module, chosen)
+        x = self._inputs()
+        fast.module = faster(self.module, chosen, x if self._plain else x * self._factor + self._offset)
         fast._cast = torch.bfloat16 if chosen is Precision.BFLOAT16 else torch.float32
         fast.precision = str(chosen)
         try:
-            broken = gradient_fault(fast, self._inputs()) is not None
+            broken = gradient_fault(fast, x) is not None
         except (RuntimeError, TypeError, ValueError, InvalidModel):  # what cannot be cast searches as it is
             broken = True
         return None if broken else fast
@@ -160,24 +162,6 @@ class TorchModel(Model):
         if not bool(scores.isfinite().all()):
             raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
         return scores
-
-
-def _as_scores(output: object) -> Tensor:
-    if not isinstance(output, Tensor):
-        if isinstance(getattr(output, "logits", None), Tensor):
-            output = output.logits  # type: ignore[attr-defined]
-        elif isinstance(output, tuple | list) and output:
-            return _as_scores(output[0])
-        elif isinstance(output, dict) and output:
-            return _as_scores(output.get("logits", next(iter(output.values()))))
-    if not isinstance(output, Tensor) or output.dim() not in (1, 2):
-        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise InvalidModel(f"returns {what}; must be scores (n, K), one logit (n,), a tuple or .logits")
-    scores = output.float() if output.dtype != torch.float64 else output
-    if scores.dim() == 1 or scores.shape[1] == 1:
-        logit = scores.reshape(-1, 1)
-        scores = torch.cat([torch.zeros_like(logit), logit], 1)
-    return scores
 
 
 def _kind(scores: Tensor) -> str:
