@@ -21,6 +21,7 @@ from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Box, Lp, with_domain
 
 Progress = Callable[[float], None]
+LONG = 8  # steps: making a faster copy takes about as long as a few of them
 ROWS = {"cpu": 1024, "cuda": 8192}  # beyond these a larger batch is no faster
 
 
@@ -186,7 +187,9 @@ def _portion(progress: Progress, done: float, share: float) -> Progress:
 
 
 def _search_copy(attack: Attack, model: Model, how: Search) -> Model | None:
-    return model.for_search(how.precision) if attack.access is Access.GRADIENT else None
+    """A copy to search with, where making one costs less than it saves."""
+    long = isinstance(attack, Composite | Fitted) or attack.iterations >= LONG
+    return model.for_search(how.precision) if attack.access is Access.GRADIENT and long else None
 
 
 def _nothing_yet(samples: Samples, target: Tensor | None, precision: str) -> Outcome:

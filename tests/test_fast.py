@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Precision, fast_arithmetic, reference_precision
 from robustbench_lite.models.fast import faster
 from robustbench_lite.models.module import TorchModel
@@ -90,6 +91,26 @@ def test_solids_have_no_channels_last() -> None:
     model = TorchModel(module, (1, 8, 8, 8))
     x, y = samples_of(model, 4)
     assert rb.attack(model, x, y, "pgd", "linf:0.1", steps=3).records["valid"].all()
+
+
+def test_a_search_in_bfloat16_goes_on_to_a_higher_margin() -> None:
+    model = TorchModel(convolutional(), (3, 8, 8))
+    x, y = samples_of(model, 40)
+    first, most = (
+        rb.attack(model, x, y, "iterative:steps=20", "linf:0.02", goal=goal, precision="bfloat16")
+        for goal in ("untargeted", "untargeted,stop=never")
+    )
+    assert first.success.tolist() == most.success.tolist()
+    gained = margin(model.scores(most.adversarial), y) - margin(model.scores(first.adversarial), y)
+    assert bool((gained[first.success] >= 0).all())
+    assert bool((gained[first.success] > 0.02).any())
+
+
+def test_a_few_steps_are_searched_as_they_are() -> None:
+    model = TorchModel(convolutional(), (3, 8, 8))
+    x, y = samples_of(model, 4)
+    records = rb.attack(model, x, y, "fgsm", "linf:0.02", precision="bfloat16").records
+    assert set(records["precision"]) == {"float32"}
 
 
 @pytest.mark.parametrize("threat", ["linf:0.02", "l2:0.4", "l2:min"])

@@ -235,7 +235,7 @@ class Problem:
                 case "nearest":
                     asked = adversarial & (self.threat.distance(x, self.x0) < self.best_distance)
                 case _:
-                    asked = adversarial
+                    asked = adversarial.clone()
         if bool(asked.any()):
             view = self[asked]
             scores = self.oracle.truth(x[asked], view._noise())
