@@ -30,7 +30,7 @@ class LinearModel(Model):
         self.weight, self.bias = weight.detach().double(), bias.detach().double()
         self.name, self.scaled = name, scaled
         self.num_classes, self.input_shape = len(weight), tuple(input_shape)
-        self.device = self.weight.device
+        self.device, self.precision = self.weight.device, "float64"
 
     def scores(self, x: Tensor) -> Tensor:
         # In float64 no batch size flips a point that lies a float32 step beyond the boundary.

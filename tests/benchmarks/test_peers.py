@@ -120,7 +120,11 @@ def compare(
     norm: float | None,
     rounds: int,
 ) -> None:
-    faster = 1 / interleaved(ours, theirs, rounds)
+    def finished() -> None:
+        if theirs().is_cuda:
+            torch.cuda.synchronize()
+
+    faster = 1 / interleaved(ours, finished, rounds)
     mine = benchmark.pedantic(ours, rounds=1).adversarial
     other = theirs().detach().cpu()
     figure = setting.success if norm is None else lambda a: setting.median(a, norm)
