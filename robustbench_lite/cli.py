@@ -182,6 +182,8 @@ def list_(kind: str, as_json: bool) -> None:
         click.echo(f"{entry.name:<{wide}}  {entry.summary}{f'  ({facts})' if facts else ''}")
     if not found:
         click.echo(f"no {kind} yet")
+    elif kind == "models":
+        click.echo("also: ensemble(NAME,NAME), FILE.skops, package.module:function")
 
 
 @main.command()

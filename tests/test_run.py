@@ -294,6 +294,7 @@ def test_list_and_info() -> None:
             assert info.startswith(f"{name}: {summary}")
     assert "steps: int = 40" in command("info", "attack", "iterative").output
     assert command("list", "defenses").exit_code == 0
+    assert "ensemble(" in command("list", "models").output
     assert rb.__version__ in command("--version").output
 
 
