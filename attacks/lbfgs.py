@@ -133,7 +133,8 @@ def _remembered(state: Descending, step: Tensor, change: Tensor, take: Tensor) -
     """The memory with the newest pair last, where it was taken and bends upwards."""
     bends = (step * change).sum(1) > 1e-10 * change.square().sum(1)
     fresh = (take & bends & (state.value < torch.inf))[:, None, None]
-    return tuple(
-        torch.where(fresh, torch.cat([old[:, 1:], new[:, None]], 1), old)
-        for old, new in ((state.steps, step), (state.changes, change))
-    )  # type: ignore[return-value]
+
+    def longer(old: Tensor, new: Tensor) -> Tensor:
+        return torch.where(fresh, torch.cat([old[:, 1:], new[:, None]], 1), old)
+
+    return longer(state.steps, step), longer(state.changes, change)

@@ -103,7 +103,10 @@ class TorchModel(Model):
         return None if broken else fast
 
     def draw(self, stream: Stream) -> Model:
-        """A stochastic module with the generator that it draws from seeded by the stream's rows."""
+        """A stochastic module with its generator seeded by all rows at once.
+
+        One generator serves a batch, so what a sample meets does depend on its neighbours here.
+        """
         if not self.stochastic:
             return self
         fixed = copy.copy(self)
@@ -137,7 +140,10 @@ class TorchModel(Model):
         x = self._inputs()
         if not answers_twice_alike(self, x):
             self.stochastic = True
-            self.notes += ("it answers the same input differently from call to call; average with --eot",)
+            self.notes += (
+                "it answers the same input differently from call to call, and draws for a batch at once; "
+                "average with --eot",
+            )
         elif needs_its_batch(self, x):
             raise InvalidModel(
                 f"{self.name}: scores a sample differently alone and in a batch; "
