@@ -14,13 +14,14 @@ from robustbench_lite.attacks.attack import Attack, Composite, Fitted, Iterate, 
 from robustbench_lite.core.errors import Unsupported, require
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
-from robustbench_lite.core.model import Access, Model, Precision
+from robustbench_lite.core.model import Access, Effort, Model, Precision
 from robustbench_lite.core.oracle import Oracle, saved_bytes_per_sample
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Box, Lp, with_domain
 
 Progress = Callable[[float], None]
+MANY = 500  # steps, about, of an attack that does not know them beforehand
 LONG = 8  # steps: making a faster copy takes about as long as a few of them
 ROWS = {"cpu": 1024, "cuda": 8192}  # beyond these a larger batch is no faster
 
@@ -31,7 +32,8 @@ class Search:
 
     seed; batch_size: samples at once (None: from memory); budget: forward and backward passes allowed to a
     sample (None: as many as the attack takes); time_limit: seconds for the whole set (None: no limit); eot:
-    draws that a stochastic model's answers are averaged over. precision: of the gradients.
+    draws that a stochastic model's answers are averaged over. precision: of the gradients. compile: the model
+    into kernels of its own to search with (None: where the planned work repays it).
     """
 
     seed: int = 0
@@ -40,6 +42,7 @@ class Search:
     time_limit: float | None = None
     eot: int = 1
     precision: Precision = Precision.AUTO
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -102,7 +105,7 @@ def search(
             raise Unsupported(f"{attack.name} has to be fitted before it is applied")
         attack = _Applied(attack, artifact)
     target = _targets(goal, samples, how)
-    oracle = Oracle(model, _search_copy(attack, model, how), eot=how.eot)
+    oracle = Oracle(model, _search_copy(attack, model, how, len(samples.y)), eot=how.eot)
     outcome = _nothing_yet(samples, target, oracle.precision)
     attackable = torch.ones_like(samples.y, dtype=torch.bool)
     if not attack.every_sample:
@@ -133,7 +136,7 @@ def fit(
     _check(attack, model, threat)
     target = _targets(goal, samples, how)
     chunk = how.batch_size or batch_size(attack, model, samples.x[:1], 1)
-    oracle = Oracle(model, _search_copy(attack, model, how), chunk, how.eot)
+    oracle = Oracle(model, _search_copy(attack, model, how, len(samples.y)), chunk, how.eot)
     problem = _problem(oracle, threat, goal, samples, target, torch.arange(len(samples.y)), how)
     problem.ledger.attacks.append(as_text(attack))
     return attack.fit(_in_lanes(attack, problem))
@@ -186,10 +189,13 @@ def _portion(progress: Progress, done: float, share: float) -> Progress:
     return lambda fraction: progress(done + share * fraction)
 
 
-def _search_copy(attack: Attack, model: Model, how: Search) -> Model | None:
+def _search_copy(attack: Attack, model: Model, how: Search, samples: int) -> Model | None:
     """A copy to search with, where making one costs less than it saves."""
-    long = isinstance(attack, Composite | Fitted) or attack.iterations >= LONG
-    return model.for_search(how.precision) if attack.access is Access.GRADIENT and long else None
+    steps = MANY if isinstance(attack, Composite | Fitted) else attack.iterations
+    if attack.access is not Access.GRADIENT or steps < LONG:
+        return None
+    lanes = attack.lanes * max(1, attack.aims)
+    return model.for_search(how.precision, Effort(samples * lanes, steps, how.compile))
 
 
 def _nothing_yet(samples: Samples, target: Tensor | None, precision: str) -> Outcome:

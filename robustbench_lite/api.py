@@ -56,6 +56,7 @@ def attack(
     budget: int | None = None,
     eot: int = 1,
     precision: str = "auto",
+    compile: bool | None = None,
     time_limit: float | None = None,
     eight_bit: bool = False,
     progress: Progress = lambda fraction: None,
@@ -69,7 +70,7 @@ def attack(
     inputs there are, where that is not the box [0, 1] of images. The search runs where the model is. Raises
     `InvalidParameter`, `InvalidData`, `Unsupported`.
     """
-    how = Search(seed, batch_size, budget, time_limit, eot, parse_precision(precision))
+    how = Search(seed, batch_size, budget, time_limit, eot, parse_precision(precision), compile)
     cell = _cell(model, x, y, attack, parameters, threat, goal, targets, domain, how, eight_bit)
     done = execute(cell, learnt=learn(cell, cell.data), progress=progress)
     moved = done.adversarial.to(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,11 @@ def main() -> None:
     type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
     help="Of the search for gradients; the verdict is always float32.",
 )
+@click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="Kernels of its own for the search.  [default: where the planned work repays them]",
+)
 @click.option("--eot", type=int, help="Draws that a stochastic model is averaged over.")
 @click.option("--time-limit", type=float, help="Seconds allowed to a cell.")
 @click.option("--eight-bit", is_flag=True, default=None, help="Judge again as an 8-bit image.")
@@ -70,6 +76,7 @@ def main() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out: cells that are done are kept.")
 @click.option("--dry-run", is_flag=True, help="Print the cells and an estimate, and stop.")
 @click.option("--quiet", is_flag=True, help="No progress and no tables.")
+@click.option("--verbose", is_flag=True, help="Tell what is decided on the way, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def run(
     config: Path | None,
@@ -87,12 +94,14 @@ def run(
     budget: int | None,
     eot: int | None,
     precision: str | None,
+    compile: bool | None,
     time_limit: float | None,
     eight_bit: bool | None,
     out: Path | None,
     resume: bool,
     dry_run: bool,
     quiet: bool,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Attack models on data, judge every sample, print a table and write a folder.
@@ -108,6 +117,9 @@ def run(
     from robustbench_lite.store import Store, new_folder
     from robustbench_lite.terminal import show_result, watching
 
+    if verbose:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("robustbench_lite").setLevel(logging.INFO)
     if resume and out is None:
         raise RobustError("--resume needs --out, the folder of the run to go on with")
     flags: Mapping[str, object] = {
@@ -125,6 +137,7 @@ def run(
         "budget": budget,
         "eot": eot,
         "precision": precision,
+        "compile": compile,
         "time_limit": time_limit,
         "eight_bit": eight_bit,
     }

@@ -35,6 +35,7 @@ class Config(BaseModel):
     budget: int | None = Field(default=None, ge=1)
     eot: int = Field(default=1, ge=1)
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    compile: bool | None = None
     time_limit: float | None = Field(default=None, gt=0)
     eight_bit: bool = False
 

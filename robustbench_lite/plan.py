@@ -55,6 +55,7 @@ def plan(
         config.time_limit,
         config.eot,
         parse_precision(config.precision),
+        config.compile,
     )
     cells: list[Cell] = []
     refused: dict[str, str] = {}

@@ -61,6 +61,7 @@ def run(
     budget: int | None = None,
     eot: int = 1,
     precision: str = "auto",
+    compile: bool | None = None,
     time_limit: float | None = None,
     eight_bit: bool = False,
     watch: Watch = lambda what, fraction: None,
@@ -88,6 +89,7 @@ def run(
             "budget": budget,
             "eot": eot,
             "precision": precision,
+            "compile": compile,
             "time_limit": time_limit,
             "eight_bit": eight_bit,
         }

@@ -1,5 +1,8 @@
 """Searching in fewer bits: what it may decide, and what it may not."""
 
+import shutil
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +10,8 @@ from torch import Tensor, nn
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.goal import margin
-from robustbench_lite.core.model import Precision, fast_arithmetic, reference_precision
+from robustbench_lite.core.model import Effort, Precision, fast_arithmetic, reference_precision
+from robustbench_lite.models.accelerate import Padded, launch_bound
 from robustbench_lite.models.fast import faster
 from robustbench_lite.models.module import TorchModel
 from tests.conftest import samples_of, small_network
@@ -132,14 +136,14 @@ def test_a_search_in_bfloat16_is_as_strong_and_judged_in_float32(threat: str) ->
 def test_auto_takes_fewer_bits_only_for_convolutions() -> None:
     x, y = samples_of(small_network(), 5)
     assert set(rb.attack(small_network(), x, y, "pgd", "linf:0.1").records["precision"]) == {"float32"}
-    found = TorchModel(convolutional(), (3, 8, 8)).for_search(Precision.AUTO)
+    found = TorchModel(convolutional(), (3, 8, 8)).for_search(Precision.AUTO, Effort())
     assert found is None or found.precision == "bfloat16"  # as the processor has it
-    assert TorchModel(convolutional(), (3, 8, 8)).for_search(Precision.FLOAT32) is None
+    assert TorchModel(convolutional(), (3, 8, 8)).for_search(Precision.FLOAT32, Effort()) is None
 
 
 def test_what_cannot_be_cast_is_searched_as_it_is() -> None:
     model = TorchModel(Single(), (3, 8, 8))
-    assert model.for_search(Precision.BFLOAT16) is None
+    assert model.for_search(Precision.BFLOAT16, Effort()) is None
     x, y = samples_of(model, 5)
     records = rb.attack(model, x, y, "pgd", "linf:0.1", precision="bfloat16").records
     assert set(records["precision"]) == {"float32"}
@@ -160,3 +164,91 @@ def test_arithmetic_is_put_back() -> None:
             assert not matmul.allow_tf32
         assert matmul.allow_tf32
     assert matmul.allow_tf32 == before
+
+
+def test_padding_changes_nothing_and_reuses_a_call_for_every_size() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    asked: list[int] = []
+    memory: dict[int, Tensor] = {}
+
+    def record(module: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
+        asked.append(len(sample))
+        memory[len(sample)] = torch.empty(len(sample), 3)
+
+        def replay(x: Tensor) -> Tensor:  # writes where the last call wrote, as a recorded graph does
+            memory[len(x)].copy_(module(x).detach())
+            return memory[len(x)] + (module(x) - module(x).detach())
+
+        return replay
+
+    padded = Padded(module, 16, record)
+    kept = []
+    for rows in (5, 8, 7, 1, 16, 17, 12):
+        x = torch.rand(rows, 2, 2).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        scores, expected = padded(x), module(y)
+        assert torch.allclose(scores, expected)
+        ours, theirs = (torch.autograd.grad(s.square().sum(), z)[0] for s, z in ((scores, x), (expected, y)))
+        assert torch.allclose(ours, theirs)
+        kept.append((scores, expected))
+    assert all(torch.allclose(scores, expected) for scores, expected in kept)
+    assert asked == [8, 1, 16]
+    assert torch.allclose(padded(torch.ones(3, 2, 2)), module(torch.ones(3, 2, 2)))
+
+
+def test_a_size_that_cannot_be_recorded_is_asked_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def record(module: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
+        raise RuntimeError("operation not permitted while recording")
+
+    module = nn.Linear(4, 3)
+    x = torch.rand(3, 4).requires_grad_()
+    assert torch.allclose(Padded(module, 8, record)(x), module(x))
+    assert "batches of 4 are not recorded: operation not permitted" in caplog.text
+
+
+def test_small_batches_are_those_that_take_no_less_time() -> None:
+    assert launch_bound(lambda rows: 1 + rows / 1000) == 256
+    assert launch_bound(lambda rows: rows / 1000) == 0
+    assert launch_bound(lambda rows: 1.0) == 4096
+
+
+def test_kernels_are_for_those_who_ask_or_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+
+    def fake(module: nn.Module, x: Tensor, kernels: bool) -> nn.Module:
+        made.append(kernels)
+        return module
+
+    monkeypatch.setattr("robustbench_lite.models.module.accelerated", fake)
+    model = TorchModel(convolutional(), (3, 8, 8))
+    assert model.for_search(Precision.TF32, Effort(100, 40)) is not None
+    assert model.for_search(Precision.TF32, Effort(100, 40, compile=False)) is not None
+    assert made == []
+    first, second = (model.for_search(Precision.FLOAT32, Effort(100, 40, compile=True)) for _ in range(2))
+    assert made == [True]
+    assert first is second is not None
+
+
+@pytest.mark.slow
+def test_a_compiled_search_finds_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("there is no compiler here")
+    model = TorchModel(convolutional(), (3, 8, 8))
+    x, y = samples_of(model, 40)
+    caplog.set_level("INFO", "robustbench_lite")
+    plain, kernels = (
+        rb.attack(model, x, y, "pgd:steps=20", "linf:0.02", precision="float32", compile=c)
+        for c in (False, True)
+    )
+    assert "compiled in" in caplog.text
+    assert abs(int(plain.success.sum()) - int(kernels.success.sum())) <= 1
+    assert 0 < int(plain.success.sum()) < 40
+
+
+@pytest.mark.gpu
+def test_recorded_graphs_find_the_same() -> None:
+    model = TorchModel(convolutional(), (3, 8, 8), device="cuda")
+    x, y = samples_of(model.to("cpu"), 200)
+    plain, quick = (rb.attack(model, x, y, "pgd:steps=40", "linf:0.02", compile=c) for c in (False, None))
+    assert abs(int(plain.success.sum()) - int(quick.success.sum())) <= 2
+    assert 0 < int(plain.success.sum()) < 200

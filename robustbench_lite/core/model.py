@@ -61,6 +61,18 @@ def parse_precision(text: str) -> Precision:
     return Precision(text)
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What a search is about to spend on gradients, by which a model decides how much a copy may cost.
+
+    rows: to be attacked, lanes included; steps: of each. compile: kernels of its own; None: where they pay.
+    """
+
+    rows: int = 1
+    steps: int = 1
+    compile: bool | None = None
+
+
 class Model(ABC):
     """A classifier of inputs x (n, *input_shape) float32; immutable, in eval mode, its parameters frozen.
 
@@ -101,7 +113,7 @@ class Model(ABC):
         """The probability of the predicted class (n,), or None where the scores have no scale."""
         return scores.softmax(1).amax(1)
 
-    def for_search(self, precision: Precision) -> Model | None:
+    def for_search(self, precision: Precision, effort: Effort) -> Model | None:
         """A faster copy to take gradients of, whose word is only a candidate; None: the model itself."""
         return None
 

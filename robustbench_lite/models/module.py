@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, require
-from robustbench_lite.core.model import Access, Model, Precision
+from robustbench_lite.core.model import Access, Effort, Model, Precision
 from robustbench_lite.core.random import Stream
+from robustbench_lite.models.accelerate import accelerated, repays
 from robustbench_lite.models.checks import answers_twice_alike, gradient_fault, needs_its_batch
 from robustbench_lite.models.fast import faster, resolved
 from robustbench_lite.models.outputs import as_scores
@@ -62,6 +63,7 @@ class TorchModel(Model):
         self.outputs = "logits"
         self._seed: int | None = None
         self._cast: torch.dtype | None = None
+        self._copies: dict[tuple[Precision, bool | None], TorchModel | None] = {}
         trial = self._try()
         self.num_classes = trial.shape[1]
         if num_classes not in (None, self.num_classes):
@@ -74,10 +76,7 @@ class TorchModel(Model):
         self._examine()
 
     def scores(self, x: Tensor) -> Tensor:
-        x = x if self._plain else x * self._factor + self._offset
-        if self._cast is not None:
-            last = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-            x = x.to(self._cast, memory_format=last)
+        x = self._as_taken(x, self._cast)
         if self._seed is None:
             scores = as_scores(self.module(x))
         else:
@@ -86,21 +85,41 @@ class TorchModel(Model):
                 scores = as_scores(self.module(x))
         return scores.clamp_min(1e-38).log() if self.outputs == "probabilities" else scores
 
-    def for_search(self, precision: Precision) -> TorchModel | None:
-        """A copy folded, channels last and in fewer bits; None for float32, and where the copy fails."""
+    def for_search(self, precision: Precision, effort: Effort) -> TorchModel | None:
+        """A copy folded, channels last, in fewer bits, compiled; None where none is wanted, or it fails.
+
+        What draws at random is never compiled: a recording would draw the same again and again.
+        """
         chosen = resolved(precision, self.module, self.device)
-        if chosen is Precision.FLOAT32:
+        if chosen is Precision.FLOAT32 and not effort.compile:
             return None
+        plain = self._copy(chosen)
+        on_cpu = self.device.type == "cpu"
+        if plain is None or self.stochastic or effort.compile is False or (effort.compile is None and on_cpu):
+            return plain
+        x = self._as_taken(self._inputs(), plain._cast)
+        key = chosen, repays(plain.module, x, effort)
+        if key not in self._copies:
+            quick = copy.copy(plain)
+            quick.module = accelerated(plain.module, x, kernels=key[1])
+            self._copies[key] = quick
+        return self._copies[key]
+
+    def _copy(self, precision: Precision) -> TorchModel | None:
+        """A copy folded, channels last and in fewer bits; None where it fails."""
+        if (precision, None) in self._copies:
+            return self._copies[precision, None]
         fast = copy.copy(self)
         x = self._inputs()
-        fast.module = faster(self.module, chosen, x if self._plain else x * self._factor + self._offset)
-        fast._cast = torch.bfloat16 if chosen is Precision.BFLOAT16 else torch.float32
-        fast.precision = str(chosen)
+        fast.module = faster(self.module, precision, self._as_taken(x, None))
+        fast._cast = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+        fast.precision = str(precision)
         try:
             broken = gradient_fault(fast, x) is not None
         except (RuntimeError, TypeError, ValueError, InvalidModel):  # what cannot be cast searches as it is
             broken = True
-        return None if broken else fast
+        self._copies[precision, None] = None if broken else fast
+        return self._copies[precision, None]
 
     def draw(self, stream: Stream) -> Model:
         """A stochastic module with its generator seeded by all rows at once.
@@ -116,6 +135,7 @@ class TorchModel(Model):
     def to(self, device: torch.device | str) -> TorchModel:
         moved = copy.copy(self)
         moved.device = torch.device(device)
+        moved._copies = {}
         moved.module = copy.deepcopy(self.module).to(moved.device)
         moved._factor, moved._offset = self._factor.to(moved.device), self._offset.to(moved.device)
         return moved
@@ -128,6 +148,13 @@ class TorchModel(Model):
         for value in (self._factor, self._offset):
             digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def _as_taken(self, x: Tensor, cast: torch.dtype | None) -> Tensor:
+        """Inputs in [0, 1] as the module takes them."""
+        x = x if self._plain else x * self._factor + self._offset
+        if cast is None:
+            return x
+        return x.to(cast, memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
 
     def _inputs(self) -> Tensor:
         """Four inputs: black, white, grey and noise."""
