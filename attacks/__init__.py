@@ -45,6 +45,8 @@ ATTACKS: dict[str, Entry] = dict(
                "Lin et al. 2020, arXiv:1908.06281"),
         _entry("noise", "Noise", "random points of the ball: the control", "decision", "l0 l1 l2 linf",
                "Carlini et al. 2019, arXiv:1902.06705"),
+        _entry("one_pixel", "OnePixel", "few pixels, by differential evolution or exhaustively", "score",
+               "l0", "Su et al. 2017, arXiv:1710.08864"),
         _entry("pgd", "PGD", "projected gradient descent from random points", "gradient", "l1 l2 linf",
                "Madry et al. 2018, arXiv:1706.06083"),
         _entry("square", "Square", "random squares; asks for scores only", "score", "l2 linf",

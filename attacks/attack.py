@@ -65,6 +65,15 @@ class Attack:
         return int(getattr(self, "restarts", 1))
 
     @property
+    def points(self) -> int:
+        """How many points a row asks for at once, at most."""
+        return 1
+
+    def length(self, problem: Problem) -> int:
+        """How many steps these rows take, where their shape decides it."""
+        return self.iterations
+
+    @property
     def aims(self) -> int:
         """How many classes an untargeted goal is sought through, side by side; 0: the goal as it is."""
         return 0

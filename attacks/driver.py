@@ -24,6 +24,7 @@ Progress = Callable[[float], None]
 MANY = 500  # steps, about, of an attack that does not know them beforehand
 LONG = 8  # steps: making a faster copy takes about as long as a few of them
 ROWS = {"cpu": 1024, "cuda": 8192}  # beyond these a larger batch is no faster
+QUEUE = 16  # batches of points made ahead by attacks that ask for many at once
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def search(
             raise Unsupported(f"{attack.name} has to be fitted before it is applied")
         attack = _Applied(attack, artifact)
     target = _targets(goal, samples, how)
-    oracle = Oracle(model, _search_copy(attack, model, how, len(samples.y)), eot=how.eot)
+    chunk = ROWS.get(model.device.type, 1024)
+    oracle = Oracle(model, _search_copy(attack, model, how, len(samples.y)), chunk, how.eot)
     outcome = _nothing_yet(samples, target, oracle.precision)
     attackable = torch.ones_like(samples.y, dtype=torch.bool)
     if not attack.every_sample:
@@ -148,8 +150,9 @@ def batch_size(attack: Attack, model: Model, x: Tensor, lanes: int) -> int:
     row = 16 * x[0].nbytes  # the points an attack keeps, and the float64 copies a projection makes
     if attack.access >= Access.GRADIENT:
         row += 2 * saved_bytes_per_sample(model, x.to(device))
-    rows = min(ROWS.get(device.type, 1024), _free_bytes(device) // 2 // row)
-    return max(1, int(rows) // lanes)
+    most = ROWS.get(device.type, 1024) * (1 if attack.points == 1 else QUEUE)
+    rows = min(most, _free_bytes(device) // 2 // row)
+    return max(1, int(rows) // (lanes * attack.points))
 
 
 def _free_bytes(device: torch.device) -> int:
@@ -192,7 +195,7 @@ def _portion(progress: Progress, done: float, share: float) -> Progress:
 def _search_copy(attack: Attack, model: Model, how: Search, samples: int) -> Model | None:
     """A copy to search with, where making one costs less than it saves."""
     steps = MANY if isinstance(attack, Composite | Fitted) else attack.iterations
-    if attack.access is not Access.GRADIENT or steps < LONG:
+    if attack.access not in (Access.SCORE, Access.GRADIENT) or steps < LONG:
         return None
     lanes = attack.lanes * max(1, attack.aims)
     return model.for_search(how.precision, Effort(samples * lanes, steps, how.compile))
@@ -277,8 +280,9 @@ def _run(attack: Attack, problem: Problem, deadline: float | None, progress: Pro
     problem = _in_lanes(attack, problem)
     state = attack.start(problem)
     head_count = _HeadCount()
-    for step in range(1, attack.iterations + 1):
-        progress((step - 1) / attack.iterations)
+    length = attack.length(problem)
+    for step in range(1, length + 1):
+        progress((step - 1) / length)
         if deadline is not None and time.monotonic() >= deadline:
             break
         active = ~problem.settled & (problem.remaining > 0)
@@ -292,7 +296,7 @@ def _run(attack: Attack, problem: Problem, deadline: float | None, progress: Pro
             active = active[active]
         problem = replace(problem, step=step, idle=~active)
         state = attack.step(problem, state)
-    _look(replace(problem, step=attack.iterations + 1, idle=None), state)
+    _look(replace(problem, step=length + 1, idle=None), state)
 
 
 def _look(problem: Problem, state: Iterate) -> None:

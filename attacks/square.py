@@ -90,7 +90,7 @@ class Square(Attack):
 
 
 def _margin(problem: Problem, x: Tensor) -> Tensor:
-    return margin(problem.scores(x), problem.y, problem.target).nan_to_num(nan=-torch.inf)
+    return margin(problem.proposals(x), problem.y, problem.target).nan_to_num(nan=-torch.inf)
 
 
 def _as_images(x: Tensor) -> Tensor:

@@ -105,6 +105,7 @@ SHORT: dict[str, dict[str, object]] = {
     "auto": {"steps": 20, "queries": 50},
     "cw": {"steps": 30, "rounds": 3, "rate": 0.1, "weight": 1.0},
     "lbfgs": {"rounds": 4},
+    "one_pixel": {"steps": 5, "population": 20},
     "square": {"steps": 200},
 }
 

@@ -51,6 +51,12 @@ class Oracle:
         with torch.no_grad(), reference_precision():
             return torch.cat(list(self._pieces(len(x), lambda s: self._mean_truth(x[s], stream, s))))
 
+    def proposed(self, x: Tensor) -> Tensor:
+        """Scores (n, K) by the search copy: only a candidate's."""
+        face = self.search or self.model
+        with torch.no_grad(), self._arithmetic():
+            return torch.cat(list(self._pieces(len(x), lambda s: face.scores(x[s]))))
+
     def gradient(
         self, x: Tensor, objective: Objective, stream: Stream | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
