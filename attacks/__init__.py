@@ -33,6 +33,8 @@ ATTACKS: dict[str, Entry] = dict(
                "Goodfellow et al. 2014, arXiv:1412.6572"),
         _entry("fmn", "FMN", "smallest perturbation: a ball that follows the boundary", "gradient",
                "l0 l1 l2 linf", "Pintor et al. 2021, arXiv:2102.12827"),
+        _entry("hopskipjump", "HopSkipJump", "along the boundary, by decisions alone", "decision", "l2 linf",
+               "Chen, Jordan & Wainwright 2019, arXiv:1904.02144"),
         _entry("iterative", "Iterative", "FGSM in small steps; targeted too", "gradient", "l1 l2 linf",
                "Kurakin et al. 2016, arXiv:1607.02533"),
         _entry("lbfgs", "LBFGS", "the first attack: box-constrained L-BFGS", "gradient", "l2",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.attacks.driver import Samples, Search, search
@@ -79,9 +79,7 @@ def test_evolution_does_what_scipys_does() -> None:
     theirs = []
     for image, label in zip(x, y, strict=True):
 
-        def margin_of(
-            genes: np.ndarray, image: torch.Tensor = image, label: torch.Tensor = label
-        ) -> np.ndarray:
+        def worst(genes: np.ndarray, image: Tensor = image, label: Tensor = label) -> np.ndarray:
             row, column = (torch.from_numpy(np.round(genes[k]).astype(int)) for k in (0, 1))
             points = image.expand(genes.shape[1], -1, -1, -1).clone()
             points[torch.arange(len(row)), 0, row, column] = torch.from_numpy(genes[2]).float()

@@ -108,6 +108,15 @@ class Stream:
         normal: Tensor = torch.special.ndtri(middle)
         return normal.to(dtype)
 
+    def gaussian(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal, (n, *shape) float32, two from each hash (Box & Muller 1958): many, quickly."""
+        count = math.prod(shape)
+        bits = self.bits((-(-count // 2),))
+        radius = torch.log((_shift(bits, 40) + 1).to(torch.float32) * 2.0**-24).mul_(-2).sqrt_()
+        angle = (bits & 0xFFFFFF).to(torch.float32) * (2.0**-24 * math.tau)
+        pair = torch.stack([radius * angle.cos(), radius * angle.sin()], 2)
+        return pair.flatten(1)[:, :count].reshape(-1, *shape)
+
     def exponential(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """Exponential with mean 1, (n, *shape)."""
         return (-torch.log1p(-self.uniform(shape, torch.float64))).to(dtype)

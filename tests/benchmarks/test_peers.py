@@ -9,9 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
 from torch import Tensor, nn
 
 import robustbench_lite as rb
@@ -22,6 +26,7 @@ from robustbench_lite.attacks.ddn import DDN
 from robustbench_lite.attacks.deepfool import DeepFool
 from robustbench_lite.attacks.driver import Outcome, Samples, Search, search
 from robustbench_lite.attacks.fmn import FMN
+from robustbench_lite.attacks.hopskipjump import HopSkipJump
 from robustbench_lite.attacks.pgd import PGD
 from robustbench_lite.attacks.square import Square
 from robustbench_lite.core.goal import parse_goal
@@ -208,6 +213,54 @@ def test_pgd_on_a_resnet(
     peer = torchattacks.PGD(setting.whole(), eps=8 / 255, alpha=2 / 255, steps=20, random_start=True)
     ours = setting.ours(PGD(20, step_size=2 / 255), "linf:8/255", precision)
     compare(benchmark, setting, ours, in_torchattacks(setting, peer), None, rounds=1)
+
+
+@pytest.mark.parametrize("name", ["knn", "forest", "svm"])
+def test_hopskipjump_on_digits(benchmark: BenchmarkFixture, name: str) -> None:
+    """Ten steps in l2 on scikit-learn's estimators, about as many queries on both sides."""
+    art = pytest.importorskip("art.attacks.evasion")
+    estimators = pytest.importorskip("art.estimators.classification")
+    data = rb.load_data("digits", samples=100)
+    training = data.training()
+    made = {
+        "knn": KNeighborsClassifier(5),
+        "forest": RandomForestClassifier(random_state=0),
+        "svm": SVC(),
+    }[name].fit(training.x.flatten(1).numpy(), training.y.numpy())
+    model = rb.lift(made, (1, 8, 8))
+    right = model.scores(data.x).argmax(1) == data.y
+    x, y = data.x[right], data.y[right]
+    asked = 0
+
+    def predict(points: np.ndarray) -> np.ndarray:
+        nonlocal asked
+        asked += len(points)
+        return np.eye(10)[made.predict(points.reshape(len(points), -1))]
+
+    box = estimators.BlackBoxClassifierNeuralNetwork(
+        predict, (1, 8, 8), 10, channels_first=True, clip_values=(0, 1)
+    )
+    jump = art.HopSkipJump(box, norm=2, max_iter=10, init_eval=100, init_size=100, verbose=False)
+    samples = Samples(x, y, torch.arange(len(y)), model.scores(x))
+    threat, goal = parse_threat("l2:min"), parse_goal("untargeted")
+
+    def ours() -> Outcome:
+        return search(HopSkipJump(10), model, threat, goal, samples)
+
+    began = time.perf_counter()
+    theirs = torch.from_numpy(jump.generate(x.numpy()))
+    their_seconds, their_queries = time.perf_counter() - began, asked / len(y)
+    our_seconds = min(seconds(ours) for _ in range(2))
+    mine = benchmark.pedantic(ours, rounds=1)
+
+    def median(adversarial: Tensor) -> float:
+        broken = model.scores(adversarial).argmax(1) != y
+        return float(torch.where(broken, (adversarial - x).flatten(1).norm(dim=1), torch.inf).median())
+
+    told(
+        benchmark, times_faster=their_seconds / our_seconds, ours=median(mine.adversarial),
+        theirs=median(theirs), our_queries=float(mine.forwards.float().mean()), their_queries=their_queries,
+    )  # fmt: skip
 
 
 @pytest.mark.gpu
