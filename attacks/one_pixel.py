@@ -70,7 +70,7 @@ class OnePixel(Attack):
         if self.method == "evolution":
             return self.steps
         grid = Pixels.of(problem)
-        return -(-grid.count * len(grid.palette(self.levels)) // self.population) + self._refinements(grid)
+        return grid.batches(self.levels, self.population) + (0 if grid.channels == 1 else 3 * grid.channels)
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
         if self.method == "exhaustive" and threat.eps not in (None, 1):
@@ -96,7 +96,8 @@ class OnePixel(Attack):
         if self.method == "evolution":
             where, colour = self._children(problem, state, grid)
         else:
-            where, colour = self._next_of_grid(problem, state, grid)
+            step, size = problem.step - 1, self.population
+            where, colour = grid.candidates(step, size, self.levels, state.where, state.colour)
         fitness = self._fitness(problem, where, colour)
         if self.method == "evolution":
             better = fitness > state.fitness
@@ -142,26 +143,3 @@ class OnePixel(Attack):
         )
         place = row.clamp(0, grid.height - 1) * grid.width + column.clamp(0, grid.width - 1)
         return place.long(), grid.clamped(mixed(state.colour))
-
-    def _next_of_grid(self, problem: Problem, state: Population, grid: Pixels) -> tuple[Tensor, Tensor]:
-        """The next candidates of the grid; after the last one, other levels for the best."""
-        palette = grid.palette(self.levels)
-        candidates, size = grid.count * len(palette), self.population
-        first = (problem.step - 1) * size
-        if first < candidates:
-            index = (first + torch.arange(size, device=state.where.device)) % candidates
-            where = (index // len(palette)).expand(len(problem), -1)[:, :, None]
-            return where, grid.within(palette[index % len(palette)]).expand(len(problem), -1, -1)[:, :, None]
-        channel = (problem.step - 1 - -(-candidates // size)) % grid.channels
-        best = max(1, size // self.levels)
-        value = torch.linspace(0, 1, self.levels, device=palette.device).to(palette)
-        value = grid.within(value[:, None].expand(-1, grid.channels))[:, channel]
-        colour = state.colour[:, :best].repeat_interleave(self.levels, 1)
-        colour = colour.index_copy(
-            3, torch.tensor([channel], device=colour.device),
-            value.repeat(best)[: colour.shape[1], None, None].expand(len(problem), -1, -1, 1),
-        )  # fmt: skip
-        return state.where[:, :best].repeat_interleave(self.levels, 1), colour
-
-    def _refinements(self, grid: Pixels) -> int:
-        return 0 if grid.channels == 1 else 3 * grid.channels

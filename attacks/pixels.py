@@ -56,6 +56,30 @@ class Pixels:
             return torch.linspace(0, 1, levels).to(self.low)[:, None]
         return torch.tensor(list(itertools.product((0.0, 1.0), repeat=self.channels))).to(self.low)
 
+    def batches(self, levels: int, size: int) -> int:
+        """How many batches of candidates the grid of every pixel and every colour of the palette makes."""
+        return -(-self.count * len(self.palette(levels)) // size)
+
+    def candidates(
+        self, step: int, size: int, levels: int, where: Tensor, colour: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The grid's batch at a step (n, size, 1) with colours (n, size, 1, C).
+
+        After the last batch, every level of one channel in turn for the best candidates so far, which come
+        first in where (n, P, 1) and colour (n, P, 1, C).
+        """
+        palette, n = self.palette(levels), len(where)
+        if step < self.batches(levels, size):
+            index = (step * size + torch.arange(size, device=where.device)) % (self.count * len(palette))
+            place = (index // len(palette)).expand(n, -1)[:, :, None]
+            return place, self.within(palette[index % len(palette)]).expand(n, -1, -1)[:, :, None]
+        channel = (step - self.batches(levels, size)) % self.channels
+        best = max(1, size // levels)
+        value = torch.linspace(0, 1, levels).to(palette)[:, None].expand(-1, self.channels)
+        colour = colour[:, :best].repeat_interleave(levels, 1)
+        colour[..., channel] = self.within(value)[:, channel].repeat(best)[: colour.shape[1], None]
+        return where[:, :best].repeat_interleave(levels, 1), colour
+
 
 def painted(problem: Problem, where: Tensor, colour: Tensor) -> Tensor:
     """Each row's x0 with pixels where (n, P, k) painted in colour (n, P, k, C): points (n · P, …).
