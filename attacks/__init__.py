@@ -53,5 +53,7 @@ ATTACKS: dict[str, Entry] = dict(
                "Madry et al. 2018, arXiv:1706.06083"),
         _entry("square", "Square", "random squares; asks for scores only", "score", "l2 linf",
                "Andriushchenko et al. 2020, arXiv:1912.00049"),
+        _entry("universal", "Universal", "one perturbation for every sample", "gradient", "l2 linf",
+               "Moosavi-Dezfooli et al. 2016, arXiv:1610.08401"),
     ]
 )  # fmt: skip

@@ -71,13 +71,13 @@ class DeepFool(Attack):
             way = leader[:, :, None].expand(-1, -1, normal[0, 0].numel())
             normal = -normal.flatten(2).gather(1, way).reshape(-1, 1, *state.x.shape[1:])
             ahead = -ahead.gather(1, leader)
-        step = _smallest(ahead + problem.goal.margin, normal, problem.threat)
+        step = smallest_step(ahead + problem.goal.margin, normal, problem.threat)
         moved = state.moved + torch.where(per_row(problem.found, step), torch.zeros_like(step), step)
         x = problem.threat.domain.clamp(problem.x0 + (1 + self.overshoot) * moved)
         return Travelled(x=x, moved=moved, classes=state.classes, done=problem.found)
 
 
-def _smallest(need: Tensor, normal: Tensor, threat: Threat) -> Tensor:
+def smallest_step(need: Tensor, normal: Tensor, threat: Threat) -> Tensor:
     """The smallest step (n, …) that gains `need` (n, C) along one of the normals (n, C, …)."""
     flat = normal.flatten(2)
     linf = isinstance(threat, Lp) and threat.norm is Norm.LINF

@@ -112,6 +112,8 @@ def search(
     attackable = torch.ones_like(samples.y, dtype=torch.bool)
     if not attack.every_sample:
         attackable = samples.clean_scores.argmax(1) == samples.y
+    if target is not None:
+        attackable &= (target.cpu() != samples.y[:, None]).any(1)
     chosen = attackable.nonzero()[:, 0]
     lanes = attack.lanes * max(1, attack.aims if target is None else target.shape[1])
     size = how.batch_size or batch_size(attack, model, samples.x[:1], lanes)

@@ -139,7 +139,10 @@ def learn(cell: Cell, data: Data) -> Mapping[str, Tensor] | None:
         return None
     training = data.training()
     scores = clean_scores(cell.model, training.x)
-    samples = Samples(training.x, training.y, training.ids, scores)
+    given = (
+        cell.given if torch.equal(training.ids, cell.data.ids) else None
+    )  # it may learn on what it attacks
+    samples = Samples(training.x, training.y, training.ids, scores, given)
     return fit(cell.attack, cell.model, cell.threat, cell.goal, samples, cell.search)
 
 

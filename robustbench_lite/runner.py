@@ -119,7 +119,9 @@ def carry_out(
         progress(0.0)
         try:
             if str(cell) not in learnt:
-                learnt[str(cell)] = learn(cell, plan.data)
+                found = learnt[str(cell)] = learn(cell, plan.data)
+                if found is not None and store is not None:
+                    store.learnt(cell, found)
             names = ("", "") if store is None else (store.folder.name, store.artifact(cell))
             finished = execute(cell, *names, learnt=learnt[str(cell)], progress=progress)
         except Exception:  # whatever a model or an attack does, the other cells still count

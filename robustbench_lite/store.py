@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from robustbench_lite.cell import Cell, Finished
 from robustbench_lite.core.errors import RobustError
@@ -25,7 +27,7 @@ PACKAGES = ("robustbench-lite", "numpy", "pandas", "scipy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Store:
-    """config.toml, records/, adversarial/, tables/, report.md and failures.json in one folder."""
+    """config.toml, records/, adversarial/, learnt/, tables/, report.md and failures.json in one folder."""
 
     folder: Path
 
@@ -56,6 +58,13 @@ class Store:
         with whole(self.folder / self.artifact(cell)) as temporary, temporary.open("wb") as opened:
             np.savez_compressed(opened, ids=ids, adversarial=finished.adversarial.numpy()[success])
         write(finished.records, self._shard(cell))
+
+    def learnt(self, cell: Cell, learnt: Mapping[str, Tensor]) -> None:
+        """What a fitted attack learnt: the tensors and the cell's name."""
+        name = hashlib.sha256(str(cell).encode()).hexdigest()[:24]
+        arrays = {key: value.cpu().numpy() for key, value in learnt.items()} | {"cell": np.array(str(cell))}
+        with whole(self.folder / "learnt" / f"{name}.npz") as temporary, temporary.open("wb") as opened:
+            np.savez_compressed(opened, allow_pickle=False, **arrays)
 
     def text(self, name: str, text: str) -> None:
         """A text file in the folder."""

@@ -20,6 +20,7 @@ class Targets(StrEnum):
     RANDOM = "random"
     LEAST_LIKELY = "least_likely"
     TOP = "top"
+    CLASS = "class"
 
 
 def margin(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -38,7 +39,8 @@ class Goal:
     """What an adversarial example must reach.
 
     targets: how the class to reach is chosen; k: how many of the likeliest wrong classes `top` tries, any of
-    which will do. margin, confidence: the least margin of scores and the least confidence of the prediction.
+    which will do; label: the class that `class` sends everything to, its own samples left out. margin,
+    confidence: the least margin of scores and the least confidence of the prediction.
     stop: whether a sample is done at its first success (or goes on to a higher margin).
     """
 
@@ -47,14 +49,17 @@ class Goal:
     margin: float = 0.0
     confidence: float = 0.0
     stop: bool = True
+    label: int = 0
 
     def __post_init__(self) -> None:
+        require(self.label >= 0, "label", self.label, "a class, at least 0")
         require(self.k >= 1, "k", self.k, "at least 1")
         require(self.margin >= 0, "margin", self.margin, "at least 0")
         require(0 <= self.confidence < 1, "confidence", self.confidence, "in [0, 1)")
 
     def __str__(self) -> str:
-        parts = [f"{self.targets}:{self.k}" if self.targets is Targets.TOP else str(self.targets)]
+        number = {Targets.TOP: f":{self.k}", Targets.CLASS: f":{self.label}"}.get(self.targets, "")
+        parts = [f"{self.targets}{number}"]
         parts += [f"margin={self.margin:g}"] if self.margin else []
         parts += [f"confidence={self.confidence:g}"] if self.confidence else []
         return ",".join(parts if self.stop else [*parts, "stop=never"])
@@ -67,7 +72,9 @@ class Goal:
     def met(self, scores: Tensor, y: Tensor, target: Tensor | None, confidence: Tensor | None) -> Tensor:
         """Whether each row's scores (n, K) reach the goal, (n,); confidence (n,) where the model has one."""
         prediction = scores.argmax(1)
-        reached = prediction == target if self.targeted else prediction != y
+        reached = prediction != y
+        if self.targeted:
+            reached = reached & (prediction == target)
         if self.margin > 0:
             reached = reached & (margin(scores, y, target if self.targeted else None) >= self.margin)
         if self.confidence > 0:
@@ -98,20 +105,26 @@ class Goal:
                 return draw + (draw >= y[:, None])  # every class but y, evenly
             case Targets.LEAST_LIKELY:
                 return scores.scatter(1, y[:, None], torch.inf).argmin(1, keepdim=True)
+            case Targets.CLASS:
+                require(self.label < classes, "label", self.label, f"a class below {classes}")
+                return torch.full_like(y, self.label)[:, None]
             case Targets.TOP:
                 require(self.k < classes, "k", self.k, f"below the number of classes, {classes}")
                 return scores.scatter(1, y[:, None], -torch.inf).topk(self.k, dim=1).indices
 
 
 def parse_goal(text: str) -> Goal:
-    """The goal a text names: `untargeted`, `random`, `least_likely`, `given` or `top:K`; options follow.
+    """The goal a text names: `untargeted`, `random`, `least_likely`, `given`, `top:K` or `class:C`.
 
-    The options are `margin=M`, `confidence=P` and `stop=never`, separated by commas.
+    The options that may follow are `margin=M`, `confidence=P` and `stop=never`, separated by commas.
     """
-    allowed = "untargeted, random, least_likely, given or top:K, then ,margin=M ,confidence=P ,stop=never"
+    allowed = (
+        "untargeted, random, least_likely, given, top:K or class:C, then ,margin=M ,confidence=P ,stop=never"
+    )
     head, *options = text.strip().lower().replace("-", "_").split(",")
     name, colon, count = head.partition(":")
-    if name not in set(Targets) or bool(colon) != (name == Targets.TOP) or (colon and not count.isdigit()):
+    numbered = name in (Targets.TOP, Targets.CLASS)
+    if name not in set(Targets) or bool(colon) != numbered or (colon and not count.isdigit()):
         raise InvalidParameter("goal", text, allowed)
     values = dict(option.partition("=")[::2] for option in options)
     try:
@@ -121,4 +134,7 @@ def parse_goal(text: str) -> Goal:
     stop = values.pop("stop", "first")
     if values or stop not in ("first", "never"):
         raise InvalidParameter("goal", text, allowed)
-    return Goal(Targets(name), int(count or 1), least, sure, stop == "first")
+    number = int(count or 1)
+    if name == Targets.CLASS:
+        return Goal(Targets.CLASS, 1, least, sure, stop == "first", number)
+    return Goal(Targets(name), number, least, sure, stop == "first")
