@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables import gaps, summary, worst_case
+from robustbench_lite.reports.tables import gaps, summary, transfer, worst_case
 
 
 def report(
@@ -25,6 +25,9 @@ def report(
         against_exact = gaps(records)
         if len(against_exact):
             lines += ["## Against the exact distance", "", markdown(against_exact), ""]
+        moved = transfer(records)
+        if len(moved):
+            lines += ["## From one model to another", "", markdown(moved), ""]
         lines += ["## Every attack", "", markdown(summary(records)), ""]
     for heading, entries in (("Failed", failures), ("Not possible", refused)):
         if entries:

@@ -23,6 +23,47 @@ def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
     return low if successes else 0.0, high if successes < trials else 1.0
 
 
+def direct(records: pd.DataFrame) -> pd.DataFrame:
+    """The records of points that were sought on the model itself."""
+    return records.loc[records["source_model"].isna()]
+
+
+def transfer(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a source, target, attack, threat and goal: whether points made on one model break another.
+
+    success: of the samples that the target had right, how many it loses to the source's points, with Wilson's
+    interval; of_broken: of those among them that broke the source. A source is its own target too.
+    """
+    source = records["source_model"].fillna(records["model"]).rename("source")
+    moved = set(records["source_model"].dropna())
+    at = ["attack", "threat", "goal"]
+    own = direct(records).loc[lambda part: part["success"].astype(bool)]
+    broke = pd.MultiIndex.from_frame(own[["model", *at, "sample_id"]])
+    keys = pd.MultiIndex.from_frame(records.assign(source=source)[["source", *at, "sample_id"]])
+    rows = []
+    marked = records.assign(source=source, broke=keys.isin(broke))
+    for key, cell in marked.groupby([*at, "source", "model"], sort=False):
+        if key[3] not in moved:
+            continue
+        right = cell.loc[cell["clean_prediction"] == cell["label"]]
+        success = right["success"].astype(bool)
+        low, high = wilson(int(success.sum()), len(right))
+        rows.append(
+            {
+                "source": key[3],
+                "target": key[4],
+                **dict(zip(at, key[:3], strict=True)),
+                "samples": len(right),
+                "success": float(success.mean()) if len(right) else math.nan,
+                "low": low,
+                "high": high,
+                "of_broken": _share(success.loc[right["broke"]]),
+            }
+        )
+    heads = ["source", "target", *at, "samples", "success", "low", "high", "of_broken"]
+    return pd.DataFrame(rows, columns=heads)
+
+
 def summary(records: pd.DataFrame) -> pd.DataFrame:
     """One row a cell: clean accuracy, success rate with its 95 % interval, robust accuracy, medians, cost.
 
@@ -32,7 +73,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     images.
     """
     rows = []
-    for key, cell in records.groupby(CELL, sort=False):
+    for key, cell in direct(records).groupby(CELL, sort=False):
         right = cell["clean_prediction"] == cell["label"]
         success = cell["success"].astype(bool)
         low, high = wilson(int(success.sum()), int(right.sum()))
@@ -65,6 +106,8 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     strongest: the attack that broke most by itself.
     """
     rows = []
+    origin = (" from " + records["source_model"]).fillna("")
+    records = records.assign(attack=records["attack"] + origin)
     for (model, threat, goal), part in records.groupby(["model", "threat", "goal"], sort=False):
         success = part["success"].astype(bool)
         sample = part.assign(
@@ -93,7 +136,7 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
 
 def winners(records: pd.DataFrame) -> pd.DataFrame:
     """How many successes each part of a composite attack found."""
-    found = records.loc[records["success"].astype(bool)]
+    found = direct(records).loc[lambda part: part["success"].astype(bool)]
     return found.groupby([*CELL, "winner"], sort=False).size().rename("successes").reset_index()
 
 
@@ -105,6 +148,7 @@ def gaps(records: pd.DataFrame) -> pd.DataFrame:
     gradients were a smooth stand-in's; weak: such a one with a ratio above 1.1.
     """
     rows = []
+    records = direct(records)
     right = records.loc[records["eps"].isna() & (records["clean_prediction"] == records["label"])]
     for (model, threat, goal), part in right.groupby(["model", "threat", "goal"], sort=False):
         known = part.loc[part["exact_distance"].notna()].groupby("sample_id")["exact_distance"].min()
@@ -144,6 +188,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "worst_case": worst_case,
     "winners": winners,
     "gaps": gaps,
+    "transfer": transfer,
 }
 
 

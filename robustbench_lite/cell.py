@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,11 @@ from robustbench_lite.records import frame
 
 @dataclass(frozen=True)
 class Cell:
-    """What is attacked with what. clean: the model's scores of the data (n, K), on the CPU."""
+    """What is attacked with what. clean: the model's scores of the data (n, K), on the CPU.
+
+    source: the model that the search asks, where it is another than the one that is judged: a transferred
+    attack; source_clean: that one's scores.
+    """
 
     data: Data
     model: Model
@@ -36,10 +40,20 @@ class Cell:
     search: Search = field(default_factory=Search)
     eight_bit: bool = False
     given: Tensor | None = None
+    source: Model | None = None
+    source_clean: Tensor | None = None
 
     def __str__(self) -> str:
-        parts = [self.model.name, as_text(self.attack), str(self.threat)]
+        origin = f" from {self.source.name}" if self.source else ""
+        parts = [self.model.name, as_text(self.attack) + origin, str(self.threat)]
         return " × ".join(parts + ([str(self.goal)] if self.goal.targeted else []))
+
+    @property
+    def sought(self) -> Cell:
+        """The cell whose search this one takes its points from: itself, or the source's."""
+        if self.source is None or self.source_clean is None:
+            return self
+        return replace(self, model=self.source, clean=self.source_clean, source=None, source_clean=None)
 
     def identity(self) -> str:
         """Hash of everything that determines the records; the batch size and the device are not among it."""
@@ -56,7 +70,7 @@ class Cell:
             str(self.goal),
             None if self.given is None else self.given.tolist(),
             [how.seed, how.budget, how.time_limit, how.eot, str(how.precision), self.eight_bit],
-        ]
+        ] + ([] if self.source is None else [self.source.name, self.source.fingerprint()])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
@@ -76,9 +90,24 @@ def execute(
     progress: Progress = lambda fraction: None,
 ) -> Finished:
     """Attack, then judge. learnt: what a fitted attack learnt; artifact: where successes are stored."""
+    return concluded(cell, attempt(cell, learnt, progress), run, artifact)
+
+
+def attempt(
+    cell: Cell,
+    learnt: Mapping[str, Tensor] | None = None,
+    progress: Progress = lambda fraction: None,
+) -> Outcome:
+    """The search alone, on the cell's source."""
+    at = cell.sought
+    samples = Samples(at.data.x, at.data.y, at.data.ids, at.clean, at.given)
+    return search(at.attack, at.model, at.threat, at.goal, samples, at.search, learnt, progress)
+
+
+def concluded(cell: Cell, outcome: Outcome, run: str = "", artifact: str = "") -> Finished:
+    """The judge's word on what a search brought back, as records; its cost is the source's."""
     data, how = cell.data, cell.search
-    samples = Samples(data.x, data.y, data.ids, cell.clean, cell.given)
-    outcome = search(cell.attack, cell.model, cell.threat, cell.goal, samples, how, learnt, progress)
+    here = cell.source is None
     verdict = judge(
         cell.model,
         cell.threat,
@@ -100,7 +129,7 @@ def execute(
     names = np.array([*outcome.attacks, None], dtype=object)
     stored = np.array([artifact if won and artifact else None for won in verdict.success], dtype=object)
     size = getattr(verdict, str(cell.threat.norm)) if isinstance(cell.threat, Lp) else verdict.l2
-    known = np.where(verdict.success & cell.attack.exact, size, np.nan)
+    known = np.where(verdict.success & cell.attack.exact & here, size, np.nan)
     records = frame(
         {
             **columns,
@@ -110,6 +139,7 @@ def execute(
             "data": data.name,
             "model": cell.model.name,
             "family": cell.model.family,
+            "source_model": None if cell.source is None else cell.source.name,
             "attack": as_text(cell.attack),
             "parameters": parameters_json(cell.attack),
             "threat": str(cell.threat),
@@ -120,11 +150,11 @@ def execute(
             "reason": reason,
             "winner": names[outcome.winner.numpy()],
             "queries_at_success": outcome.queries_at_success.numpy(),
-            "forwards": outcome.forwards.numpy(),
-            "backwards": outcome.backwards.numpy(),
-            "seconds": outcome.seconds.numpy(),
+            "forwards": outcome.forwards.numpy() * here,
+            "backwards": outcome.backwards.numpy() * here,
+            "seconds": outcome.seconds.numpy() * here,
             "precision": outcome.precision,
-            "stand_in": cell.attack.access is Access.GRADIENT and not cell.model.gradient_is_truth,
+            "stand_in": cell.attack.access is Access.GRADIENT and not cell.sought.model.gradient_is_truth,
             "seed": how.seed,
             "artifact": stored,
         },
@@ -137,12 +167,13 @@ def learn(cell: Cell, data: Data) -> Mapping[str, Tensor] | None:
     """What the cell's attack learns from the data's training split; None for attacks that learn nothing."""
     if not isinstance(cell.attack, Fitted):
         return None
-    training = data.training()
+    cell, training = cell.sought, data.training()
     scores = clean_scores(cell.model, training.x)
     given = (
         cell.given if torch.equal(training.ids, cell.data.ids) else None
     )  # it may learn on what it attacks
     samples = Samples(training.x, training.y, training.ids, scores, given)
+    assert isinstance(cell.attack, Fitted)
     return fit(cell.attack, cell.model, cell.threat, cell.goal, samples, cell.search)
 
 

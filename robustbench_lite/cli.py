@@ -52,6 +52,9 @@ def main() -> None:
 @click.option(
     "--goal", "goals", multiple=True, help="untargeted, random, least_likely, top:K; may be repeated."
 )
+@click.option(
+    "--transfer", is_flag=True, default=None, help="Judge what breaks one model on all the others too."
+)
 @click.option("--samples", type=int, help="How many test samples.  [default: 500]")
 @click.option("--seed", type=int, help="Of everything random.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:1.  [default: auto]")
@@ -87,6 +90,7 @@ def run(
     attacks: Sequence[str],
     threats: Sequence[str],
     goals: Sequence[str],
+    transfer: bool | None,
     samples: int | None,
     seed: int | None,
     device: str | None,
@@ -130,6 +134,7 @@ def run(
         "attacks": attacks or None,
         "threats": threats or None,
         "goals": goals or None,
+        "transfer": transfer,
         "samples": samples,
         "seed": seed,
         "device": device,

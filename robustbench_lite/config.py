@@ -30,6 +30,7 @@ class Config(BaseModel):
     attacks: tuple[str, ...] = Field(default=PRESET_ATTACKS, min_length=1)
     threats: tuple[str, ...] = Field(default=PRESET_THREATS, min_length=1)
     goals: tuple[str, ...] = Field(default=("untargeted",), min_length=1)
+    transfer: bool = False
     device: str = "auto"
     batch_size: int | None = Field(default=None, ge=1)
     budget: int | None = Field(default=None, ge=1)

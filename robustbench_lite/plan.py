@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
@@ -57,22 +58,26 @@ def plan(
         parse_precision(config.precision),
         config.compile,
     )
+    loaded = [
+        load_model(spec, held, device, config.seed, lambda w, f: watch(f"training {w}", f)) for spec in models
+    ]
+    clean = [clean_scores(model, held.x, config.batch_size or 1024) for model in loaded]
     cells: list[Cell] = []
     refused: dict[str, str] = {}
-    loaded = []
-    for spec in models:
-        model = load_model(spec, held, device, config.seed, lambda w, f: watch(f"training {w}", f))
-        loaded.append(model)
-        clean = clean_scores(model, held.x, config.batch_size or 1024)
-        for threat in threats:
-            for attack in built:
-                for goal in goals:
-                    cell = Cell(held, model, attack, threat, goal, clean, how, config.eight_bit)
-                    reason = attack.refuses(model, threat)
-                    if reason:
-                        refused[str(cell)] = reason
-                    else:
-                        cells += _slices(cell)
+    for model, scores in zip(loaded, clean, strict=True):
+        others = [(m, c) for m, c in zip(loaded, clean, strict=True) if config.transfer and m is not model]
+        for threat, attack, goal in product(threats, built, goals):
+            cell = Cell(held, model, attack, threat, goal, scores, how, config.eight_bit)
+            reason = attack.refuses(model, threat)
+            if reason:
+                refused[str(cell)] = reason
+                continue
+            for part in (slice(begin, begin + SLICE) for begin in range(0, len(held), SLICE)):
+                here = replace(cell, data=held[part], clean=scores[part])
+                cells.append(here)
+                for other, says in others:
+                    judged = replace(here, model=other, clean=says[part])
+                    cells.append(replace(judged, source=model, source_clean=here.clean))
     if not cells:
         raise Unsupported("; ".join(dict.fromkeys(refused.values())))
     return Plan(tuple(cells), refused, held, tuple(loaded))
@@ -89,9 +94,3 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RobustError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
-
-
-def _slices(cell: Cell) -> list[Cell]:
-    starts = range(0, len(cell.data), SLICE)
-    parts = [slice(start, start + SLICE) for start in starts]
-    return [replace(cell, data=cell.data[part], clean=cell.clean[part]) for part in parts]

@@ -11,7 +11,8 @@ import pandas as pd
 from torch import Tensor
 
 from robustbench_lite.attacks.attack import Attack, as_text
-from robustbench_lite.cell import execute, learn
+from robustbench_lite.attacks.driver import Outcome
+from robustbench_lite.cell import attempt, concluded, learn
 from robustbench_lite.config import Config, as_toml, make
 from robustbench_lite.core.errors import UnknownName
 from robustbench_lite.data.load import DataLike
@@ -37,7 +38,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
 
     def table(self, name: str = "summary") -> pd.DataFrame:
-        """A table of the records: `summary`, `worst_case`, `winners` or `gaps`."""
+        """A table of the records: `summary`, `worst_case`, `winners`, `gaps` or `transfer`."""
         if name not in TABLES:
             raise UnknownName("table", name, TABLES)
         return TABLES[name](self.records)
@@ -54,6 +55,7 @@ def run(
     resume: bool = False,
     *,
     goals: Sequence[str] = ("untargeted",),
+    transfer: bool = False,
     seed: int = 0,
     data_dir: str | Path | None = None,
     download: bool = False,
@@ -68,9 +70,10 @@ def run(
 ) -> RunResult:
     """Attack models on data and judge every sample; models, attacks, threats None: the default preset's.
 
-    out: a folder for the records and tables (None: nothing is written). resume: cells whose records are in
-    `out` already are read, not run again. Raises `RobustError` for what the user can put right; a cell that
-    fails by itself is written down in `failures` and the run goes on.
+    transfer: judge every model's adversarial examples on all the others too. out: a folder for the records
+    and tables (None: nothing is written). resume: cells whose records are in `out` already are read, not run
+    again. Raises `RobustError` for what the user can put right; a cell that fails by itself is written down
+    in `failures` and the run goes on.
     """
     usual = Config()
     config = make(
@@ -80,6 +83,7 @@ def run(
             "attacks": tuple(_name(attack) for attack in attacks or usual.attacks),
             "threats": tuple(threats or usual.threats),
             "goals": tuple(goals),
+            "transfer": transfer,
             "samples": samples,
             "seed": seed,
             "device": device,
@@ -107,6 +111,9 @@ def carry_out(
     frames: list[pd.DataFrame] = []
     failures: dict[str, str] = {}
     learnt: dict[str, Mapping[str, Tensor] | None] = {}
+    found: tuple[str, Outcome] | None = (
+        None  # the last search, which transferred cells take their points from
+    )
     for index, cell in enumerate(plan.cells):
         known = None if store is None else store.records_of(cell)
         if known is not None:
@@ -118,12 +125,15 @@ def carry_out(
 
         progress(0.0)
         try:
-            if str(cell) not in learnt:
-                found = learnt[str(cell)] = learn(cell, plan.data)
-                if found is not None and store is not None:
-                    store.learnt(cell, found)
+            origin = cell.sought
+            if str(origin) not in learnt:
+                held = learnt[str(origin)] = learn(origin, plan.data)
+                if held is not None and store is not None:
+                    store.learnt(origin, held)
+            if found is None or found[0] != origin.identity():
+                found = origin.identity(), attempt(origin, learnt[str(origin)], progress)
             names = ("", "") if store is None else (store.folder.name, store.artifact(cell))
-            finished = execute(cell, *names, learnt=learnt[str(cell)], progress=progress)
+            finished = concluded(cell, found[1], *names)
         except Exception:  # whatever a model or an attack does, the other cells still count
             failures[str(cell)] = traceback.format_exc()
             continue

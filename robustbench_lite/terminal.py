@@ -59,6 +59,8 @@ def show_result(result: RunResult, console: Console) -> None:
         console.print(_worst(result.table("worst_case")))
         if len(result.table("gaps")):
             console.print(_gaps(result.table("gaps")))
+        for key, part in result.table("transfer").groupby(["attack", "threat", "goal"], sort=False):
+            console.print(_transfer(" × ".join(map(str, key)), part))
     for why in dict.fromkeys(result.refused.values()):
         console.print(f"[dim]not possible: {escape(why)}[/]")
     for cell, text in result.failures.items():
@@ -119,6 +121,17 @@ def _worst(worst: pd.DataFrame) -> Table:
         table.add_row(
             *names, percent(row["clean"]), percent(row["robust"]), _interval(row["low"], row["high"])
         )
+    return table
+
+
+def _transfer(title: str, part: pd.DataFrame) -> Table:
+    """Sources as rows, targets as columns: success on what the target had right."""
+    matrix = part.pivot_table(index="source", columns="target", values="success", sort=False)
+    table = _table(escape(f"Made on a row's model, judged by a column's: {title}"), ["source"], [])
+    for target in matrix.columns:
+        table.add_column(escape(str(target)), justify="right")
+    for source, row in matrix.iterrows():
+        table.add_row(escape(str(source)), *(percent(row[target]) for target in matrix.columns))
     return table
 
 

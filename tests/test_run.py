@@ -81,7 +81,7 @@ def test_resume_keeps_what_is_done_and_runs_what_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    execute = runner.execute
+    execute = runner.attempt
 
     def watched(cell: object, *args: object, **options: object) -> object:
         done.append(str(cell))
@@ -89,7 +89,7 @@ def test_resume_keeps_what_is_done_and_runs_what_is_not(
             raise KeyboardInterrupt
         return execute(cell, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runner, "execute", watched)
+    monkeypatch.setattr(runner, "attempt", watched)
     with pytest.raises(KeyboardInterrupt):
         few(tmp_path / "r")
     assert len(list((tmp_path / "r" / "records").iterdir())) == 1
@@ -270,7 +270,7 @@ def test_status_1_when_a_cell_failed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(runner, "execute", fail)
+    monkeypatch.setattr(runner, "attempt", fail)
     done = command(
         "run", "--model", "logistic", "--attack", "fgsm", "--samples", "5", "--out", str(tmp_path / "r")
     )
@@ -368,7 +368,7 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "execute", stop)
+    monkeypatch.setattr(runner, "attempt", stop)
     flags = ["--model", "logistic", "--attack", "fgsm", "--samples", "5", "--out", str(tmp_path / "r")]
     done = command("run", *flags)
     assert done.exit_code == 130
