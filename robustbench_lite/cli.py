@@ -201,7 +201,10 @@ def list_(kind: str, as_json: bool) -> None:
     if not found:
         click.echo(f"no {kind} yet")
     elif kind == "models":
-        click.echo("also: ensemble(NAME,NAME), FILE.skops, package.module:function")
+        click.echo(
+            "also: ensemble(NAME,NAME), transformed(NAME,rotation=15,shift=0.1,scale=0.1,noise=0.05), "
+            "FILE.skops, package.module:function"
+        )
 
 
 @main.command()

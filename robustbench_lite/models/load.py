@@ -22,6 +22,7 @@ from robustbench_lite.models.cache import Report, Trained
 from robustbench_lite.models.ensemble import Ensemble
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.module import TorchModel
+from robustbench_lite.models.transformed import Transformed
 
 FIRST = {"torchvision": "name", "weights": "path"}  # what follows the colon needs no key
 PARITY = 2000  # samples on which a lifted estimator's decisions are compared
@@ -50,9 +51,10 @@ def load_model(
     """A model for data, on a device.
 
     model: a name (trained on the data's training split on first use, then cached), several as
-    `ensemble(cnn,svm)`, `package.module:function` (called without arguments, or with the data where it takes
-    one; what it returns is a model), a `.skops` file, a `torch.nn.Module`, a fitted scikit-learn classifier,
-    a NumPy function (n, …) -> (n, K), or a `Model`. data: what it is for; gives the input shape and, by name,
+    `ensemble(cnn,svm)`, one behind random transformations as `transformed(cnn,rotation=15)`,
+    `package.module:function` (called without arguments, or with the data where it takes one; what it returns
+    is a model), a `.skops` file, a `torch.nn.Module`, a fitted scikit-learn classifier, a NumPy function
+    (n, …) -> (n, K), or a `Model`. data: what it is for; gives the input shape and, by name,
     the training split. Raises `UnknownName`, `InvalidModel`.
     """
     if isinstance(model, Model):
@@ -63,6 +65,12 @@ def load_model(
     if isinstance(model, str) and model.startswith("ensemble(") and model.endswith(")"):
         names = split_outside(model[len("ensemble(") : -1])
         return Ensemble([load_model(name, held, device, seed, report) for name in names], model)
+    if isinstance(model, str) and model.startswith("transformed(") and model.endswith(")"):
+        inner, *given = split_outside(model[len("transformed(") : -1])
+        made_of = load_model(inner, held, device, seed, report)
+        settings = dict(one.partition("=")[::2] for one in given)
+        recipe = cast(Callable[..., Model], Transformed)
+        return recipe(made_of, name=model, **arguments(Transformed.__init__, settings, skip=2))
     if isinstance(model, str) and not is_reference(model) and not model.endswith(".skops"):
         name, parameters = parse_name(with_first(model, FIRST.get(model.partition(":")[0])))
         recipe = cast(Callable[..., Model], load(look_up("models", MODELS, name).where, "model"))

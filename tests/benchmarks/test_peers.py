@@ -24,11 +24,13 @@ from robustbench_lite.attacks.auto import Auto
 from robustbench_lite.attacks.cw import CW
 from robustbench_lite.attacks.ddn import DDN
 from robustbench_lite.attacks.deepfool import DeepFool
-from robustbench_lite.attacks.driver import Outcome, Samples, Search, search
+from robustbench_lite.attacks.driver import Outcome, Samples, Search, fit, search
 from robustbench_lite.attacks.fmn import FMN
 from robustbench_lite.attacks.hopskipjump import HopSkipJump
+from robustbench_lite.attacks.one_pixel import OnePixel
 from robustbench_lite.attacks.pgd import PGD
 from robustbench_lite.attacks.square import Square
+from robustbench_lite.attacks.universal import Universal
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Effort, Precision
 from robustbench_lite.core.threat import parse_threat
@@ -213,6 +215,59 @@ def test_pgd_on_a_resnet(
     peer = torchattacks.PGD(setting.whole(), eps=8 / 255, alpha=2 / 255, steps=20, random_start=True)
     ours = setting.ours(PGD(20, step_size=2 / 255), "linf:8/255", precision)
     compare(benchmark, setting, ours, in_torchattacks(setting, peer), None, rounds=1)
+
+
+def test_one_pixel_on_digits(benchmark: BenchmarkFixture, digits: Setting) -> None:
+    """Queries a second against the model's own forward rate, and success against the exhaustive grid's."""
+    some = Setting(digits.model, digits.x[:100], digits.y[:100])
+    rates = {}
+    for size in (64, 128, 256, 512, 1024, 2048):
+        points = torch.rand(size, 1, 8, 8)
+        rates[size] = size / min(seconds(lambda p=points: digits.model.scores(p)) for _ in range(20))
+    figures: dict[str, float | str] = {"forward_rate": max(rates.values())}
+    for precision in PRECISIONS:
+        run = some.ours(OnePixel(steps=20), "l0:1", precision)
+        began = time.perf_counter()
+        done = run()
+        rate = float(done.forwards.sum()) / (time.perf_counter() - began)
+        figures |= {f"{precision}_over_forward": rate / max(rates.values())}
+    evolved = some.ours(OnePixel(), "l0:1", Precision.AUTO)
+    grid = some.ours(OnePixel("exhaustive"), "l0:1", Precision.AUTO)()
+    found = benchmark.pedantic(evolved, rounds=1)
+    figures |= {"evolution": some.success(found.adversarial), "exhaustive": some.success(grid.adversarial)}
+    peer = torchattacks.OnePixel(some.whole(), pixels=1, steps=10, popsize=10, inf_batch=512)
+    began = time.perf_counter()
+    theirs = peer(some.x[:20], some.y[:20])
+    told(benchmark, **figures, peer_s_for_20=time.perf_counter() - began,
+         peer=Setting(some.model, some.x[:20], some.y[:20]).success(theirs))  # fmt: skip
+
+
+def test_universal_on_digits(benchmark: BenchmarkFixture, digits: Setting) -> None:
+    """Fitted on 500 training images, judged on 500 others, against ART's DeepFool version."""
+    art = pytest.importorskip("art.attacks.evasion")
+    classifier = pytest.importorskip("art.estimators.classification").PyTorchClassifier(
+        digits.whole(), nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1)
+    )
+    training = rb.load_data("digits").training()
+    x, y = training.x[:500], training.y[:500]
+    held = Samples(x, y, torch.arange(500), digits.scores(x))
+    threat, goal = parse_threat("linf:0.2"), parse_goal("untargeted")
+    began = time.perf_counter()
+    delta = benchmark.pedantic(
+        lambda: fit(Universal(images=500), digits.model, threat, goal, held)["delta"], rounds=1
+    )
+    ours_s = time.perf_counter() - began
+    made = art.UniversalPerturbation(
+        classifier, attacker="deepfool", eps=0.2, max_iter=1, norm=np.inf, verbose=False
+    )
+    began = time.perf_counter()
+    made.generate(x.numpy(), np.eye(10)[y.numpy()])
+    theirs_s = time.perf_counter() - began
+    theirs = torch.from_numpy(np.asarray(made.noise)).float().reshape(1, 1, 8, 8)
+    told(
+        benchmark, ours=digits.success((digits.x + delta).clamp(0, 1)), ours_s=ours_s,
+        theirs=digits.success((digits.x + theirs).clamp(0, 1)), theirs_s=theirs_s,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["knn", "forest", "svm"])
