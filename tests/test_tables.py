@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from robustbench_lite.records import frame
-from robustbench_lite.reports.tables import gaps, summary, wilson, worst_case
+from robustbench_lite.reports.rates import summary, worst_case
+from robustbench_lite.reports.sizes import gaps
+from robustbench_lite.reports.statistics import wilson
 
 
 def cell(attack: str, distance: list[float], **columns: object) -> pd.DataFrame:
