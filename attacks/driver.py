@@ -106,7 +106,7 @@ def search(
             raise Unsupported(f"{attack.name} has to be fitted before it is applied")
         attack = _Applied(attack, artifact)
     target = _targets(goal, samples, how)
-    chunk = ROWS.get(model.device.type, 1024)
+    chunk = ROWS.get(model.device.type, 1024) // (1 if attack.points == 1 else 4)  # best without gradients
     oracle = Oracle(model, _search_copy(attack, model, how, len(samples.y)), chunk, how.eot)
     outcome = _nothing_yet(samples, target, oracle.precision)
     attackable = torch.ones_like(samples.y, dtype=torch.bool)

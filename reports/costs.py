@@ -9,7 +9,7 @@ from robustbench_lite.reports.rates import CELL, direct, median, right
 
 
 def costs(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: mean passes a sample attacked, median forward passes to success, time, samples a second."""
+    """One row a cell: mean passes a sample attacked, median passes to success, time, samples a second."""
     rows = []
     for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
         tried = cell.loc[cell["forwards"] > 0]
@@ -52,11 +52,9 @@ def queries(records: pd.DataFrame) -> pd.DataFrame:
     for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
         able = int(right(cell).sum())
         found = cell.loc[cell["success"].astype(bool), "queries_at_success"].dropna().to_numpy(float)
-        found = np.sort(found)
-        places = np.unique(np.quantile(found, np.linspace(0, 1, 40), method="higher")) if len(found) else []
-        for passes in places:
-            count = int(np.searchsorted(found, passes, side="right"))
-            rows.append(
-                {**dict(zip(CELL, key, strict=True)), "queries": int(passes), "success": count / able}
-            )
+        if not len(found):
+            continue
+        for passes in np.unique(np.quantile(found, np.linspace(0, 1, 40), method="higher")).tolist():
+            reached = float((found <= passes).sum()) / able
+            rows.append({**dict(zip(CELL, key, strict=True)), "queries": int(passes), "success": reached})
     return pd.DataFrame(rows, columns=[*CELL, "queries", "success"])

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables import gaps, summary, transfer, worst_case
+from robustbench_lite.reports.rates import summary, transfer, worst_case
+from robustbench_lite.reports.sizes import gaps
 
 
 def report(

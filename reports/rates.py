@@ -25,8 +25,8 @@ def right(records: pd.DataFrame) -> pd.Series[bool]:
 def success(records: pd.DataFrame) -> pd.DataFrame:
     """One row a cell: of the samples that the model had right, how many were broken, with both intervals.
 
-    low, high: Wilson's 95 % interval; cp_low, cp_high: Clopper and Pearson's. robust: right and not broken, of
-    all samples. invalid: points that were not admissible, and count as failures.
+    low, high: Wilson's 95 % interval; cp_low, cp_high: Clopper and Pearson's. robust: right and not broken,
+    of all samples. invalid: points that were not admissible, and count as failures.
     """
     rows = []
     for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
@@ -90,12 +90,13 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     """One row a model, threat and goal: the robust accuracy when every sample meets its worst attack.
 
-    strongest: the attack that broke most by itself.
+    strongest: the attack that broke most by itself. Threats whose smallest perturbation is sought have no
+    such accuracy, and are left out.
     """
     rows = []
-    for (model, threat, goal), part in records.groupby(
-        ["model", "threat", "goal"], sort=False, observed=True
-    ):
+    at = ["model", "threat", "goal"]
+    records = records.loc[~(records["eps"].isna() & records["threat"].str.endswith(":min"))]
+    for (model, threat, goal), part in records.groupby(at, sort=False, observed=True):
         broke = part["success"].astype(bool)
         sample = pd.DataFrame({"id": part["sample_id"], "broke": broke, "right": right(part)}).groupby("id")
         able, broken = sample["right"].first(), sample["broke"].any()
@@ -114,16 +115,17 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
                 "strongest": _strongest(part.loc[broke]),
             }
         )
-    return pd.DataFrame(rows)
+    heads = [*at, "samples", "clean", "robust", "low", "high", "strongest"]
+    return pd.DataFrame(rows, columns=heads)
 
 
 def _strongest(broken: pd.DataFrame) -> str:
     """The attack that broke most samples, with the model it was made on where that is another."""
     if broken.empty:
         return ""
-    size = broken.groupby(["attack", "source_model"], sort=False, observed=True, dropna=False).size()
-    attack, source = size.idxmax()
-    return str(attack) if pd.isna(source) else f"{attack} from {source}"
+    groups = broken.groupby(["attack", "source_model"], sort=False, observed=True, dropna=False)
+    (attack, source), _ = max(groups, key=lambda item: len(item[1]))
+    return f"{attack} from {source}" if isinstance(source, str) else str(attack)
 
 
 def winners(records: pd.DataFrame) -> pd.DataFrame:

@@ -18,8 +18,8 @@ POINTS = 60  # of a robustness curve
 def distances(records: pd.DataFrame) -> pd.DataFrame:
     """One row a cell and norm: the sizes of successful perturbations, and the median over all samples.
 
-    mean, lower, median, upper: over successes, with quartiles. median_all: over the samples that the model had
-    right, failures counted as infinite.
+    mean, lower, median, upper: over successes, with quartiles. median_all: over the samples that the model
+    had right, failures counted as infinite.
     """
     rows = []
     for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
@@ -100,13 +100,6 @@ def curves(records: pd.DataFrame) -> pd.DataFrame:
         for eps in [0.0, *places]:
             held = int(able.sum()) - int(np.searchsorted(size, eps, side="right"))
             low, high = wilson(held, len(cell))
-            rows.append(
-                {
-                    **dict(zip(CELL, key, strict=True)),
-                    "eps": eps,
-                    "robust": held / len(cell),
-                    "low": low,
-                    "high": high,
-                }
-            )
+            point = {"eps": float(eps), "robust": held / len(cell), "low": low, "high": high}
+            rows.append({**dict(zip(CELL, key, strict=True)), **point})
     return pd.DataFrame(rows, columns=[*CELL, "eps", "robust", "low", "high"])

@@ -21,7 +21,7 @@ def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
 
 
 def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a rate (Clopper & Pearson 1934), never too narrow; (0, 1) when nothing was tried."""
+    """The exact interval of a rate (Clopper & Pearson 1934); (0, 1) when nothing was tried."""
     if trials == 0:
         return 0.0, 1.0
     tail = (1 - level) / 2

@@ -18,7 +18,6 @@ from robustbench_lite.reports.rates import (
     worst_case,
 )
 from robustbench_lite.reports.sizes import curves, distances, gaps
-from robustbench_lite.reports.statistics import wilson
 
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "summary": summary,
@@ -36,5 +35,3 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "gaps": gaps,
     "transfer": transfer,
 }
-
-__all__ = ["TABLES", *TABLES, "wilson"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robustbench_lite import __version__
+from robustbench_lite import __version__, cli_reports
 from robustbench_lite.core.errors import RobustError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def main() -> None:
 @click.option("--eot", type=int, help="Draws that a stochastic model is averaged over.")
 @click.option("--time-limit", type=float, help="Seconds allowed to a cell.")
 @click.option("--eight-bit", is_flag=True, default=None, help="Judge again as an 8-bit image.")
+@click.option("--pictures/--no-pictures", default=None, help="Keep what the report shows of samples.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to write.  [default: runs/<time>-<data>]"
 )
@@ -101,6 +102,7 @@ def run(
     compile: bool | None,
     time_limit: float | None,
     eight_bit: bool | None,
+    pictures: bool | None,
     out: Path | None,
     resume: bool,
     dry_run: bool,
@@ -145,6 +147,7 @@ def run(
         "compile": compile,
         "time_limit": time_limit,
         "eight_bit": eight_bit,
+        "pictures": pictures,
     }
     kept = Path() if out is None else out / "config.toml"
     written = read(config) if config else read(kept) if resume and kept.is_file() else {}
@@ -315,6 +318,10 @@ def judge(
         click.echo(result.table("summary").to_json(orient="records", indent=2))
     else:
         show_result(result, Console())
+
+
+for _command in (cli_reports.report, cli_reports.show, cli_reports.serve, cli_reports.leaderboard):
+    main.add_command(_command)
 
 
 def _table(kind: str) -> Mapping[str, Entry]:

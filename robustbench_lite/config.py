@@ -39,6 +39,7 @@ class Config(BaseModel):
     compile: bool | None = None
     time_limit: float | None = Field(default=None, gt=0)
     eight_bit: bool = False
+    pictures: bool = True
 
 
 def make(values: dict[str, object]) -> Config:

@@ -115,7 +115,7 @@ def diagnose(cell: Cell, progress: Callable[[str], None] = lambda check: None) -
 
 def _can_be_checked(cell: Cell) -> bool:
     fixed = isinstance(cell.threat, Lp) and cell.threat.eps is not None
-    return fixed and cell.attack.access is Access.GRADIENT
+    return fixed and cell.attack.access is Access.GRADIENT and cell.source is None
 
 
 def diagnose_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,19 @@ from torch import Tensor
 
 from robustbench_lite.attacks.attack import Attack, as_text
 from robustbench_lite.attacks.driver import Outcome
-from robustbench_lite.cell import attempt, concluded, learn
+from robustbench_lite.cell import Cell, Finished, attempt, concluded, learn
 from robustbench_lite.config import Config, as_toml, make
 from robustbench_lite.core.errors import UnknownName
 from robustbench_lite.data.load import DataLike
 from robustbench_lite.models.load import ModelLike
+from robustbench_lite.pictures import pictures
 from robustbench_lite.plan import Plan, Watch, plan
 from robustbench_lite.records import read
-from robustbench_lite.reports.markdown import report
+from robustbench_lite.reporting import rebuild
 from robustbench_lite.reports.tables import TABLES
 from robustbench_lite.store import Store, resolved
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
 
     def table(self, name: str = "summary") -> pd.DataFrame:
-        """A table of the records: `summary`, `worst_case`, `winners`, `gaps` or `transfer`."""
+        """A table of the records, by its name in `reports.tables.TABLES`: `summary`, `worst_case`, …"""
         if name not in TABLES:
             raise UnknownName("table", name, TABLES)
         return TABLES[name](self.records)
@@ -139,6 +143,8 @@ def carry_out(
             continue
         frames.append(finished.records)
         if store is not None:
+            if config.pictures:
+                _show(cell, finished, store)
             store.save(cell, finished)
     watch("done", 1.0)
     records = pd.concat(frames, ignore_index=True) if frames else read([])
@@ -146,14 +152,23 @@ def carry_out(
     notes = tuple(dict.fromkeys([*plan.data.notes, *of_models]))
     result = RunResult(records, None if store is None else store.folder, failures, plan.refused, notes)
     if store is not None:
-        store.failures(failures)
+        store.told(failures, plan.refused, notes, plan.data.class_names)
         if len(records):
             store.tables(records, TABLES)
-        last_lines = {cell: text.strip().splitlines()[-1] for cell, text in failures.items()}
-        store.text(
-            "report.md", report(f"robust run: {config.data}", records, last_lines, plan.refused, notes)
-        )
+            watch("report", 1.0)
+            rebuild([store.folder], ("html", "md"))
     return result
+
+
+def _show(cell: Cell, finished: Finished, store: Store) -> None:
+    """Keep what a reader is shown; a model that fails at it loses nothing but the pictures."""
+    try:
+        shown = pictures(cell, finished)
+    except Exception as error:
+        log.warning("no pictures of %s: %s", cell, error)
+        return
+    if shown is not None:
+        store.pictures(cell, shown)
 
 
 def _name(thing: object) -> str:

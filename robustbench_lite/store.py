@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,7 @@ PACKAGES = ("robustbench-lite", "numpy", "pandas", "scipy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Store:
-    """config.toml, records/, adversarial/, learnt/, tables/, report.md and failures.json in one folder."""
+    """config.toml, records/, adversarial/, learnt/, pictures/, tables/ and what was told, in one folder."""
 
     folder: Path
 
@@ -78,9 +78,23 @@ class Store:
         for name, table in tables.items():
             self.text(f"tables/{name}.csv", table(records).to_csv(index=False))
 
-    def failures(self, failures: Mapping[str, str]) -> None:
-        """What failed, and where."""
+    def pictures(self, cell: Cell, arrays: Mapping[str, np.ndarray]) -> None:
+        """What a reader is shown of a cell."""
+        file = self.folder / "pictures" / f"{cell.identity()}.npz"
+        with whole(file) as temporary, temporary.open("wb") as opened:
+            np.savez_compressed(opened, allow_pickle=False, **arrays)
+
+    def told(
+        self,
+        failures: Mapping[str, str],
+        refused: Mapping[str, str],
+        notes: Sequence[str],
+        class_names: Sequence[str],
+    ) -> None:
+        """What failed and where, what could not be, and what a reader should know."""
         self.text("failures.json", json.dumps(dict(failures), indent=2) + "\n")
+        facts = {"refused": dict(refused), "notes": list(notes), "class_names": list(class_names)}
+        self.text("notes.json", json.dumps(facts, indent=2) + "\n")
 
     def _shard(self, cell: Cell) -> Path:
         return self.folder / "records" / f"{cell.identity()}.parquet"

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from robustbench_lite.demo import WEIGHTS, Example, ImageExample
 from robustbench_lite.plan import Watch
+from robustbench_lite.reports.page import sheet
 from robustbench_lite.runner import RunResult
 
 SHADES = " ░▒▓█"
@@ -56,7 +57,8 @@ def show_result(result: RunResult, console: Console) -> None:
     if len(result.records):
         for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
             console.print(_summary(f"{threat}, {goal}", part))
-        console.print(_worst(result.table("worst_case")))
+        if len(result.table("worst_case")):
+            console.print(_worst(result.table("worst_case")))
         if len(result.table("gaps")):
             console.print(_gaps(result.table("gaps")))
         for key, part in result.table("transfer").groupby(["attack", "threat", "goal"], sort=False):
@@ -144,6 +146,17 @@ def _gaps(gaps: pd.DataFrame) -> Table:
         numbers = [_number(row[head]) for head in ("distance", "exact", "ratio")]
         table.add_row(*names, face, *numbers, percent(row["gap_95"]))
     return table
+
+
+def show_table(title: str, table: pd.DataFrame, console: Console) -> None:
+    """Any table, as the page would show it."""
+    shown = sheet(title, title, table)
+    drawn = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for head, number in shown.heads:
+        drawn.add_column(escape(head), justify="right" if number else "left", overflow="fold")
+    for row in shown.rows:
+        drawn.add_row(*(escape(cell.text) for cell in row))
+    console.print(drawn)
 
 
 def show_flags(flags: pd.DataFrame, console: Console) -> None:

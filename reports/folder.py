@@ -1,0 +1,90 @@
+"""A run's folder as a report reads it: data only, nothing of it is ever executed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+from robustbench_lite.core.errors import RobustError
+from robustbench_lite.records import read
+
+
+class Told(BaseModel):
+    """What notes.json holds."""
+
+    refused: dict[str, str] = {}
+    notes: list[str] = []
+    class_names: list[str] = []
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a run left: its records, its config with what that came to, and what was told beside them."""
+
+    path: Path
+    records: pd.DataFrame
+    config: Mapping[str, object]
+    failures: Mapping[str, str]
+    refused: Mapping[str, str]
+    notes: Sequence[str]
+    class_names: Sequence[str]
+    flags: pd.DataFrame
+
+    @classmethod
+    def open(cls, path: Path) -> Folder:
+        """Raises `RobustError` for a folder that holds no run, or one that cannot be read."""
+        files = sorted((path / "records").glob("*.parquet"), key=lambda f: (f.stat().st_mtime_ns, f.name))
+        if not files:
+            raise RobustError(f"{path} holds no run: there are no records in it")
+        try:
+            config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+            told = Told.model_validate_json(_text(path / "notes.json"))
+            flags = path / "tables" / "flags.csv"
+            return cls(
+                path,
+                read(files),
+                config,
+                {str(k): str(v) for k, v in json.loads(_text(path / "failures.json")).items()},
+                told.refused,
+                told.notes,
+                told.class_names,
+                pd.read_csv(flags) if flags.is_file() else pd.DataFrame(columns=["raised"]),
+            )
+        except (OSError, ValueError, tomllib.TOMLDecodeError) as error:
+            raise RobustError(f"{path}: cannot be read: {error}") from None
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def class_name(self, number: object) -> str:
+        """What a class is called."""
+        place = int(str(number)) if str(number).lstrip("-").isdigit() else -1
+        return self.class_names[place] if 0 <= place < len(self.class_names) else str(number)
+
+    def pictures(self) -> Iterator[tuple[dict[str, list[object]], dict[str, np.ndarray]]]:
+        """The facts and arrays of every cell that has something to show."""
+        for arrays in self._arrays("pictures"):
+            yield json.loads(str(arrays.pop("facts"))), arrays
+
+    def learnt(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """What fitted attacks learnt: the cell's name and the arrays."""
+        for arrays in self._arrays("learnt"):
+            yield str(arrays.pop("cell")), arrays
+
+    def _arrays(self, folder: str) -> Iterator[dict[str, np.ndarray]]:
+        files = (self.path / folder).glob("*.npz")
+        for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
+            with np.load(file, allow_pickle=False) as held:
+                yield {name: held[name] for name in held.files}
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else "{}"

@@ -1,0 +1,74 @@
+"""Models ranked by what they keep, in RobustBench's columns and its JSON."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from robustbench_lite.reports.folder import Folder
+from robustbench_lite.reports.rates import direct, right, worst_case
+
+HEADS = [
+    "rank", "model", "data", "threat", "goal", "clean", "autoattack", "best_known", "low", "high",
+    "strongest", "extra_data", "architecture", "samples",
+]  # fmt: skip
+KNOWN = ("model", "threat", "goal", "clean", "low", "high", "strongest", "samples")
+
+
+def leaderboard(folders: list[Folder]) -> pd.DataFrame:
+    """One row a model, data set, threat and goal, ranked by worst-case robust accuracy.
+
+    autoattack: robust accuracy under `auto` alone, NaN where it was not run. best_known: the worst case over
+    all attacks of all runs given, sample by sample; low, high: its 95 % interval. extra_data: not known here.
+    """
+    records = pd.concat([folder.records for folder in folders], ignore_index=True)
+    rows = []
+    for data, part in records.groupby("data", sort=False, observed=True):
+        for row in worst_case(part).to_dict("records"):
+            at = (part["threat"] == row["threat"]) & (part["goal"] == row["goal"])
+            cell = part.loc[at & (part["model"] == row["model"])]
+            auto = direct(cell).loc[lambda c: c["attack"].str.partition(":")[0] == "auto"]
+            held = (right(auto) & ~auto["success"].astype(bool)).mean() if len(auto) else float("nan")
+            rows.append(
+                {
+                    **{head: row[head] for head in KNOWN},
+                    "data": data,
+                    "autoattack": float(held),
+                    "best_known": row["robust"],
+                    "extra_data": "",
+                    "architecture": cell["family"].iloc[0],
+                }
+            )
+    table = pd.DataFrame(rows, columns=HEADS)
+    by = ["data", "threat", "goal"]
+    place = table.groupby(by, sort=False)["best_known"].rank(ascending=False, method="min")
+    table["rank"] = place.astype(int)
+    return table.sort_values([*by, "rank"], kind="stable").reset_index(drop=True)
+
+
+def model_info(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The ranked models in the fields of RobustBench's `model_info` files; what is unknown is empty."""
+
+    def percent(rate: float) -> str:
+        return "" if pd.isna(rate) else f"{100 * rate:.2f}"
+
+    return [
+        {
+            "link": "",
+            "name": row["model"],
+            "authors": "",
+            "additional_data": None,
+            "number_forward_passes": 1,
+            "dataset": row["data"],
+            "venue": "",
+            "architecture": row["architecture"],
+            "eps": str(row["threat"]).partition(":")[2],
+            "threat_model": str(row["threat"]).partition(":")[0],
+            "clean_acc": percent(row["clean"]),
+            "reported": "",
+            "autoattack_acc": percent(row["autoattack"]),
+            "external": percent(row["best_known"]),
+            "unreliable": False,
+            "footnote": f"external: worst case over the attacks run; the strongest was {row['strongest']}",
+        }
+        for row in table.to_dict("records")
+    ]
