@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,10 @@ import pandas as pd
 from pydantic import BaseModel
 
 from robustbench_lite.core.errors import RobustError
-from robustbench_lite.records import read
+from robustbench_lite.records import count, read, read_compact
+from robustbench_lite.reports.tables import TABLES
+
+MANY = 1_000_000  # records beyond which names become categories and numbers shorter
 
 
 class Told(BaseModel):
@@ -36,6 +39,13 @@ class Folder:
     notes: Sequence[str]
     class_names: Sequence[str]
     flags: pd.DataFrame
+    _tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the records by name, made once."""
+        if name not in self._tables:
+            self._tables[name] = TABLES[name](self.records)
+        return self._tables[name]
 
     @classmethod
     def open(cls, path: Path) -> Folder:
@@ -49,7 +59,7 @@ class Folder:
             flags = path / "tables" / "flags.csv"
             return cls(
                 path,
-                read(files),
+                read(files) if count(files) <= MANY else read_compact(files),
                 config,
                 {str(k): str(v) for k, v in json.loads(_text(path / "failures.json")).items()},
                 told.refused,

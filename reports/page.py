@@ -20,14 +20,12 @@ from matplotlib.figure import Figure
 from robustbench_lite.reports import figures, images
 from robustbench_lite.reports.folder import Folder
 from robustbench_lite.reports.pairs import compared
-from robustbench_lite.reports.rates import confusion
-from robustbench_lite.reports.tables import TABLES
 from robustbench_lite.reports.words import verdict, warnings
 
 CARDS = 60  # cells in the gallery; the pictures of all are in the folder
 RATES = {
     "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "of_broken", "eight_bit", "gap",
-    "gap_95", "before", "after", "median_after",
+    "gap_95", "autoattack", "best_known", "before", "after", "median_after",
 }  # fmt: skip
 TITLES = {
     "worst_case": "Worst case over the attacks, sample by sample",
@@ -70,7 +68,7 @@ def page(folder: Folder, others: Sequence[Folder] = ()) -> str:
     """The page of a run as HTML; others: earlier runs that it is compared with."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / "templates" / "report.html").read_text("utf-8"))
-    tables = {name: TABLES[name](folder.records) for name in TITLES}
+    tables = {name: folder.table(name) for name in TITLES}
     resolved = folder.config.get("resolved", {})
     settings = {k: v for k, v in folder.config.items() if k != "resolved"}
     return template.render(
@@ -122,28 +120,28 @@ def _cell(head: str, value: object, number: bool) -> Cell:
 
 def drawn(folder: Folder) -> Iterator[tuple[str, str, Figure]]:
     """Every figure of a run that has something to show: its group, its title and itself."""
-    records = folder.records
-    rates = TABLES["summary"](records.loc[~records["threat"].str.endswith(":min")])
+    rates = folder.table("summary")
+    rates = rates.loc[~rates["threat"].astype(str).str.endswith(":min")] if len(rates) else rates
     for (threat, goal), part in rates.groupby(["threat", "goal"], sort=False) if len(rates) else []:
         matrix = part.pivot_table(index="model", columns="attack", values="success", sort=False)
         yield "", f"Success, {threat}, {goal}", figures.heat(matrix, "success, %", "", "")
-    curves = TABLES["curves"](records)
+    curves = folder.table("curves")
     for threat in dict.fromkeys(curves["threat"]):
         yield "", f"Robust accuracy against eps, {threat}", figures.curves(curves, threat)
-    asked = TABLES["queries"](records)
+    asked = folder.table("queries")
     for threat in dict.fromkeys(asked["threat"]):
         yield "Success against queries", threat, figures.queries(asked, threat)
-    sizes = TABLES["distances"](records)
+    sizes = folder.table("distances")
     for threat in dict.fromkeys(sizes["threat"]):
         norm = threat.partition(":")[0] if threat.endswith(":min") else "l2"
         if (sizes.loc[(sizes["threat"] == threat) & (sizes["norm"] == norm), "successes"] > 0).any():
             yield "Sizes of perturbations", threat, figures.spread(sizes, threat, norm)
-    moved = TABLES["transfer"](records)
+    moved = folder.table("transfer")
     for key, part in moved.groupby(["attack", "threat", "goal"], sort=False) if len(moved) else []:
         matrix = part.pivot_table(index="source", columns="target", values="success", sort=False)
         figure = figures.heat(matrix, "success, %", "made on", "judged by")
         yield "From one model to another", ", ".join(map(str, key)), figure
-    yield from _mistaken(folder, confusion(records))
+    yield from _mistaken(folder, folder.table("confusion"))
 
 
 def _mistaken(folder: Folder, turned: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pandas as pd
 
 from robustbench_lite.reports.rates import CELL, direct, right
@@ -18,17 +19,20 @@ def pairs(records: pd.DataFrame) -> pd.DataFrame:
     at = ["model", "threat", "goal"]
     for key, part in direct(records).groupby(at, sort=False, observed=True):
         broken = {
-            str(attack): set(cell.loc[cell["success"].astype(bool), "sample_id"])
-            for attack, cell in part.groupby("attack", sort=False, observed=True)
+            str(attack): np.unique(cell.loc[cell["success"].astype(bool), "sample_id"].to_numpy("int64"))
+            for attack, cell in part[["attack", "success", "sample_id"]].groupby(
+                "attack", sort=False, observed=True
+            )
         }
         for first, second in itertools.combinations(list(broken)[:MOST], 2):
-            alone, other = len(broken[first] - broken[second]), len(broken[second] - broken[first])
+            both = len(np.intersect1d(broken[first], broken[second], assume_unique=True))
+            alone, other = len(broken[first]) - both, len(broken[second]) - both
             rows.append(
                 {
                     **dict(zip(at, key, strict=True)),
                     "first": first,
                     "second": second,
-                    "both": len(broken[first] & broken[second]),
+                    "both": both,
                     "only_first": alone,
                     "only_second": other,
                     "p": mcnemar(alone, other),

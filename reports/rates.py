@@ -13,7 +13,8 @@ CELL = ["model", "attack", "threat", "goal"]
 
 def direct(records: pd.DataFrame) -> pd.DataFrame:
     """The records of points that were sought on the model itself."""
-    return records.loc[records["source_model"].isna()]
+    own = records["source_model"].isna()
+    return records if own.all() else records.loc[own]
 
 
 def right(records: pd.DataFrame) -> pd.Series[bool]:
@@ -95,8 +96,9 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     at = ["model", "threat", "goal"]
-    records = records.loc[~(records["eps"].isna() & records["threat"].str.endswith(":min"))]
     for (model, threat, goal), part in records.groupby(at, sort=False, observed=True):
+        if str(threat).endswith(":min") and part["eps"].isna().all():
+            continue
         broke = part["success"].astype(bool)
         sample = pd.DataFrame({"id": part["sample_id"], "broke": broke, "right": right(part)}).groupby("id")
         able, broken = sample["right"].first(), sample["broke"].any()

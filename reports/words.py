@@ -6,11 +6,7 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import pandas as pd
-
 from robustbench_lite.reports.folder import Folder
-from robustbench_lite.reports.rates import summary, worst_case
-from robustbench_lite.reports.sizes import distances, gaps
 
 WEAK = {"noise", "fgsm", "bim", "linear_demo"}  # attacks that prove little by themselves
 
@@ -22,10 +18,8 @@ def percent(rate: float) -> str:
 
 def verdict(folder: Folder) -> list[str]:
     """A sentence or two a threat: what is left of the models' accuracy, and what took the rest."""
-    records = folder.records
     found = []
-    at_eps = records.loc[records["eps"].notna()]
-    worst = worst_case(at_eps).to_dict("records") if len(at_eps) else []
+    worst = folder.table("worst_case").to_dict("records")
     for threat, goal in dict.fromkeys((row["threat"], row["goal"]) for row in worst):
         part = [row for row in worst if (row["threat"], row["goal"]) == (threat, goal)]
         best, least = (choose(part, key=lambda row: float(row["robust"])) for choose in (max, min))
@@ -39,8 +33,8 @@ def verdict(folder: Folder) -> list[str]:
         else:
             found.append(f"Under {threat}{aim}, {best['model']} keeps most, {_held(best)} right ({clean}).")
             found[-1] += f"{_strongest(best)} {least['model']} keeps least, {_held(least)}."
-    smallest = records.loc[records["eps"].isna() & records["threat"].str.endswith(":min")]
-    sizes = distances(smallest) if len(smallest) else pd.DataFrame(columns=["threat", "norm"])
+    sizes = folder.table("distances")
+    sizes = sizes.loc[sizes["threat"].astype(str).str.endswith(":min")] if len(sizes) else sizes
     for threat in dict.fromkeys(sizes["threat"]):
         norm = str(threat).partition(":")[0]
         part = sizes.loc[(sizes["threat"] == threat) & (sizes["norm"] == norm)]
@@ -53,7 +47,7 @@ def verdict(folder: Folder) -> list[str]:
 def warnings(folder: Folder) -> list[str]:
     """What a reader should know before believing a number."""
     found = [f"{cell} failed: {text.strip().splitlines()[-1]}" for cell, text in folder.failures.items()]
-    table = summary(folder.records)
+    table = folder.table("summary")
     for row in table.loc[(table["invalid"] > 0) | (table["doubtful"] > 0)].to_dict("records"):
         found.append(
             f"{_cell(row)}: {row['invalid']} returned points were not admissible, {row['doubtful']} "
@@ -64,7 +58,7 @@ def warnings(folder: Folder) -> list[str]:
         if names <= WEAK:
             met = ", ".join(sorted(names))
             found.append(f"{model} met only {met} under {threat}: run auto before believing it.")
-    for row in gaps(folder.records).to_dict("records"):
+    for row in folder.table("gaps").to_dict("records"):
         if row["weak"]:
             found.append(
                 f"{_cell(row)}: its stand-in gradient leads {row['ratio']:.2f} times as far as exact."

@@ -59,6 +59,10 @@ SCHEMA = pa.schema(
         ("artifact", pa.string()),
     ]
 )
+UNTABLED = {
+    "run", "defense", "parameters", "target", "reason", "l0_values", "l1_units", "l2_units", "linf_units",
+    "certified_distance", "precision", "seed", "artifact",
+}  # fmt: skip
 ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none
 
 
@@ -85,6 +89,30 @@ def read(files: Sequence[Path]) -> pd.DataFrame:
     if not files:
         return _pandas(SCHEMA.empty_table())
     return _pandas(pa.concat_tables([pq.read_table(file, schema=SCHEMA) for file in files]))
+
+
+def read_compact(files: Sequence[Path]) -> pd.DataFrame:
+    """What tables need of very many records, in a quarter of the memory.
+
+    Names are categories, numbers have 32 bits, and what no table reads is left out.
+    """
+    columns = [name for name in SCHEMA.names if name not in UNTABLED]
+    names = [name for name in columns if SCHEMA.field(name).type == pa.string()]
+    small = {pa.int64(): pa.int32(), pa.float64(): pa.float32()}
+
+    def one(file: Path) -> pa.Table:
+        table = pq.read_table(file, columns=columns, read_dictionary=names)
+        return table.cast(pa.schema([(f.name, small.get(f.type, f.type)) for f in table.schema]))
+
+    table = pa.concat_tables([one(file) for file in files]).unify_dictionaries()
+    kinds = {pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
+    found: pd.DataFrame = table.to_pandas(types_mapper=kinds.get, split_blocks=True, self_destruct=True)
+    return found
+
+
+def count(files: Sequence[Path]) -> int:
+    """How many records files hold, without reading them."""
+    return sum(pq.read_metadata(file).num_rows for file in files)
 
 
 @contextlib.contextmanager

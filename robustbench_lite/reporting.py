@@ -46,7 +46,8 @@ def rebuild(paths: Sequence[Path], formats: Sequence[str] = ("html",), out: Path
         last = {cell: told.strip().splitlines()[-1] for cell, told in folder.failures.items()}
         title = f"robust run: {folder.config.get('data', '')}"
         text("report.md", plain_report(title, folder.records, last, folder.refused, folder.notes))
-    tables = {name: table(folder.records) for name, table in TABLES.items()}
+    wanted_tables = {"csv", "latex", "parquet"} & set(formats)
+    tables = {name: folder.table(name) for name in TABLES} if wanted_tables else {}
     tables |= {f"compared_{other.name}": compared(other.records, folder.records) for other in before}
     for name, table in tables.items():
         if "csv" in formats:
