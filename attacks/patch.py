@@ -47,7 +47,7 @@ class Patch(Fitted):
     def refuses(self, model: Model, threat: Threat) -> str | None:
         if len(model.input_shape) != 3:
             return f"patch is put on images (C, H, W); {model.name} takes {model.input_shape}"
-        if threat.eps is not None and threat.eps < 1:
+        if threat.eps is None or threat.eps < 1:
             return f"patch needs a pixel at least, l0:1; not {threat}"
         return super().refuses(model, threat)
 

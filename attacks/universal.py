@@ -13,8 +13,9 @@ from robustbench_lite.attacks.attack import Fitted
 from robustbench_lite.attacks.universal_parts import batches, by_deepfool, fooled, order_of, sized
 from robustbench_lite.core.errors import require
 from robustbench_lite.core.goal import margin
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.threat import Norm
+from robustbench_lite.core.threat import Norm, Threat
 
 METHODS = ("sga", "sgd", "deepfool", "random")
 STARTS = 10  # classes that an untargeted perturbation first tries to send everything to
@@ -50,6 +51,11 @@ class Universal(Fitted):
         require(self.images >= 1, "images", self.images, "at least 1")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
         require(self.clamp >= 0, "clamp", self.clamp, "at least 0")
+
+    def refuses(self, model: Model, threat: Threat) -> str | None:
+        if threat.eps is None:
+            return f"universal needs a fixed eps, such as linf:0.1; not {threat}"
+        return super().refuses(model, threat)
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         if self.method == "random":

@@ -117,7 +117,8 @@ def spread(table: pd.DataFrame, threat: str, norm: str) -> Figure:
 def heat(matrix: pd.DataFrame, title: str, rows: str, columns: str) -> Figure:
     """Rates as shades of one colour, each with its number."""
     with style():
-        size = (1.9 + 0.62 * len(matrix.columns), 0.9 + 0.34 * len(matrix))
+        below, beside = (max(len(str(name)) for name in names) for names in (matrix.columns, matrix.index))
+        size = (1.2 + 0.62 * len(matrix.columns) + 0.07 * beside, 0.9 + 0.34 * len(matrix) + 0.05 * below)
         figure = Figure(figsize=(min(size[0], 11), size[1]), layout="constrained")
         axes = figure.subplots()
         values = matrix.to_numpy(float)

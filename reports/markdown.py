@@ -47,7 +47,7 @@ def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown; rates and sizes to three digits, pipes escaped."""
     lines = [list(table.columns), ["---"] * len(table.columns)]
     lines += [[shown(value) for value in row] for row in table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(str(v).replace("|", "\\|") for v in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_plain(str(v)) for v in line) + " |" for line in lines)
 
 
 def shown(value: object) -> str:

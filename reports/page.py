@@ -6,7 +6,6 @@ import io
 import math
 import re
 import shlex
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -232,16 +231,16 @@ def _gallery(folder: Folder) -> Iterator[dict[str, object]]:
             "goal": first["goal"],
             "samples": shown,
             "maps": maps,
-            "cut": _cut(folder, arrays) if number < 24 else None,
+            "cut": _cut(folder, arrays, number) if number < 24 else None,
         }
 
 
-def _cut(folder: Folder, arrays: dict[str, np.ndarray]) -> Markup | None:
+def _cut(folder: Folder, arrays: dict[str, np.ndarray], number: int) -> Markup | None:
     if "cut" not in arrays:
         return None
     names = [folder.class_name(c) for c in np.unique(arrays["cut"])]
     figure = figures.regions(arrays["cut"], float(arrays["reach"]), names)
-    return vector(figure, f"cut {zlib.crc32(arrays['cut'].tobytes())}")
+    return vector(figure, f"cut {number}")
 
 
 def _learnt(folder: Folder) -> Iterator[dict[str, object]]:

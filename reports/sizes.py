@@ -96,7 +96,8 @@ def curves(records: pd.DataFrame) -> pd.DataFrame:
             continue
         broke, able = cell["success"].astype(bool), right(cell)
         size = np.sort(cell.loc[broke & able, norm].to_numpy(float))
-        places = np.unique(np.quantile(size, np.linspace(0, 1, POINTS))) if len(size) else np.empty(0)
+        at = np.linspace(0, 1, POINTS)
+        places = np.unique(np.quantile(size, at, method="higher")) if len(size) else np.empty(0)
         for eps in [0.0, *places]:
             held = int(able.sum()) - int(np.searchsorted(size, eps, side="right"))
             low, high = wilson(held, len(cell))

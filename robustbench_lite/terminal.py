@@ -152,14 +152,12 @@ def show_table(title: str, table: pd.DataFrame, console: Console) -> None:
     """Any table, as the page would show it."""
     shown = sheet(title, title, table)
     drawn = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for place, (head, number) in enumerate(shown.heads):
-        long = max((len(row[place].text) for row in shown.rows), default=0) > 16
-        drawn.add_column(
-            escape(head), justify="right" if number else "left", overflow="fold", no_wrap=not long
-        )
+    for head, number in shown.heads:
+        drawn.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
     for row in shown.rows:
         drawn.add_row(*(escape(cell.text) for cell in row))
-    console.print(drawn)
+    everything = console.measure(drawn, options=console.options.update(width=10_000)).maximum
+    Console(file=console.file, width=max(console.width, everything)).print(drawn)
 
 
 def show_flags(flags: pd.DataFrame, console: Console) -> None:

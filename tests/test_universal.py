@@ -11,7 +11,7 @@ import robustbench_lite as rb
 from robustbench_lite.attacks.driver import Samples, Search, fit
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.attacks.universal import Universal
-from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.errors import InvalidParameter, Unsupported
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.threat import parse_threat
 from tests.conftest import linear_model, samples_of, small_network
@@ -91,3 +91,10 @@ def test_everything_becomes_one_class_but_its_own_samples() -> None:
     assert found.loc[~own, "success"].mean() > 0.5
     with pytest.raises(InvalidParameter, match="label = 7: must be a class below"):
         rb.attack(model, x, y, "pgd", "linf:0.3", goal="class:7")
+
+
+def test_it_needs_a_size() -> None:
+    x, y = samples_of(linear_model(), 3)
+    for threat in ("box", "l2:min"):
+        with pytest.raises(Unsupported, match="universal needs a fixed eps"):
+            rb.attack(linear_model(), x, y, "universal", threat)
