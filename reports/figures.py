@@ -159,6 +159,25 @@ def regions(cut: np.ndarray, reach: float, names: Sequence[str]) -> Figure:
     return figure
 
 
+def path(margins: np.ndarray, sure: np.ndarray) -> Figure:
+    """The margin (steps, lanes) along an attack's path, and the probability of the class that is left."""
+    with style():
+        figure = Figure(figsize=(3.0, 1.7))
+        axes = figure.add_axes((0.17, 0.26, 0.62, 0.66))
+        steps = np.arange(1, len(margins) + 1)
+        axes.plot(steps, margins, color=ACCENT, lw=1.2, alpha=0.8)
+        axes.axhline(0, color=INK, lw=0.5)
+        axes.set_xlabel("step", fontsize=8)
+        axes.set_ylabel("margin", fontsize=8, color=ACCENT)
+        right = axes.twinx()
+        right.plot(steps, sure, color=SERIES[1], lw=1.2, alpha=0.8)
+        right.set_ylim(0, 1)
+        right.set_ylabel("probability", fontsize=8, color=SERIES[1])
+        for one in (axes, right):
+            one.tick_params(labelsize=7)
+    return figure
+
+
 def _panels(count: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:
     columns = min(3, max(1, count))
     rows = -(-count // columns)

@@ -19,13 +19,11 @@ from matplotlib.figure import Figure
 from robustbench_lite.reports import figures, images
 from robustbench_lite.reports.folder import Folder
 from robustbench_lite.reports.pairs import compared
+from robustbench_lite.reports.tables import RATES
 from robustbench_lite.reports.words import verdict, warnings
 
+DRAWN = 24  # of them with figures of their own
 CARDS = 60  # cells in the gallery; the pictures of all are in the folder
-RATES = {
-    "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "of_broken", "eight_bit", "gap",
-    "gap_95", "autoattack", "best_known", "before", "after", "median_after",
-}  # fmt: skip
 TITLES = {
     "worst_case": "Worst case over the attacks, sample by sample",
     "summary": "Every attack",
@@ -231,7 +229,8 @@ def _gallery(folder: Folder) -> Iterator[dict[str, object]]:
             "goal": first["goal"],
             "samples": shown,
             "maps": maps,
-            "cut": _cut(folder, arrays, number) if number < 24 else None,
+            "cut": _cut(folder, arrays, number) if number < DRAWN else None,
+            "path": _path(arrays, number) if number < DRAWN else None,
         }
 
 
@@ -241,6 +240,12 @@ def _cut(folder: Folder, arrays: dict[str, np.ndarray], number: int) -> Markup |
     names = [folder.class_name(c) for c in np.unique(arrays["cut"])]
     figure = figures.regions(arrays["cut"], float(arrays["reach"]), names)
     return vector(figure, f"cut {number}")
+
+
+def _path(arrays: dict[str, np.ndarray], number: int) -> Markup | None:
+    if "margins" not in arrays:
+        return None
+    return vector(figures.path(arrays["margins"], arrays["sure"]), f"path {number}")
 
 
 def _learnt(folder: Folder) -> Iterator[dict[str, object]]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from robustbench_lite.attacks.attack import Attack, Composite, as_text
+from robustbench_lite.attacks.attack import Attack, as_text
 from robustbench_lite.attacks.noise import Noise
 from robustbench_lite.attacks.square import Square
 from robustbench_lite.cell import Cell, execute
@@ -23,10 +22,11 @@ from robustbench_lite.config import Config
 from robustbench_lite.core.errors import UnknownName, Unsupported
 from robustbench_lite.core.goal import Goal, Targets, margin
 from robustbench_lite.core.losses import cross_entropy
-from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.model import Access
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.threat import Lp, with_domain
 from robustbench_lite.plan import Watch, plan
+from robustbench_lite.watched import can_be_followed, follow
 
 HEADS = ["model", "attack", "threat", "goal", "check", "value", "limit", "raised", "meaning", "next"]
 FOLLOWED = 256  # samples whose path is looked at, in one batch
@@ -143,8 +143,7 @@ def _values(cell: Cell, progress: Callable[[str], None]) -> Iterator[tuple[str, 
     progress("the attack itself")
     base = _broken(cell)
     takes_steps = "steps" in {f.name for f in fields(attack)}
-    followed = not isinstance(attack, Composite) and not cell.goal.targeted and not cell.model.stochastic
-    if takes_steps and followed:
+    if takes_steps and can_be_followed(cell):
         progress("loss_rising")
         yield "loss_rising", _still_rising(cell, base)
     if takes_steps:
@@ -200,35 +199,6 @@ def _gradients(cell: Cell) -> Iterator[tuple[str, float]]:
     yield "saturated_loss", float(certain.float().mean())
 
 
-class _Watched(Model):
-    """A model that keeps the margins of every batch whose gradient is asked for."""
-
-    def __init__(self, model: Model, y: Tensor) -> None:
-        self.inner, self.y, self.path = model, y, list[Tensor]()
-        self.name, self.family, self.num_classes = model.name, model.family, model.num_classes
-        self.input_shape, self.device, self.access = model.input_shape, model.device, model.access
-        self.stochastic = model.stochastic
-
-    def scores(self, x: Tensor) -> Tensor:
-        return self.inner.scores(x)
-
-    def gradient_scores(self, x: Tensor) -> Tensor:
-        scores = self.inner.gradient_scores(x)
-        if len(scores) % len(self.y) == 0:
-            each = self.y.repeat_interleave(len(scores) // len(self.y))
-            self.path.append(margin(scores.detach(), each).cpu())
-        return scores
-
-    def confidence(self, scores: Tensor) -> Tensor | None:
-        return self.inner.confidence(scores)
-
-    def to(self, device: torch.device | str) -> Model:
-        return self
-
-    def fingerprint(self) -> str:
-        return self.inner.fingerprint()
-
-
 def _still_rising(cell: Cell, broken: np.ndarray) -> float:
     """How much the best margin of unbroken samples grew at the end, in its range over the whole path.
 
@@ -237,21 +207,12 @@ def _still_rising(cell: Cell, broken: np.ndarray) -> float:
     left = torch.from_numpy(np.flatnonzero(~broken)[:FOLLOWED])
     if not len(left):
         return 0.0
-    model = cell.model.to(cell.model.device)
-    watched = _Watched(model, cell.data.y[left].to(model.device))
-    alone = replace(
-        cell,
-        data=cell.data[left],
-        clean=cell.clean[left],
-        given=None,
-        model=watched,
-        goal=replace(cell.goal, stop=False),
-        search=replace(cell.search, batch_size=len(watched.y)),
-    )
-    execute(alone)
-    steps = cell.attack.iterations
-    path = [p for p in watched.path if len(p) == len(watched.path[-1])][-steps:]
-    best = torch.stack(path).cummax(0).values
+    scores = follow(cell, left)
+    if len(scores) < 2:
+        return 0.0
+    each = cell.data.y[left].repeat_interleave(scores.shape[1] // len(left))
+    path = torch.stack([margin(one, each) for one in scores])
+    best = path.cummax(0).values
     span = (best[-1] - best[0]).clamp_min(1e-12)
-    grown = (best[-1] - best[-1 - max(1, len(path) // 10)]) / span if len(path) > 1 else 0 * span
+    grown = (best[-1] - best[-1 - max(1, len(path) // 10)]) / span
     return float(grown.median())

@@ -16,6 +16,7 @@ from robustbench_lite.core.model import Access
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Lp
+from robustbench_lite.watched import can_be_followed, follow
 
 FACTS = (
     "model", "attack", "threat", "goal", "sample_id", "label", "adversarial_prediction", "l0", "l1", "l2",
@@ -31,7 +32,8 @@ def pictures(cell: Cell, finished: Finished) -> dict[str, np.ndarray] | None:
     original, adversarial (m, C, H, W): the nearest, the median and the farthest success; facts: their records
     as JSON. Of the nearest one: saliency (2, H, W), how steeply the margin changes with each pixel, before
     and after; occlusion (2, H, W), what a grey window costs the margin of the prediction; cut (n, n): the
-    class on the plane of the gradient's direction and a random one, reach: half its width, in l2.
+    class on the plane of the gradient's direction and a random one, reach: half its width, in l2; margins and
+    sure (steps, lanes): the margin and the probability of the class along the attack's path.
     """
     if cell.source is not None or cell.data.x.dim() != 4 or cell.data.x.shape[1] not in (1, 3):
         return None
@@ -59,6 +61,12 @@ def pictures(cell: Cell, finished: Finished) -> dict[str, np.ndarray] | None:
     reach = 3 * float(torch.linalg.vector_norm((both[1] - both[0]).double()))
     found["cut"] = _cut(oracle, both[0], way, reach).cpu().numpy()
     found["reach"] = np.array(reach)
+    if can_be_followed(cell):
+        scores = follow(cell, torch.tensor(rows[:1]))
+        if len(scores):
+            own = cell.data.y[rows[:1]].expand(scores.shape[1])
+            found["margins"] = torch.stack([margin(one, own) for one in scores]).numpy()
+            found["sure"] = scores.softmax(2)[:, :, int(own[0])].numpy()
     return found
 
 

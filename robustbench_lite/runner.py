@@ -22,7 +22,7 @@ from robustbench_lite.pictures import pictures
 from robustbench_lite.plan import Plan, Watch, plan
 from robustbench_lite.records import read
 from robustbench_lite.reporting import rebuild
-from robustbench_lite.reports.tables import TABLES
+from robustbench_lite.reports.tables import TABLES, Styled
 from robustbench_lite.store import Store, resolved
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class RunResult:
         """A table of the records, by its name in `reports.tables.TABLES`: `summary`, `worst_case`, …"""
         if name not in TABLES:
             raise UnknownName("table", name, TABLES)
-        return TABLES[name](self.records)
+        return Styled(TABLES[name](self.records))
 
 
 def run(

@@ -23,6 +23,7 @@ FLOORS = {
     "config": 5,
     "cell": 5,
     "pictures": 5,
+    "watched": 5,
     "flags": 5,
     "plan": 5,
     "store": 5,

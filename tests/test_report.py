@@ -70,10 +70,9 @@ class Tables(HTMLParser):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
-    rb.run(
-        "digits", ["logistic", "tree"], ["noise", "fgsm", "exact", "universal:method=sgd,steps=10"],
-        ["linf:0.1", "l2:min"], 40, out=folder, transfer=True,
-    )  # fmt: skip
+    attacks = ["noise", "fgsm", "iterative:steps=5", "exact", "universal:method=sgd,steps=10"]
+    threats = ["linf:0.1", "l2:min"]
+    rb.run("digits", ["logistic", "tree"], attacks, threats, 40, out=folder, transfer=True)
     return folder
 
 
@@ -337,6 +336,16 @@ def test_a_leaderboard_ranks_by_the_worst_case_and_speaks_robustbench(run: Path)
     )
 
 
+def test_a_notebook_shows_rates_in_percent_and_no_code(run: Path) -> None:
+    records = Folder.open(run).records
+    records["model"] = records["model"].replace("tree", "<b>tree</b>")
+    shown = rb.RunResult(records, run, {}, {}).table("success")
+    html = shown._repr_html_()
+    assert f"{shown['success'][0]:.1%}" in html
+    assert "<b>tree</b>" not in html
+    assert isinstance(shown[shown["model"] == "logistic"], pd.DataFrame)
+
+
 def test_the_commands(run: Path, tmp_path: Path) -> None:
     def said(*words: str) -> str:
         result = CliRunner().invoke(main, list(words), catch_exceptions=False)
@@ -410,3 +419,8 @@ def test_pictures_hold_what_they_say(run: Path) -> None:
         # In the middle of the cut stands the sample itself, which the model has right.
         assert int(arrays["cut"][20, 20]) == facts["label"][0]
     assert {"saliency" in arrays for _, arrays in shown} == {True}
+    paths = {str(facts["attack"][0]): arrays["margins"] for facts, arrays in shown if "margins" in arrays}
+    assert set(paths) == {"iterative:steps=5"}
+    margins = paths["iterative:steps=5"]
+    assert len(margins) == 5
+    assert margins[0].max() < 0 < margins.max()

@@ -48,7 +48,9 @@ def test_a_folder_holds_everything(tmp_path: Path) -> None:
     assert resolved["version torch"] == torch.__version__
     for table in ("summary", "worst_case", "winners"):
         pd.testing.assert_frame_equal(
-            pd.read_csv(tmp_path / "r" / "tables" / f"{table}.csv"), result.table(table), check_dtype=False
+            pd.read_csv(tmp_path / "r" / "tables" / f"{table}.csv"),
+            pd.DataFrame(result.table(table)),
+            check_dtype=False,
         )
     report = (tmp_path / "r" / "report.md").read_text()
     assert "| logistic | fgsm | linf:0.1 |" in report
