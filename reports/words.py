@@ -63,11 +63,29 @@ def warnings(folder: Folder) -> list[str]:
             found.append(
                 f"{_cell(row)}: its stand-in gradient leads {row['ratio']:.2f} times as far as exact."
             )
+    found += _transferred(folder)
     for row in folder.flags.to_dict("records"):
         if row["raised"]:
             found.append(f"{_cell(row)}: {row['meaning']} ({row['value']:.3g}). Next: {row['next']}.")
     if folder.flags.empty:
         found.append(f"The attacks were not diagnosed: robust diagnose {folder.path}")
+    return found
+
+
+def _transferred(folder: Folder) -> list[str]:
+    """Models that others' points break more often than any attack on the model itself did."""
+    found = []
+    own = folder.table("summary").to_dict("records")
+    others = [r for r in folder.table("transfer").to_dict("records") if r["source"] != r["target"]]
+    for key in dict.fromkeys((r["target"], r["threat"], r["goal"]) for r in others):
+        part = [r for r in others if (r["target"], r["threat"], r["goal"]) == key]
+        mine = [r["success"] for r in own if (r["model"], r["threat"], r["goal"]) == key]
+        best = max(part, key=lambda r: -1.0 if math.isnan(r["success"]) else float(r["success"]))
+        if mine and best["success"] > max(mine) + 0.01:
+            found.append(
+                f"{key[0]} falls more often to points made on {best['source']} ({percent(best['success'])}) "
+                f"than to any attack on itself ({percent(max(mine))}), {key[1]}: its gradients may mislead."
+            )
     return found
 
 

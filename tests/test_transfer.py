@@ -8,6 +8,8 @@ from torch import nn
 
 import robustbench_lite as rb
 from robustbench_lite.models.module import TorchModel
+from robustbench_lite.reports.folder import Folder
+from robustbench_lite.reports.words import warnings
 
 
 def sign_model(flip: bool, name: str) -> TorchModel:
@@ -50,7 +52,11 @@ def test_a_twin_falls_with_its_source_and_an_opposite_stands(data: rb.Data) -> N
     assert result.table("worst_case").set_index("model").loc["one", "strongest"] == "fgsm"
 
 
-def test_a_stronger_source_is_named_as_the_strongest(data: rb.Data) -> None:
+def told(out: Path) -> list[str]:
+    return warnings(Folder.open(out))
+
+
+def test_a_stronger_source_is_named_as_the_strongest(data: rb.Data, tmp_path: Path) -> None:
     """A model without a slope keeps its samples from its own attack, and loses them to its neighbour's."""
 
     class Steps(nn.Module):
@@ -59,7 +65,9 @@ def test_a_stronger_source_is_named_as_the_strongest(data: rb.Data) -> None:
             return torch.cat([1 - above, above], 1) + 0.0 * x.flatten(1)[:, :2]
 
     models = [sign_model(False, "smooth"), TorchModel(Steps(), (1, 8, 8), name="steps")]
-    result = rb.run(data, models, ["noise:steps=0", "fgsm"], ["linf:0.2"], transfer=True)
+    out = tmp_path / "r"
+    result = rb.run(data, models, ["noise:steps=0", "fgsm"], ["linf:0.2"], transfer=True, out=out)
+    assert any(said.startswith("steps falls more often to points made on smooth") for said in told(out))
     worst = result.table("worst_case").set_index("model")
     assert worst.loc["steps", "strongest"] == "fgsm from smooth"
     assert worst.loc["steps", "robust"] == worst.loc["smooth", "robust"]
