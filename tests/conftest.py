@@ -106,7 +106,11 @@ SHORT: dict[str, dict[str, object]] = {
     "cw": {"steps": 30, "rounds": 3, "rate": 0.1, "weight": 1.0},
     "hopskipjump": {"steps": 3, "queries": 20, "tries": 30},
     "lbfgs": {"rounds": 4},
+    "nes": {"steps": 10, "pairs": 8},
     "one_pixel": {"steps": 5, "population": 20},
+    "simba": {"steps": 60},
+    "sparse_rs": {"steps": 100},
+    "spsa": {"steps": 10, "pairs": 8},
     "square": {"steps": 200},
 }
 
