@@ -29,6 +29,8 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("exact", "Exact", "the smallest perturbation of a linear model or a tree", "structure",
                "l0 l1 l2 linf",
                "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599; Chen et al. 2019, arXiv:1906.03849"),
+        _entry("fab", "FAB", "smallest perturbation, class by class", "gradient", "l1 l2 linf",
+               "Croce & Hein 2020, arXiv:1907.02044"),
         _entry("fgsm", "FGSM", "one step along the gradient's sign", "gradient", "l1 l2 linf",
                "Goodfellow et al. 2014, arXiv:1412.6572"),
         _entry("fmn", "FMN", "smallest perturbation: a ball that follows the boundary", "gradient",

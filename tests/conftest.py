@@ -104,6 +104,7 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 SHORT: dict[str, dict[str, object]] = {
     "auto": {"steps": 20, "queries": 50},
     "cw": {"steps": 30, "rounds": 3, "rate": 0.1, "weight": 1.0},
+    "fab": {"steps": 20},
     "hopskipjump": {"steps": 3, "queries": 20, "tries": 30},
     "lbfgs": {"rounds": 4},
     "nes": {"steps": 10, "pairs": 8},

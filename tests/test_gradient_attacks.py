@@ -20,6 +20,9 @@ from tests.test_exact import SIZES
 
 MINIMAL = [
     ("ddn", "l2", 0.005),
+    ("fab", "l2", 0.012),
+    ("fab", "linf", 0.012),
+    ("fab", "l1", 0.012),
     ("fmn", "l2", 0.001),
     ("fmn", "linf", 0.001),
     ("fmn", "l1", 0.002),
@@ -232,7 +235,19 @@ def test_on_a_digits_network_the_attacks_agree_on_the_distance() -> None:
     model = rb.load_model("cnn", data)
     best = closest(model, data.x, data.y, "ddn")
     assert closest(model, data.x, data.y, "fmn") <= 1.05 * best
+    assert closest(model, data.x, data.y, "fab") <= 1.00 * best
     assert closest(model, data.x, data.y, "cw") <= 1.10 * best
     assert closest(model, data.x, data.y, "curve") <= 1.10 * best
     assert closest(model, data.x, data.y, "deepfool") <= 1.30 * best
     assert closest(model, data.x, data.y, "lbfgs") <= 1.60 * best
+
+
+def test_fab_breaks_at_a_fixed_eps_whom_its_smallest_perturbation_breaks() -> None:
+    """Outside the ball it goes on towards the sample, so that both goals find the same."""
+    model = small_network()
+    x, y = samples_of(model, 60)
+    smallest = rb.attack(model, x, y, "fab:steps=40", "linf:min").records["linf"]
+    eps = float(smallest.median())
+    fixed = rb.attack(model, x, y, "fab:steps=40", f"linf:{eps}").records["success"]
+    assert ((smallest <= eps) == fixed).mean() >= 0.98
+    assert 20 < fixed.sum() < 40

@@ -214,7 +214,7 @@ class Problem:
     def decisions(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Whether each point is adversarial (m,): all a decision-based attack may ask; costs as `scores`."""
         chosen = self if rows is None else self[rows]
-        return chosen._met(self.scores(points, rows))
+        return chosen.met(self.scores(points, rows))
 
     @property
     def _confirmations(self) -> int:
@@ -232,7 +232,8 @@ class Problem:
         inside = self.threat.contains(nearest, self.x0, self.eps).reshape(-1, *[1] * (x.dim() - 1))
         return torch.where(inside, nearest, domain.snap(x, self.x0, inward=True))
 
-    def _met(self, scores: Tensor) -> Tensor:
+    def met(self, scores: Tensor) -> Tensor:
+        """Whether scores (n, K) of a point for each row reach the goal (n,), wherever the point lies."""
         confidence = self.oracle.model.confidence(scores) if self.goal.confidence else None
         return self.goal.met(scores, self.y, self.target, confidence)
 
@@ -245,7 +246,7 @@ class Problem:
         asked = torch.ones_like(self.row, dtype=torch.bool)
         adversarial = torch.zeros_like(asked)
         if self.oracle.search is not None and self.oracle.model.gradient_is_truth:
-            adversarial = self._met(believed)
+            adversarial = self.met(believed)
             match self.ledger.keep:
                 case "first":
                     asked = adversarial & ~self.found
@@ -261,7 +262,7 @@ class Problem:
         return adversarial
 
     def _remember(self, x: Tensor, row: Tensor, scores: Tensor) -> Tensor:
-        success = self._met(scores)
+        success = self.met(scores)
         aim = self.target if self.goal.targeted else None
         distance = self.threat.distance(x, self.x0)
         admissible = (distance <= self.eps) & self.threat.domain.admits(x, self.x0)  # it contains x
