@@ -27,11 +27,18 @@ class Archive:
         """Whether every class is reached."""
         return bool((self.reached_at >= 0).all())
 
+    def draws(self, count: int, generation: int) -> Stream | None:
+        """What a stochastic model draws for each image of a generation."""
+        keys = torch.arange(count, device=self.problem.x0.device)
+        stream = Stream.of(self.problem.seed, keys).fold("model", generation)
+        return stream if self.problem.oracle.model.stochastic else None
+
     def meet(self, images: Tensor, generation: int) -> tuple[Tensor, Tensor]:
         """Keep what is better than before; returns for which classes (K,), and the best for each (K,)."""
         images = self.problem.threat.domain.clamp(images)
-        fitness = _fitness(self.problem.oracle.model, self.problem.oracle.truth(images))
-        self.queries += len(images)
+        oracle = self.problem.oracle
+        fitness = _fitness(oracle.model, oracle.truth(images, self.draws(len(images), generation)))
+        self.queries += oracle.draws * len(images)
         best, which = fitness.max(0)
         better = best > self.fitness
         self.images = torch.where(per_row(better, images), images[which], self.images)

@@ -32,9 +32,9 @@ class Search:
     """How a search is carried out.
 
     seed; batch_size: samples at once (None: from memory); budget: forward and backward passes allowed to a
-    sample (None: as many as the attack takes); time_limit: seconds for the whole set (None: no limit); eot:
-    draws that a stochastic model's answers are averaged over. precision: of the gradients. compile: the model
-    into kernels of its own to search with (None: where the planned work repays it).
+    sample (None: as many as the attack takes); time_limit: seconds for the whole set, fitting not counted
+    (None: no limit); eot: draws that a stochastic model's answers are averaged over. precision: of the
+    gradients. compile: the model into kernels of its own to search with (None: where the work repays it).
     """
 
     seed: int = 0
@@ -57,6 +57,7 @@ class Outcome:
     """What an attack brought back, one entry a sample, on the CPU; the judge says what it is worth.
 
     adversarial (n, …): the original where nothing better was seen; attacked (n,): whether search was spent;
+    late (n,): whether the time limit came first;
     target (n, k): classes to reach or None; forwards, backwards, queries_at_success (n,) int64, the last -1
     where nothing was found; winner (n,): index into attacks, -1 likewise; seconds (n,); precision: of the
     gradients.
@@ -64,6 +65,7 @@ class Outcome:
 
     adversarial: Tensor
     attacked: Tensor
+    late: Tensor
     target: Tensor | None
     forwards: Tensor
     backwards: Tensor
@@ -120,6 +122,7 @@ def search(
     deadline = None if how.time_limit is None else time.monotonic() + how.time_limit
     for begin in range(0, len(chosen), size):
         if deadline is not None and time.monotonic() >= deadline:
+            outcome.late[chosen[begin:]] = True
             break
         part = chosen[begin : begin + size]
         began = time.perf_counter()
@@ -209,6 +212,7 @@ def _nothing_yet(samples: Samples, target: Tensor | None, precision: str) -> Out
     return Outcome(
         adversarial=samples.x.clone(),
         attacked=torch.zeros(n, dtype=torch.bool),
+        late=torch.zeros(n, dtype=torch.bool),
         target=None if target is None else target.cpu(),
         forwards=count,
         backwards=count.clone(),

@@ -34,6 +34,8 @@ class Fooling(Fitted):
     claimed?).
     Go for a class each with a goal such as `random,confidence=0.996`; `untargeted` takes the surest.
 
+    What it asks while it fits is told in what it learnt, and is not limited by a budget.
+
     steps: generations, or gradient steps. population: children a generation. confidence: where a class counts
     as reached; of a model whose scores have no scale, the largest margin of any training sample takes its
     place. l2, smoothness: weights of the priors of `gradient`.
@@ -56,15 +58,14 @@ class Fooling(Fitted):
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         require(self.population >= 1, "population", self.population, "at least 1")
         require(0 < self.confidence < 1, "confidence", self.confidence, "in (0, 1)")
-        require(self.l2 >= 0, "l2", self.l2, "at least 0")
-        require(self.smoothness >= 0, "smoothness", self.smoothness, "at least 0")
+        for name in ("l2", "smoothness"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
         if not isinstance(threat, Box):
             return f"fooling starts from nothing: its threat is box; not {threat}"
         if self.method == "gradient" and model.access < Access.GRADIENT:
-            has = model.access.name.lower()
-            return f"fooling:method=gradient needs gradient access; {model.name} allows {has}"
+            return f"fooling:method=gradient needs gradient access; {model.name} has none"
         return super().refuses(model, threat)
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
@@ -95,7 +96,6 @@ class Fooling(Fitted):
         return float(margin(scores, problem.y, problem.y).max())
 
     def _children(self, problem: Problem) -> Stream:
-        """Random numbers for each child of a generation."""
         return Stream.of(problem.seed, torch.arange(self.population, device=problem.x0.device))
 
     def _direct(self, problem: Problem, archive: Archive) -> None:
@@ -139,8 +139,10 @@ class Fooling(Fitted):
             archive.meet(x, step)
             if archive.complete:
                 break
-            gradient, _, _ = problem.oracle.gradient(x, lambda scores, rows: -margin(scores, target[rows]))
-            archive.queries += count
+            gradient, _, _ = problem.oracle.gradient(
+                x, lambda scores, rows: -margin(scores, target[rows]), archive.draws(count, step)
+            )
+            archive.queries += problem.oracle.draws * count
             gradient = gradient / per_row(size_of(gradient, 2).clamp_min(1e-30), x)
             gradient = gradient - self.l2 * (x - (low + high) / 2) + self.smoothness * laplacian(x)
             drift = 0.9 * drift + gradient

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.attack import Attack, Iterate
-from robustbench_lite.attacks.pixels import Pixels, painted
+from robustbench_lite.attacks.pixels import Pixels, channels_elsewhere, painted
 from robustbench_lite.core.errors import require
 from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Access, Model
@@ -73,14 +73,15 @@ class OnePixel(Attack):
         return grid.batches(self.levels, self.population) + (0 if grid.channels == 1 else 3 * grid.channels)
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
+        if channels_elsewhere(model, threat):
+            return f"one_pixel paints images (C, H, W); {model.name} keeps its channels elsewhere"
         if self.method == "exhaustive" and threat.eps not in (None, 1):
             return f"one_pixel:method=exhaustive tries single pixels, l0:1; not {threat}"
         return super().refuses(model, threat)
 
     def start(self, problem: Problem) -> Population:
         grid = Pixels.of(problem)
-        count = max(1, int(problem.threat.eps or 1))
-        shape = (self.population, count)
+        shape = (self.population, max(1, int(problem.threat.eps or 1)))
         where = problem.random("where").integers(grid.height, shape) * grid.width
         where = where + problem.random("column").integers(grid.width, shape)
         drawn = problem.random("colour").normal((*shape, grid.channels), problem.x0.dtype)
@@ -88,7 +89,7 @@ class OnePixel(Attack):
         fitness = torch.full((len(problem), self.population), -torch.inf, device=where.device)
         if self.method == "evolution":
             fitness = self._fitness(problem, where, colour)
-        return Population(x=problem.x0, where=where, colour=colour, fitness=fitness)
+        return _fittest_first(problem, where, colour, fitness)
 
     def step(self, problem: Problem, state: Iterate) -> Population:
         assert isinstance(state, Population)
@@ -96,22 +97,18 @@ class OnePixel(Attack):
         if self.method == "evolution":
             where, colour = self._children(problem, state, grid)
         else:
-            step, size = problem.step - 1, self.population
-            where, colour = grid.candidates(step, size, self.levels, state.where, state.colour)
+            at = problem.step - 1, self.population, self.levels
+            where, colour = grid.candidates(*at, state.where, state.colour)
         fitness = self._fitness(problem, where, colour)
         if self.method == "evolution":
-            better = fitness > state.fitness
-            order = torch.arange(self.population, device=where.device).expand_as(better)
-            order = torch.where(better, order, order + self.population)
+            kept = (fitness <= state.fitness).long()
+            order = torch.arange(self.population, device=where.device) + self.population * kept
         else:  # the best of old and new
             order = torch.cat([fitness, state.fitness], 1).topk(self.population, dim=1).indices
         rows = torch.arange(len(problem), device=where.device)[:, None]
-        return Population(
-            x=problem.x0,
-            where=torch.cat([where, state.where], 1)[rows, order],
-            colour=torch.cat([colour, state.colour], 1)[rows, order],
-            fitness=torch.cat([fitness, state.fitness], 1)[rows, order],
-        )
+        where = torch.cat([where, state.where], 1)[rows, order]
+        colour = torch.cat([colour, state.colour], 1)[rows, order]
+        return _fittest_first(problem, where, colour, torch.cat([fitness, state.fitness], 1)[rows, order])
 
     def _fitness(self, problem: Problem, where: Tensor, colour: Tensor) -> Tensor:
         n, count = where.shape[:2]
@@ -143,3 +140,11 @@ class OnePixel(Attack):
         )
         place = row.clamp(0, grid.height - 1) * grid.width + column.clamp(0, grid.width - 1)
         return place.long(), grid.clamped(mixed(state.colour))
+
+
+def _fittest_first(problem: Problem, where: Tensor, colour: Tensor, fitness: Tensor) -> Population:
+    """A population whose x is its fittest candidate."""
+    rows = torch.arange(len(problem), device=where.device)
+    best = fitness.argmax(1)
+    x = painted(problem, where[rows, best][:, None], colour[rows, best][:, None])
+    return Population(x=x, where=where, colour=colour, fitness=fitness)

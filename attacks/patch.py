@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -57,7 +57,8 @@ class Patch(Fitted):
         low, high = (bound.amin() for bound in problem.threat.domain.bounds(problem.x0))
         patch = torch.full((1, channels, side, side), 0.5).to(problem.x0) * (low + high)
         for step, images in enumerate(islice(batches(problem, self.batch, 1 << 30), self.steps)):
-            where = _places(images.random("place").fold(step), images.x0, side)
+            images = replace(images, step=step + 1)  # another place, and another draw of a stochastic model
+            where = _places(images.random("place"), images.x0, side)
             found = images.evaluate(_put(images.x0, patch, where), loss_named(self.loss))
             gradient = _window(found.gradient, where, side).mean(0, keepdim=True)
             size = 0.1 * (high - low) * (1 - step / self.steps)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.attack import Attack, Iterate
-from robustbench_lite.attacks.pixels import Pixels
+from robustbench_lite.attacks.pixels import Pixels, channels_elsewhere
 from robustbench_lite.core.errors import require
 from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Access, Model
@@ -53,6 +53,8 @@ class SparseRS(Attack):
         require(self.restarts >= 1, "restarts", self.restarts, "at least 1")
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
+        if channels_elsewhere(model, threat):
+            return f"sparse_rs paints images (C, H, W); {model.name} keeps its channels elsewhere"
         if threat.eps is None or threat.eps < 1:
             return f"sparse_rs needs a number of pixels, such as l0:5; not {threat}"
         return super().refuses(model, threat)

@@ -87,6 +87,7 @@ class Universal(Fitted):
     def _climbed(self, problem: Problem, delta: Tensor, steps: int, rate: float, method: str) -> Tensor:
         """The perturbation after so many steps, the first of them `rate` · eps long, the last nearly 0."""
         for step, images in enumerate(islice(batches(problem, self.batch, 1 << 30), steps)):
+            images = replace(images, step=step + 1)  # a stochastic model draws anew
             size = problem.size(rate * (1 - step / steps))[:1]
             if method == "sgd":
                 total = self._gradient(images, delta)

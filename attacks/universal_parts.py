@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -41,13 +42,16 @@ def sized(problem: Problem, delta: Tensor) -> Tensor:
 
 
 def fooled(problem: Problem, delta: Tensor) -> Tensor:
-    """Whether each sample is broken by the perturbation (n,)."""
+    """Whether each sample is broken by the perturbation (n,), by draws of its own."""
+    problem = replace(problem, step=1 << 20)
     return problem.decisions(problem.threat.domain.clamp(problem.x0 + delta))
 
 
 def by_deepfool(problem: Problem, batch: int) -> Tensor:
     """To the letter one image after the other: a later one meets what the earlier have added."""
     delta = torch.zeros_like(problem.x0[:1])
+    if problem.target is not None:
+        problem = problem[problem.target != problem.y]
     for _ in range(PASSES):
         if float(fooled(problem, delta).float().mean()) >= 0.8:
             break
@@ -63,14 +67,17 @@ def by_deepfool(problem: Problem, batch: int) -> Tensor:
 def _to_other_side(image: Problem, delta: Tensor) -> Tensor:
     """DeepFool's perturbation of one image (1, …) that is perturbed already; nothing where it fails."""
     base = image.threat.domain.clamp(image.x0 + delta)
-    scores = image.scores(base).scatter(1, image.y[:, None], -torch.inf)
-    others = scores.topk(min(CANDIDATES, scores.shape[1] - 1), dim=1).indices
-    classes = torch.cat([image.y[:, None], others], 1)
+    if image.target is not None:
+        classes = torch.stack([image.y, image.target], 1)
+    else:
+        scores = image.scores(base).scatter(1, image.y[:, None], -torch.inf)
+        others = scores.topk(min(CANDIDATES, scores.shape[1] - 1), dim=1).indices
+        classes = torch.cat([image.y[:, None], others], 1)
     moved = torch.zeros_like(base)
     for _ in range(INNER):
         gradient, scores = image.jacobian(base + 1.02 * moved, classes)
         score = scores.gather(1, classes)
-        if bool((score[:, 0] < score[:, 1:].amax(1)).all()):
+        if bool(image.met(scores).all()):
             return 1.02 * moved
         step = smallest_step(score[:, :1] - score[:, 1:], gradient[:, 1:] - gradient[:, :1], image.threat)
         moved = moved + step

@@ -32,6 +32,7 @@ def style() -> Iterator[None]:
         "axes.spines.right": False,
         "axes.linewidth": 0.6,
         "text.color": INK,
+        "text.parse_math": False,
         "xtick.color": INK,
         "ytick.color": INK,
         "xtick.major.width": 0.6,
@@ -45,9 +46,8 @@ def style() -> Iterator[None]:
         yield
 
 
-def curves(table: pd.DataFrame, threat: str) -> Figure:
+def curves(part: pd.DataFrame, threat: str) -> Figure:
     """Robust accuracy against eps, a panel a model, a line an attack with its 95 % band; one scale."""
-    part = table.loc[table["threat"] == threat]
     models = list(dict.fromkeys(part["model"]))
     attacks = list(dict.fromkeys(part["attack"]))
     with style():
@@ -72,9 +72,8 @@ def curves(table: pd.DataFrame, threat: str) -> Figure:
     return figure
 
 
-def queries(table: pd.DataFrame, threat: str) -> Figure:
+def queries(part: pd.DataFrame, threat: str) -> Figure:
     """Success against forward passes, a panel a model, on a logarithmic scale that all share."""
-    part = table.loc[table["threat"] == threat]
     models = list(dict.fromkeys(part["model"]))
     attacks = list(dict.fromkeys(part["attack"]))
     with style():
@@ -95,9 +94,9 @@ def queries(table: pd.DataFrame, threat: str) -> Figure:
     return figure
 
 
-def spread(table: pd.DataFrame, threat: str, norm: str) -> Figure:
+def spread(table: pd.DataFrame, norm: str) -> Figure:
     """Sizes of successful perturbations: the quartiles and the median of each cell, a row an attack."""
-    part = table.loc[(table["threat"] == threat) & (table["norm"] == norm) & (table["successes"] > 0)]
+    part = table.loc[(table["norm"] == norm) & (table["successes"] > 0)]
     models = list(dict.fromkeys(part["model"]))
     attacks = list(dict.fromkeys(part["attack"]))
     with style():
@@ -159,8 +158,8 @@ def regions(cut: np.ndarray, reach: float, names: Sequence[str]) -> Figure:
     return figure
 
 
-def path(margins: np.ndarray, sure: np.ndarray) -> Figure:
-    """The margin (steps, lanes) along an attack's path, and the probability of the class that is left."""
+def path(margins: np.ndarray, sure: np.ndarray | None) -> Figure:
+    """The margin (steps, lanes) along an attack's path, and the probability of the class, if it has one."""
     with style():
         figure = Figure(figsize=(3.0, 1.7))
         axes = figure.add_axes((0.17, 0.26, 0.62, 0.66))
@@ -169,12 +168,13 @@ def path(margins: np.ndarray, sure: np.ndarray) -> Figure:
         axes.axhline(0, color=INK, lw=0.5)
         axes.set_xlabel("step", fontsize=8)
         axes.set_ylabel("margin", fontsize=8, color=ACCENT)
-        right = axes.twinx()
-        right.plot(steps, sure, color=SERIES[1], lw=1.2, alpha=0.8)
-        right.set_ylim(0, 1)
-        right.set_ylabel("probability", fontsize=8, color=SERIES[1])
-        for one in (axes, right):
-            one.tick_params(labelsize=7)
+        axes.tick_params(labelsize=7)
+        if sure is not None:
+            right = axes.twinx()
+            right.plot(steps, sure, color=SERIES[1], lw=1.2, alpha=0.8)
+            right.set_ylim(0, 1)
+            right.set_ylabel("probability", fontsize=8, color=SERIES[1])
+            right.tick_params(labelsize=7)
     return figure
 
 

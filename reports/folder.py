@@ -25,6 +25,7 @@ class Told(BaseModel):
     refused: dict[str, str] = {}
     notes: list[str] = []
     class_names: list[str] = []
+    files: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Folder:
     notes: Sequence[str]
     class_names: Sequence[str]
     flags: pd.DataFrame
+    own: frozenset[str] | None = None  # names of the run's own files; None: all there are
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def table(self, name: str) -> pd.DataFrame:
@@ -56,6 +58,8 @@ class Folder:
         try:
             config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
             told = Told.model_validate_json(_text(path / "notes.json"))
+            own = None if told.files is None else frozenset(told.files)
+            files = [file for file in files if own is None or file.stem in own]
             flags = path / "tables" / "flags.csv"
             return cls(
                 path,
@@ -66,6 +70,7 @@ class Folder:
                 told.notes,
                 told.class_names,
                 pd.read_csv(flags) if flags.is_file() else pd.DataFrame(columns=["raised"]),
+                own,
             )
         except (OSError, ValueError, tomllib.TOMLDecodeError) as error:
             raise RobustError(f"{path}: cannot be read: {error}") from None
@@ -92,6 +97,8 @@ class Folder:
     def _arrays(self, folder: str) -> Iterator[dict[str, np.ndarray]]:
         files = (self.path / folder).glob("*.npz")
         for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
+            if folder == "pictures" and self.own is not None and file.stem not in self.own:
+                continue
             with np.load(file, allow_pickle=False) as held:
                 yield {name: held[name] for name in held.files}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from robustbench_lite.reports.folder import Folder
@@ -18,31 +20,38 @@ def leaderboard(folders: list[Folder]) -> pd.DataFrame:
     """One row a model, data set, threat and goal, ranked by worst-case robust accuracy.
 
     autoattack: robust accuracy under `auto` alone, NaN where it was not run. best_known: the worst case over
-    all attacks of all runs given, sample by sample; low, high: its 95 % interval. extra_data: not known here.
+    all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval.
     """
     records = pd.concat([folder.records for folder in folders], ignore_index=True)
     rows = []
-    for data, part in records.groupby("data", sort=False, observed=True):
-        for row in worst_case(part).to_dict("records"):
-            at = (part["threat"] == row["threat"]) & (part["goal"] == row["goal"])
-            cell = part.loc[at & (part["model"] == row["model"])]
-            auto = direct(cell).loc[lambda c: c["attack"].str.partition(":")[0] == "auto"]
-            held = (right(auto) & ~auto["success"].astype(bool)).mean() if len(auto) else float("nan")
-            rows.append(
-                {
-                    **{head: row[head] for head in KNOWN},
-                    "data": data,
-                    "autoattack": float(held),
-                    "best_known": row["robust"],
-                    "extra_data": "",
-                    "architecture": cell["family"].iloc[0],
-                }
-            )
+    for (data, _), part in records.groupby(["data", "seed"], sort=False, observed=True, dropna=False):
+        for _, every in part.groupby(["model", "threat", "goal"], sort=False, observed=True):
+            cell = _met_by_all(every)
+            for row in worst_case(cell).to_dict("records"):
+                auto = direct(cell).loc[lambda c: c["attack"].str.partition(":")[0] == "auto"]
+                held = (right(auto) & ~auto["success"].astype(bool)).mean() if len(auto) else math.nan
+                rows.append(
+                    {
+                        **{head: row[head] for head in KNOWN},
+                        "data": data,
+                        "autoattack": float(held),
+                        "best_known": row["robust"],
+                        "extra_data": "",
+                        "architecture": cell["family"].iloc[0],
+                    }
+                )
     table = pd.DataFrame(rows, columns=HEADS)
     by = ["data", "threat", "goal"]
     place = table.groupby(by, sort=False)["best_known"].rank(ascending=False, method="min")
     table["rank"] = place.astype(int)
     return table.sort_values([*by, "rank"], kind="stable").reset_index(drop=True)
+
+
+def _met_by_all(records: pd.DataFrame) -> pd.DataFrame:
+    """The samples that every attack met: one that only a weak one has seen is no robust sample."""
+    attacks = records.groupby(["attack", "source_model"], dropna=False, observed=True)
+    ids = [set(cell["sample_id"]) for _, cell in attacks]
+    return records.loc[records["sample_id"].isin(set.intersection(*ids))]
 
 
 def model_info(table: pd.DataFrame) -> list[dict[str, object]]:

@@ -110,7 +110,7 @@ def _cell(head: str, value: object, number: bool) -> Cell:
     if head in RATES and math.isfinite(size):
         return Cell(f"{100 * size:.1f} %", repr(size), True)
     if math.isinf(size):
-        return Cell("∞", repr(size), True)
+        return Cell("∞", "1e999", True)
     shown = f"{size:,.0f}" if size == int(size) and abs(size) < 1e15 else f"{size:.3g}"
     return Cell(shown, repr(size), True)
 
@@ -121,24 +121,29 @@ def drawn(folder: Folder) -> Iterator[tuple[str, str, Figure]]:
     rates = rates.loc[~rates["threat"].astype(str).str.endswith(":min")] if len(rates) else rates
     for (threat, goal), part in rates.groupby(["threat", "goal"], sort=False) if len(rates) else []:
         matrix = part.pivot_table(index="model", columns="attack", values="success", sort=False)
-        yield "", f"Success, {threat}, {goal}", figures.heat(matrix, "success, %", "", "")
-    curves = folder.table("curves")
-    for threat in dict.fromkeys(curves["threat"]):
-        yield "", f"Robust accuracy against eps, {threat}", figures.curves(curves, threat)
-    asked = folder.table("queries")
-    for threat in dict.fromkeys(asked["threat"]):
-        yield "Success against queries", threat, figures.queries(asked, threat)
-    sizes = folder.table("distances")
-    for threat in dict.fromkeys(sizes["threat"]):
+        if matrix.size:
+            yield "", f"Success, {threat}, {goal}", figures.heat(matrix, "success, %", "", "")
+    for threat, title, part in _by_threat(folder.table("curves")):
+        yield "", f"Robust accuracy against eps, {title}", figures.curves(part, threat)
+    for threat, title, part in _by_threat(folder.table("queries")):
+        yield "Success against queries", title, figures.queries(part, threat)
+    for threat, title, part in _by_threat(folder.table("distances")):
         norm = threat.partition(":")[0] if threat.endswith(":min") else "l2"
-        if (sizes.loc[(sizes["threat"] == threat) & (sizes["norm"] == norm), "successes"] > 0).any():
-            yield "Sizes of perturbations", threat, figures.spread(sizes, threat, norm)
+        if (part.loc[part["norm"] == norm, "successes"] > 0).any():
+            yield "Sizes of perturbations", title, figures.spread(part, norm)
     moved = folder.table("transfer")
     for key, part in moved.groupby(["attack", "threat", "goal"], sort=False) if len(moved) else []:
         matrix = part.pivot_table(index="source", columns="target", values="success", sort=False)
-        figure = figures.heat(matrix, "success, %", "made on", "judged by")
-        yield "From one model to another", ", ".join(map(str, key)), figure
+        if matrix.size:
+            figure = figures.heat(matrix, "success, %", "made on", "judged by")
+            yield "From one model to another", ", ".join(map(str, key)), figure
     yield from _mistaken(folder, folder.table("confusion"))
+
+
+def _by_threat(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The parts of a table that share a threat and a goal: the threat, what to call both, the part."""
+    for (threat, goal), part in table.groupby(["threat", "goal"], sort=False, observed=True):
+        yield str(threat), str(threat) if goal == "untargeted" else f"{threat}, {goal}", part
 
 
 def _mistaken(folder: Folder, turned: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
@@ -245,7 +250,7 @@ def _cut(folder: Folder, arrays: dict[str, np.ndarray], number: int) -> Markup |
 def _path(arrays: dict[str, np.ndarray], number: int) -> Markup | None:
     if "margins" not in arrays:
         return None
-    return vector(figures.path(arrays["margins"], arrays["sure"]), f"path {number}")
+    return vector(figures.path(arrays["margins"], arrays.get("sure")), f"path {number}")
 
 
 def _learnt(folder: Folder) -> Iterator[dict[str, object]]:

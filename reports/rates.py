@@ -13,8 +13,15 @@ CELL = ["model", "attack", "threat", "goal"]
 
 def direct(records: pd.DataFrame) -> pd.DataFrame:
     """The records of points that were sought on the model itself."""
+    records = counted(records)
     own = records["source_model"].isna()
     return records if own.all() else records.loc[own]
+
+
+def counted(records: pd.DataFrame) -> pd.DataFrame:
+    """The records but those of samples that are of the class to be reached already."""
+    there = (records["target"] == records["label"]).fillna(False).astype(bool)
+    return records.loc[~there] if there.any() else records
 
 
 def right(records: pd.DataFrame) -> pd.Series[bool]:
@@ -96,7 +103,7 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     at = ["model", "threat", "goal"]
-    for (model, threat, goal), part in records.groupby(at, sort=False, observed=True):
+    for (model, threat, goal), part in counted(records).groupby(at, sort=False, observed=True):
         if str(threat).endswith(":min") and part["eps"].isna().all():
             continue
         broke = part["success"].astype(bool)
@@ -167,8 +174,8 @@ def confusion(records: pd.DataFrame) -> pd.DataFrame:
 def transfer(records: pd.DataFrame) -> pd.DataFrame:
     """One row a source, target, attack, threat and goal: whether points made on one model break another.
 
-    success: of the samples that the target had right, how many it loses to the source's points, with Wilson's
-    interval; of_broken: of those among them that broke the source. A source is its own target too.
+    success: of the samples that both had right, how many the target loses to the source's points, with
+    Wilson's interval; of_broken: of those among them that broke the source. A source is its own target too.
     """
     at = ["attack", "threat", "goal"]
     heads = ["source", "target", *at, "samples", "success", "low", "high", "of_broken"]
@@ -176,14 +183,15 @@ def transfer(records: pd.DataFrame) -> pd.DataFrame:
     if not moved:
         return pd.DataFrame(columns=heads)
     source = records["source_model"].astype("string").fillna(records["model"].astype("string"))
-    records = records.assign(source=source)
-    own = direct(records).loc[lambda part: part["success"].astype(bool), ["source", *at, "sample_id"]]
-    marked = records.merge(own.assign(broke=True), "left", on=["source", *at, "sample_id"])
+    records = counted(records.assign(source=source))
+    own = direct(records).loc[right, ["source", *at, "sample_id", "success"]]  # what was sought at all
+    own = own.rename(columns={"success": "broke"})
+    marked = records.merge(own, "left", on=["source", *at, "sample_id"])
     rows = []
     for key, cell in marked.groupby([*at, "source", "model"], sort=False, observed=True):
         if key[3] not in moved:
             continue
-        able = cell.loc[right(cell)]
+        able = cell.loc[right(cell) & cell["broke"].notna()]
         broken = able["success"].astype(bool)
         low, high = wilson(int(broken.sum()), len(able))
         rows.append(
@@ -195,7 +203,7 @@ def transfer(records: pd.DataFrame) -> pd.DataFrame:
                 "success": float(broken.mean()) if len(able) else math.nan,
                 "low": low,
                 "high": high,
-                "of_broken": share(broken.loc[able["broke"].notna()]),
+                "of_broken": share(broken.loc[able["broke"].astype(bool)]),
             }
         )
     return pd.DataFrame(rows, columns=heads)

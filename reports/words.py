@@ -35,12 +35,13 @@ def verdict(folder: Folder) -> list[str]:
             found[-1] += f"{_strongest(best)} {least['model']} keeps least, {_held(least)}."
     sizes = folder.table("distances")
     sizes = sizes.loc[sizes["threat"].astype(str).str.endswith(":min")] if len(sizes) else sizes
-    for threat in dict.fromkeys(sizes["threat"]):
+    for threat, goal in dict.fromkeys(zip(sizes["threat"], sizes["goal"], strict=True)):
         norm = str(threat).partition(":")[0]
-        part = sizes.loc[(sizes["threat"] == threat) & (sizes["norm"] == norm)]
-        nearest = part.groupby("model", sort=False, observed=True)["median_all"].min()
+        at = (sizes["threat"] == threat) & (sizes["goal"] == goal) & (sizes["norm"] == norm)
+        nearest = sizes.loc[at].groupby("model", sort=False, observed=True)["median_all"].min()
         said = ", ".join(f"{model} {value:.3g}" for model, value in nearest.items())
-        found.append(f"Median smallest {norm} perturbation found: {said}.")
+        aim = "" if goal == "untargeted" else f" ({goal})"
+        found.append(f"Median smallest {norm} perturbation found{aim}: {said}.")
     return found
 
 

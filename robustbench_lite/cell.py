@@ -122,9 +122,7 @@ def concluded(cell: Cell, outcome: Outcome, run: str = "", artifact: str = "") -
         eight_bit=cell.eight_bit,
     )
     reason = verdict.reason.copy()
-    if how.time_limit is not None:
-        late = ~outcome.attacked.numpy() & (verdict.clean_prediction == data.y.numpy())
-        reason[late] = "not attacked: the time limit was reached"
+    reason[outcome.late.numpy()] = "not attacked: the time limit was reached"
     columns = {name: value for name, value in vars(verdict).items() if name != "reason"}
     names = np.array([*outcome.attacks, None], dtype=object)
     stored = np.array([artifact if won and artifact else None for won in verdict.success], dtype=object)
@@ -180,7 +178,7 @@ def learn(cell: Cell, data: Data) -> Mapping[str, Tensor] | None:
 def estimate(cell: Cell) -> tuple[int, float]:
     """Passes a cell takes at most, and their seconds, from the speed of the model on a few samples."""
     rows = len(cell.data) * cell.attack.lanes * max(1, cell.attack.aims)
-    passes = rows * (3 + 2 * cell.attack.iterations)
+    passes = rows * (3 + (1 + max(1, cell.attack.points)) * max(1, cell.attack.iterations))
     x = cell.data.x[:64].to(cell.model.device)
     cell.model.scores(x[:2])
     began = time.perf_counter()

@@ -55,7 +55,7 @@ def main() -> None:
 @click.option(
     "--transfer", is_flag=True, default=None, help="Judge what breaks one model on all the others too."
 )
-@click.option("--samples", type=int, help="How many test samples.  [default: 500]")
+@click.option("--samples", help="How many test samples, or all.  [default: 500]")
 @click.option("--seed", type=int, help="Of everything random.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:1.  [default: auto]")
 @click.option("--batch-size", type=int, help="Samples at once.  [default: what fits in memory]")
@@ -92,7 +92,7 @@ def run(
     threats: Sequence[str],
     goals: Sequence[str],
     transfer: bool | None,
-    samples: int | None,
+    samples: str | None,
     seed: int | None,
     device: str | None,
     batch_size: int | None,

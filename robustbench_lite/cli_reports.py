@@ -55,9 +55,13 @@ def serve(runs: Sequence[Path], port: int) -> None:
     found = [run for some in within for run in some if (run / "records").is_dir()]
     if not found:
         raise RobustError(f"{', '.join(map(str, runs))}: no run in there")
-    for run in found:
-        if not (run / "report.html").is_file():
-            rebuild([run])
+    for run in list(found):
+        try:
+            if not (run / "report.html").is_file():
+                rebuild([run])
+        except RobustError as error:
+            click.echo(f"left out: {error}", err=True)
+            found.remove(run)
     try:
         held = server(found, port)
     except OSError as error:

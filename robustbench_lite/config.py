@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from robustbench_lite.core.errors import RobustError
 
@@ -41,6 +41,12 @@ class Config(BaseModel):
     eight_bit: bool = False
     pictures: bool = True
 
+    @field_validator("samples", mode="before")
+    @classmethod
+    def _all(cls, value: object) -> object:
+        """None and `all` are the same; a file can say the latter only."""
+        return None if value == "all" else value
+
 
 def make(values: dict[str, object]) -> Config:
     """A checked config; raises `RobustError` naming every fault at once."""
@@ -63,7 +69,9 @@ def read(file: Path) -> dict[str, object]:
 
 def as_toml(config: Config, resolved: dict[str, object]) -> str:
     """The config and what it came to, as TOML that `read` takes back."""
-    lines = [f"{k} = {_value(v)}" for k, v in config.model_dump(mode="json").items() if v is not None]
+    values = config.model_dump(mode="json")
+    values["samples"] = values["samples"] or "all"
+    lines = [f"{k} = {_value(v)}" for k, v in values.items() if v is not None]
     lines += ["", "[resolved]"]
     lines += [f"{json.dumps(key)} = {_value(value)}" for key, value in resolved.items()]
     return "\n".join(lines) + "\n"

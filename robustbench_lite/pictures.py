@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_lite.cell import Cell, Finished
 from robustbench_lite.core.goal import margin
-from robustbench_lite.core.model import Access
+from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Lp
@@ -62,12 +62,23 @@ def pictures(cell: Cell, finished: Finished) -> dict[str, np.ndarray] | None:
     found["cut"] = _cut(oracle, both[0], way, reach).cpu().numpy()
     found["reach"] = np.array(reach)
     if can_be_followed(cell):
-        scores = follow(cell, torch.tensor(rows[:1]))
+        scores = follow(cell, torch.tensor(rows[:1]), truth=True)
         if len(scores):
             own = cell.data.y[rows[:1]].expand(scores.shape[1])
             found["margins"] = torch.stack([margin(one, own) for one in scores]).numpy()
-            found["sure"] = scores.softmax(2)[:, :, int(own[0])].numpy()
+            sure = _probabilities(cell.model, scores.flatten(0, 1))
+            if sure is not None:
+                found["sure"] = sure[:, int(own[0])].view(scores.shape[:2]).numpy()
     return found
+
+
+def _probabilities(model: Model, scores: Tensor) -> Tensor | None:
+    """What scores (n, K) say of each class, where they have a scale: themselves, or their softmax."""
+    sure = model.confidence(scores)
+    for shares in (scores, scores.softmax(1)):
+        if sure is not None and torch.allclose(sure.double(), shares.amax(1).double(), atol=1e-4):
+            return shares
+    return None
 
 
 def chosen(records: pd.DataFrame, norm: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -61,6 +62,7 @@ def plan(
     loaded = [
         load_model(spec, held, device, config.seed, lambda w, f: watch(f"training {w}", f)) for spec in models
     ]
+    loaded = _told_apart(loaded)
     clean = [clean_scores(model, held.x, config.batch_size or 1024) for model in loaded]
     cells: list[Cell] = []
     refused: dict[str, str] = {}
@@ -81,6 +83,18 @@ def plan(
     if not cells:
         raise Unsupported("; ".join(dict.fromkeys(refused.values())))
     return Plan(tuple(cells), refused, held, tuple(loaded))
+
+
+def _told_apart(models: Sequence[Model]) -> list[Model]:
+    """The models, the second of a name called `name#2`: records and tables know them by name."""
+    found: list[Model] = []
+    for model in models:
+        times = 1 + sum(other.name.partition("#")[0] == model.name for other in found)
+        if times > 1:
+            model = copy.copy(model)
+            model.name = f"{model.name}#{times}"
+        found.append(model)
+    return found
 
 
 def find_device(name: str) -> torch.device:

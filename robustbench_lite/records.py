@@ -60,8 +60,8 @@ SCHEMA = pa.schema(
     ]
 )
 UNTABLED = {
-    "run", "defense", "parameters", "target", "reason", "l0_values", "l1_units", "l2_units", "linf_units",
-    "certified_distance", "precision", "seed", "artifact",
+    "run", "defense", "parameters", "reason", "l0_values", "l1_units", "l2_units", "linf_units",
+    "certified_distance", "precision", "artifact",
 }  # fmt: skip
 ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none
 

@@ -88,7 +88,7 @@ def run(
             "threats": tuple(threats or usual.threats),
             "goals": tuple(goals),
             "transfer": transfer,
-            "samples": samples,
+            "samples": "all" if samples is None else samples,
             "seed": seed,
             "device": device,
             "data_dir": data_dir,
@@ -118,7 +118,9 @@ def carry_out(
     found: tuple[str, Outcome] | None = (
         None  # the last search, which transferred cells take their points from
     )
+    own: list[str] = []  # files of this run; its folder may hold others, of an earlier one
     for index, cell in enumerate(plan.cells):
+        own.append(cell.identity())
         known = None if store is None else store.records_of(cell)
         if known is not None:
             frames.append(known)
@@ -133,7 +135,7 @@ def carry_out(
             if str(origin) not in learnt:
                 held = learnt[str(origin)] = learn(origin, plan.data)
                 if held is not None and store is not None:
-                    store.learnt(origin, held)
+                    own.append(store.learnt(origin, held))
             if found is None or found[0] != origin.identity():
                 found = origin.identity(), attempt(origin, learnt[str(origin)], progress)
             names = ("", "") if store is None else (store.folder.name, store.artifact(cell))
@@ -152,11 +154,14 @@ def carry_out(
     notes = tuple(dict.fromkeys([*plan.data.notes, *of_models]))
     result = RunResult(records, None if store is None else store.folder, failures, plan.refused, notes)
     if store is not None:
-        store.told(failures, plan.refused, notes, plan.data.class_names)
+        store.told(failures, plan.refused, notes, plan.data.class_names, own)
         if len(records):
             store.tables(records, TABLES)
             watch("report", 1.0)
-            rebuild([store.folder], ("html", "md"))
+            try:
+                rebuild([store.folder], ("html", "md"))
+            except Exception:  # the records are there; a report can be made again
+                log.exception("no report could be made; try: robust report %s", store.folder)
     return result
 
 

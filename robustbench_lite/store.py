@@ -59,12 +59,13 @@ class Store:
             np.savez_compressed(opened, ids=ids, adversarial=finished.adversarial.numpy()[success])
         write(finished.records, self._shard(cell))
 
-    def learnt(self, cell: Cell, learnt: Mapping[str, Tensor]) -> None:
-        """What a fitted attack learnt: the tensors and the cell's name."""
-        name = hashlib.sha256(str(cell).encode()).hexdigest()[:24]
+    def learnt(self, cell: Cell, learnt: Mapping[str, Tensor]) -> str:
+        """Keep what a fitted attack learnt, the tensors and the cell's name; returns the file's name."""
+        name = hashlib.sha256(f"{cell} {cell.model.fingerprint()}".encode()).hexdigest()[:24]
         arrays = {key: value.cpu().numpy() for key, value in learnt.items()} | {"cell": np.array(str(cell))}
         with whole(self.folder / "learnt" / f"{name}.npz") as temporary, temporary.open("wb") as opened:
             np.savez_compressed(opened, allow_pickle=False, **arrays)
+        return name
 
     def text(self, name: str, text: str) -> None:
         """A text file in the folder."""
@@ -90,10 +91,16 @@ class Store:
         refused: Mapping[str, str],
         notes: Sequence[str],
         class_names: Sequence[str],
+        files: Sequence[str],
     ) -> None:
-        """What failed and where, what could not be, and what a reader should know."""
+        """What failed and where, what could not be, and what a reader should know; files: the run's own."""
         self.text("failures.json", json.dumps(dict(failures), indent=2) + "\n")
-        facts = {"refused": dict(refused), "notes": list(notes), "class_names": list(class_names)}
+        facts: dict[str, object] = {
+            "refused": dict(refused),
+            "notes": list(notes),
+            "class_names": list(class_names),
+        }
+        facts["files"] = list(files)
         self.text("notes.json", json.dumps(facts, indent=2) + "\n")
 
     def _shard(self, cell: Cell) -> Path:

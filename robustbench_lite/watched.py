@@ -16,7 +16,8 @@ class Watched(Model):
     """A model that keeps the scores of every batch of so many rows, or a multiple, asked for gradients."""
 
     def __init__(self, model: Model, rows: int) -> None:
-        self.inner, self.rows, self.path = model, rows, list[Tensor]()
+        self.inner, self.rows = model, rows
+        self.path, self.truth = list[Tensor](), list[Tensor]()
         self.name, self.family, self.num_classes = model.name, model.family, model.num_classes
         self.input_shape, self.device, self.access = model.input_shape, model.device, model.access
         self.stochastic = model.stochastic
@@ -28,6 +29,8 @@ class Watched(Model):
         scores = self.inner.gradient_scores(x)
         if len(scores) % self.rows == 0:
             self.path.append(scores.detach().cpu())
+            with torch.no_grad():
+                self.truth.append(self.inner.scores(x.detach()).cpu())
         return scores
 
     def confidence(self, scores: Tensor) -> Tensor | None:
@@ -47,10 +50,11 @@ def can_be_followed(cell: Cell) -> bool:
     return steps and not cell.goal.targeted and not cell.model.stochastic
 
 
-def follow(cell: Cell, rows: Tensor) -> Tensor:
+def follow(cell: Cell, rows: Tensor, truth: bool = False) -> Tensor:
     """The scores (steps, lanes · rows, K) along the whole path of some of a cell's samples.
 
-    Success ends nothing here. Empty for attacks that ask for no gradients of the scores.
+    Of the face that gradients are taken of, or the truth. Success ends nothing here. Empty for attacks that
+    ask for no gradients of the scores.
     """
     watched = Watched(cell.model, len(rows))
     attempt(
@@ -64,5 +68,6 @@ def follow(cell: Cell, rows: Tensor) -> Tensor:
             search=replace(cell.search, batch_size=len(rows)),
         )
     )
-    same = [scores for scores in watched.path if len(scores) == len(watched.path[-1])]
+    path = watched.truth if truth else watched.path
+    same = [scores for scores in path if len(scores) == len(path[-1])]
     return torch.stack(same[-cell.attack.iterations :]) if same else torch.empty(0, len(rows), 1)

@@ -111,7 +111,8 @@ class Oracle:
 
     def _arithmetic(self) -> AbstractContextManager[None]:
         """The truth is never computed in TensorFloat-32; a search copy may be."""
-        return reference_precision() if self.search is None else fast_arithmetic()
+        exact = self.search is None or self.search.precision == "float32"
+        return reference_precision() if exact else fast_arithmetic()
 
     def _mean_truth(self, x: Tensor, stream: Stream | None, s: slice) -> Tensor:
         if stream is None or not self.model.stochastic:

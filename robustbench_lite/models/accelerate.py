@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import cast
@@ -28,9 +29,9 @@ def repays(module: nn.Module, x: Tensor, effort: Effort) -> bool:
     """
     if effort.compile is not None or not x.is_cuda:
         return bool(effort.compile)
-    rows = min(effort.rows, SIZES[-1])
+    rows = min(effort.rows, SIZES[1])
     planned = _seconds(Scoring(module), x, rows) * effort.steps * effort.rows / rows
-    answer = planned * SAVED > COMPILING
+    answer = COMPILING < planned * SAVED < math.inf
     log.info(
         "compile: %s; of %.1f s of search it would save %.1f s and cost about %.0f s",
         "yes" if answer else "no", planned, planned * SAVED, COMPILING,
@@ -138,7 +139,11 @@ def launch_bound(seconds: Callable[[int], float]) -> int:
 
 
 def _seconds(module: Call, x: Tensor, rows: int) -> float:
-    return seconds_of_gradient(module, x[torch.arange(rows, device=x.device) % len(x)])
+    """Seconds for so many rows; infinite where they do not fit in memory."""
+    try:
+        return seconds_of_gradient(module, x[torch.arange(rows, device=x.device) % len(x)])
+    except torch.OutOfMemoryError:
+        return math.inf
 
 
 def seconds_of_gradient(module: Call, x: Tensor) -> float:
