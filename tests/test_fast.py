@@ -206,6 +206,17 @@ def test_a_size_that_cannot_be_recorded_is_asked_as_it_is(caplog: pytest.LogCapt
     assert "batches of 4 are not recorded: operation not permitted" in caplog.text
 
 
+def test_a_recording_that_repeats_itself_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    def record(module: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
+        stale = module(sample).detach()
+        return lambda x: stale + 0 * x.sum()
+
+    module = nn.Linear(4, 3)
+    x = torch.rand(3, 4).requires_grad_()
+    assert torch.allclose(Padded(module, 8, record)(x), module(x))
+    assert "the recording says something else" in caplog.text
+
+
 def test_small_batches_are_those_that_take_no_less_time() -> None:
     assert launch_bound(lambda rows: 1 + rows / 1000) == 256
     assert launch_bound(lambda rows: rows / 1000) == 0

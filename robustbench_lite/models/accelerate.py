@@ -114,12 +114,30 @@ class Padded(nn.Module):
     def _call(self, padded: Tensor) -> Call:
         size = len(padded)
         if size not in self._calls:
+            self._calls[size] = self.module
             try:
-                self._calls[size] = self._record(self.module, torch.rand_like(padded).requires_grad_())
-            except RuntimeError as error:
-                log.warning("batches of %d are not recorded: %s", size, str(error).splitlines()[0])
-                self._calls[size] = self.module
+                made = self._record(self.module, torch.rand_like(padded).requires_grad_())
+                if _agree(made, self.module, torch.rand_like(padded)):
+                    self._calls[size] = made
+                else:
+                    log.warning("batches of %d are not recorded: the recording says something else", size)
+            except Exception as error:  # recording runs the user's code as it was not meant to be run
+                log.warning("batches of %d are not recorded: %s", size, str(error)[:200])
         return self._calls[size]
+
+
+def _agree(made: Call, module: Call, x: Tensor) -> bool:
+    """Whether a recording gives the scores and the gradient of the module at x (n, …), asked twice over."""
+
+    def asked(call: Call, points: Tensor) -> list[Tensor]:
+        leaf = points.detach().requires_grad_()
+        with torch.enable_grad():
+            scores = call(leaf)
+            (gradient,) = torch.autograd.grad(scores.float().square().sum(), leaf)
+        return [scores.detach().float().clone(), gradient.float().clone()]
+
+    pairs = [pair for p in (x, 1 - x) for pair in zip(asked(made, p), asked(module, p), strict=True)]
+    return all(bool(((a - b).abs() <= 0.02 * b.abs().amax() + 1e-6).all()) for a, b in pairs)
 
 
 def cuda_graph(module: nn.Module, sample: Tensor) -> Call:
