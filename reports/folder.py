@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,8 +100,12 @@ class Folder:
         for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
             if folder == "pictures" and self.own is not None and file.stem not in self.own:
                 continue
-            with np.load(file, allow_pickle=False) as held:
-                yield {name: held[name] for name in held.files}
+            try:
+                with np.load(file, allow_pickle=False) as held:
+                    arrays = {name: held[name] for name in held.files}
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
+                raise RobustError(f"{file}: cannot be read: {error}") from None
+            yield arrays
 
 
 def _text(file: Path) -> str:

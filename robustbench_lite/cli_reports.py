@@ -53,8 +53,6 @@ def serve(runs: Sequence[Path], port: int) -> None:
 
     within = [[path] if (path / "records").is_dir() else sorted(path.iterdir()) for path in runs]
     found = [run for some in within for run in some if (run / "records").is_dir()]
-    if not found:
-        raise RobustError(f"{', '.join(map(str, runs))}: no run in there")
     for run in list(found):
         try:
             if not (run / "report.html").is_file():
@@ -62,9 +60,11 @@ def serve(runs: Sequence[Path], port: int) -> None:
         except RobustError as error:
             click.echo(f"left out: {error}", err=True)
             found.remove(run)
+    if not found:
+        raise RobustError(f"{', '.join(map(str, runs))}: no run in there")
     try:
         held = server(found, port)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise RobustError(f"port {port}: {error}") from None
     click.echo(f"http://127.0.0.1:{held.server_address[1]}/  (Ctrl-C ends it)")
     try:

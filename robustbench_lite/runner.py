@@ -115,9 +115,7 @@ def carry_out(
     frames: list[pd.DataFrame] = []
     failures: dict[str, str] = {}
     learnt: dict[str, Mapping[str, Tensor] | None] = {}
-    found: tuple[str, Outcome] | None = (
-        None  # the last search, which transferred cells take their points from
-    )
+    found: tuple[str, Outcome] | None = None  # the last search: transferred cells share it
     own: list[str] = []  # files of this run; its folder may hold others, of an earlier one
     for index, cell in enumerate(plan.cells):
         own.append(cell.identity())

@@ -107,9 +107,23 @@ def test_serving_leaves_out_a_run_that_has_not_begun(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     (tmp_path / "stopped" / "records").mkdir(parents=True)
-    said = CliRunner().invoke(main, ["serve", str(tmp_path), "--port", "-1"])
+    said = CliRunner().invoke(main, ["serve", str(tmp_path)])
+    assert said.exit_code == 2
     assert "left out" in said.output
-    assert "holds no run" in said.output
+    assert "no run in there" in said.output
+
+
+def test_what_cannot_be_read_or_served_is_one_line(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    rb.run("digits", ["logistic"], ["fgsm"], ["linf:0.1"], 20, out=tmp_path)
+    said = CliRunner().invoke(main, ["serve", str(tmp_path), "--port", "70000"])
+    assert said.exit_code == 2
+    assert "port 70000" in said.output
+    next((tmp_path / "pictures").iterdir()).write_bytes(b"PK no zip")
+    said = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert said.exit_code == 2
+    assert "cannot be read" in said.output
 
 
 def test_a_model_too_large_to_time_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
