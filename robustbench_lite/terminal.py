@@ -69,6 +69,8 @@ def show_result(result: RunResult, console: Console) -> None:
         console.print(f"[red]failed:[/] {escape(cell)}: {escape(text.strip().splitlines()[-1])}")
     for note in result.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
+    if result.path is not None and (result.path / "report.html").is_file():
+        console.print(f"report: {escape(str(result.path / 'report.html'))}", soft_wrap=True)
     if result.path is not None:
         console.print(f"records, tables and adversarial examples: {escape(str(result.path))}", soft_wrap=True)
 
