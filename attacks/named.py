@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from robustbench_lite.attacks import ATTACKS
-from robustbench_lite.attacks.attack import Attack
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.registry import build, load, look_up
 from robustbench_lite.core.text import parse_name
+from robustbench_lite.search.attack import Attack
 
 
 def get_attack(attack: str | Attack, parameters: Mapping[str, object] | None = None) -> Attack:

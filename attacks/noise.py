@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustbench_lite.attacks.attack import Attack, Iterate
 from robustbench_lite.core.errors import require
 from robustbench_lite.core.model import Access
 from robustbench_lite.core.problem import Problem
+from robustbench_lite.search.attack import Attack, Iterate
 
 
 @dataclass(frozen=True)

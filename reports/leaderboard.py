@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from robustbench_lite.reports.folder import Folder
-from robustbench_lite.reports.rates import direct, right, worst_case
+from robustbench_lite.reports.results import Folder
+from robustbench_lite.reports.tables.rates import direct, right, worst_case
 
 HEADS = [
     "rank", "model", "data", "threat", "goal", "clean", "autoattack", "best_known", "low", "high",

@@ -9,33 +9,33 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from robustbench_lite.api import AttackResult, attack, diagnose, list_attacks, list_data, list_models
-    from robustbench_lite.attacks.attack import Attack
     from robustbench_lite.core.model import Model
     from robustbench_lite.data.data import Data
     from robustbench_lite.data.load import load_data
     from robustbench_lite.models.function import ScoreFunction
-    from robustbench_lite.models.lift import lift
     from robustbench_lite.models.load import load_model
-    from robustbench_lite.models.module import TorchModel
-    from robustbench_lite.runner import RunResult, run
+    from robustbench_lite.models.sklearn.lift import lift
+    from robustbench_lite.models.torch.module import TorchModel
+    from robustbench_lite.runs.run import RunResult, run
+    from robustbench_lite.search.attack import Attack
 
 _HOMES = {
-    "Attack": "attacks.attack",
+    "Attack": "search.attack",
     "AttackResult": "api",
     "Data": "data.data",
     "Model": "core.model",
-    "RunResult": "runner",
+    "RunResult": "runs.run",
     "ScoreFunction": "models.function",
-    "TorchModel": "models.module",
+    "TorchModel": "models.torch.module",
     "attack": "api",
     "diagnose": "api",
-    "lift": "models.lift",
+    "lift": "models.sklearn.lift",
     "list_attacks": "api",
     "list_data": "api",
     "list_models": "api",
     "load_data": "data.load",
     "load_model": "models.load",
-    "run": "runner",
+    "run": "runs.run",
 }
 
 __all__ = [

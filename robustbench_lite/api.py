@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks import ATTACKS
-from robustbench_lite.attacks.attack import Attack
-from robustbench_lite.attacks.driver import Progress, Search
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.cell import Cell, execute, learn
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.goal import Targets, parse_goal
 from robustbench_lite.core.model import parse_precision
 from robustbench_lite.core.registry import Entry, entries
-from robustbench_lite.core.threat import parse_threat
 from robustbench_lite.data import DATA
 from robustbench_lite.data.data import Data
-from robustbench_lite.flags import diagnose as find_flags
-from robustbench_lite.judge import clean_scores
+from robustbench_lite.diagnosis.checks import diagnose as find_flags
+from robustbench_lite.jobs.job import Cell, execute, learn
+from robustbench_lite.judging.judge import clean_scores
 from robustbench_lite.models import MODELS
 from robustbench_lite.models.load import ModelLike, as_model, load_model
+from robustbench_lite.search.attack import Attack
+from robustbench_lite.search.driver import Progress, Search
+from robustbench_lite.threats.named import parse_threat
 
 
 @dataclass(frozen=True)

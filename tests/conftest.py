@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.attacks import ATTACKS
-from robustbench_lite.attacks.attack import Attack
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.registry import load
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.data.data import Data
-from robustbench_lite.models.linear import LinearModel
-from robustbench_lite.models.module import TorchModel
-from robustbench_lite.models.networks import resnet18
+from robustbench_lite.models.torch.module import TorchModel
+from robustbench_lite.models.zoo.linear import LinearModel
+from robustbench_lite.models.zoo.networks import resnet18
+from robustbench_lite.search.attack import Attack
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # tests run side by side

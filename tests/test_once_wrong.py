@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_lite as rb
-from robustbench_lite.attacks.driver import Samples, Search, fit, search
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.cli import main
-from robustbench_lite.config import make, read
+from robustbench_lite.cli.main import main
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.goal import margin, parse_goal
 from robustbench_lite.core.model import Effort, Model, Precision
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
-from robustbench_lite.core.threat import parse_threat
-from robustbench_lite.models.accelerate import repays
-from robustbench_lite.models.module import TorchModel
+from robustbench_lite.models.torch.accelerate import repays
+from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.transformed import Transformed
-from robustbench_lite.reporting import rebuild
-from robustbench_lite.reports.folder import Folder
+from robustbench_lite.reports.build import rebuild
+from robustbench_lite.reports.findings import verdict
 from robustbench_lite.reports.leaderboard import leaderboard
-from robustbench_lite.reports.page import command, drawn
-from robustbench_lite.reports.words import verdict
+from robustbench_lite.reports.page.page import command, drawn
+from robustbench_lite.reports.results import Folder
+from robustbench_lite.runs.config import make, read
+from robustbench_lite.search.driver import Samples, Search, fit, search
+from robustbench_lite.threats.named import parse_threat
 from tests.conftest import linear_model, samples_of, small_network
 
 
@@ -139,7 +139,7 @@ def test_a_model_too_large_to_time_is_not_compiled(monkeypatch: pytest.MonkeyPat
         def __getitem__(self, rows: Tensor) -> Tensor:
             return torch.zeros(len(rows), 1)
 
-    monkeypatch.setattr("robustbench_lite.models.accelerate.seconds_of_gradient", full)
+    monkeypatch.setattr("robustbench_lite.models.torch.accelerate.seconds_of_gradient", full)
     assert not repays(nn.Identity(), OnGpu(), Effort(2000, 100))  # type: ignore[arg-type]
 
 
@@ -236,7 +236,7 @@ def test_channels_that_come_last_are_refused_aloud(attack: str) -> None:
 
 
 def test_a_search_in_float32_is_one_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustbench_lite.models.module.accelerated", lambda module, x, kernels: module)
+    monkeypatch.setattr("robustbench_lite.models.torch.module.accelerated", lambda module, x, kernels: module)
     seen: list[bool] = []
 
     class Asking(nn.Module):

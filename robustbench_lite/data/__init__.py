@@ -20,10 +20,8 @@ DATA: dict[str, Entry] = dict(
         _entry("breast_cancer", "builtin:breast_cancer", "569 samples, 30 features, 2 classes"),
         _entry("wine", "builtin:wine", "178 samples, 13 features, 3 classes"),
         _entry("iris", "builtin:iris", "150 samples, 4 features, 3 classes"),
-        _entry(
-            "folder", "folder:folder", "folder:PATH[,size=N][,crop=N][,grey=true]: one sub-folder a class"
-        ),
+        _entry("folder", "folder:folder", "folder:PATH[,size=N][,crop=N][,grey=true]: one sub-folder a class"),
         _entry("npz", "arrays:npz", "npz:PATH: arrays x and y, uint8 or float in [0, 1]"),
         _entry("csv", "tabular:csv", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D]: a table of numbers"),
     ]
-)
+)  # fmt: skip

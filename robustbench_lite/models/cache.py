@@ -61,7 +61,7 @@ def remember_estimator(
     recipe: str, version: int, data: Data, train: Trained, fit: Callable[[], BaseEstimator]
 ) -> BaseEstimator:
     """The same for a fitted estimator."""
-    from robustbench_lite.models.files import read_estimator, write_estimator
+    from robustbench_lite.models.sklearn.files import read_estimator, write_estimator
 
     return _kept(recipe, version, data, train, "skops", fit, read_estimator, write_estimator)
 

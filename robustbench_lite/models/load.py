@@ -21,7 +21,7 @@ from robustbench_lite.models import MODELS
 from robustbench_lite.models.cache import Report, Trained
 from robustbench_lite.models.ensemble import Ensemble
 from robustbench_lite.models.function import ScoreFunction
-from robustbench_lite.models.module import TorchModel
+from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.transformed import Transformed
 
 FIRST = {"torchvision": "name", "weights": "path"}  # what follows the colon needs no key
@@ -80,7 +80,7 @@ def load_model(
     if isinstance(model, str) and is_reference(model):
         made, name = _call(model, held), model.rpartition(":")[2]
     elif isinstance(model, str):
-        from robustbench_lite.models.files import read_estimator
+        from robustbench_lite.models.sklearn.files import read_estimator
 
         made, name = read_estimator(Path(model)), Path(model).stem
     return as_model(made, shape, classes, name, held.x, held.class_names).to(device)
@@ -104,7 +104,7 @@ def as_model(
         device = next((p.device for p in made.parameters()), torch.device("cpu"))
         return TorchModel(made, input_shape, name=name, num_classes=num_classes, device=device)
     if hasattr(made, "predict") and hasattr(made, "get_params"):
-        from robustbench_lite.models.lift import lift_or_call
+        from robustbench_lite.models.sklearn.lift import lift_or_call
 
         return lift_or_call(made, input_shape, None if x is None else x[:PARITY], name, class_names)
     if callable(made):

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 import robustbench_lite as rb
-from robustbench_lite.attacks.attack import Attack
-from robustbench_lite.attacks.driver import Samples, Search, search
-from robustbench_lite.attacks.fgsm import FGSM
-from robustbench_lite.attacks.iterative import Iterative
+from robustbench_lite.attacks.fixed_budget.fgsm import FGSM
+from robustbench_lite.attacks.fixed_budget.iterative import Iterative
 from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.core.threat import parse_threat
+from robustbench_lite.search.attack import Attack
+from robustbench_lite.search.driver import Samples, Search, search
+from robustbench_lite.threats.named import parse_threat
 from tests.benchmarks.timing import interleaved
 
 pytestmark = pytest.mark.benchmark
@@ -68,10 +68,10 @@ def test_driver_over_a_bare_loop(benchmark: BenchmarkFixture, attack: Attack, st
 MEMORY = """
 import resource, sys, torch
 import robustbench_lite as rb
-from robustbench_lite.attacks.driver import Samples, Search, search
-from robustbench_lite.attacks.iterative import Iterative
+from robustbench_lite.search.driver import Samples, Search, search
+from robustbench_lite.attacks.fixed_budget.iterative import Iterative
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.threat import parse_threat
+from robustbench_lite.threats.named import parse_threat
 from tests.benchmarks.timing import interleaved
 data = rb.load_data("digits", samples=20)
 torch.manual_seed(0)

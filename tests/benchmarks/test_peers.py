@@ -19,23 +19,23 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 
 import robustbench_lite as rb
-from robustbench_lite.attacks.attack import Attack
-from robustbench_lite.attacks.auto import Auto
-from robustbench_lite.attacks.cw import CW
-from robustbench_lite.attacks.ddn import DDN
-from robustbench_lite.attacks.deepfool import DeepFool
-from robustbench_lite.attacks.driver import Outcome, Samples, Search, fit, search
-from robustbench_lite.attacks.fmn import FMN
-from robustbench_lite.attacks.hopskipjump import HopSkipJump
-from robustbench_lite.attacks.one_pixel import OnePixel
-from robustbench_lite.attacks.pgd import PGD
-from robustbench_lite.attacks.square import Square
-from robustbench_lite.attacks.universal import Universal
+from robustbench_lite.attacks.composite.auto import Auto
+from robustbench_lite.attacks.decision_based.hopskipjump import HopSkipJump
+from robustbench_lite.attacks.fixed_budget.pgd import PGD
+from robustbench_lite.attacks.minimum_norm.cw import CW
+from robustbench_lite.attacks.minimum_norm.ddn import DDN
+from robustbench_lite.attacks.minimum_norm.deepfool import DeepFool
+from robustbench_lite.attacks.minimum_norm.fmn import FMN
+from robustbench_lite.attacks.score_based.square import Square
+from robustbench_lite.attacks.sparse.one_pixel import OnePixel
+from robustbench_lite.attacks.universal.universal import Universal
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Effort, Precision
-from robustbench_lite.core.threat import parse_threat
-from robustbench_lite.models.module import TorchModel
-from robustbench_lite.models.training import Schedule, fit_network
+from robustbench_lite.models.torch.module import TorchModel
+from robustbench_lite.models.zoo.training import Schedule, fit_network
+from robustbench_lite.search.attack import Attack
+from robustbench_lite.search.driver import Outcome, Samples, Search, fit, search
+from robustbench_lite.threats.named import parse_threat
 from tests.benchmarks.timing import interleaved, seconds
 from tests.conftest import cifar10_resnet18
 

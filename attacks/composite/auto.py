@@ -1,0 +1,74 @@
+"""The evaluation without parameters: attacks of different kinds in turn, each on what the last ones left."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+import torch
+
+from robustbench_lite.attacks.fixed_budget.apgd import APGD
+from robustbench_lite.attacks.score_based.square import Square
+from robustbench_lite.core.errors import require
+from robustbench_lite.core.ledger import Ledger
+from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.threat import Norm
+from robustbench_lite.search.attack import Attack, Composite
+from robustbench_lite.threats.ball import Lp
+
+VERSIONS = ("standard", "plus", "rand")
+
+
+@dataclass(frozen=True)
+class Auto(Composite):
+    """Auto-PGD on cross-entropy, on the margin, towards the likeliest wrong classes one by one, then squares.
+
+    After AutoAttack (Croce & Hein 2020, section 5) without its FAB: a short run on the margin goes first,
+    because it breaks most of what can be broken at a tenth of the cost.
+
+    version: `standard`; `plus`: five restarts of the untargeted parts; `rand`: what makes sense on a
+    stochastic model, cross-entropy and DLR, to be run with `--eot 20`. steps: of each Auto-PGD. targets: at
+    most this many classes. queries: of the square attack (linf and l2), at most: a fifth of them, and the
+    next from another start as long as they break what nothing before has. Records name the winner.
+    """
+
+    version: str = "standard"
+    steps: int = 100
+    targets: int = 9
+    queries: int = 5000
+
+    name = "auto"
+    norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
+    paper = "Croce & Hein 2020, arXiv:2003.01690"
+
+    def __post_init__(self) -> None:
+        require(self.version in VERSIONS, "version", self.version, f"one of {', '.join(VERSIONS)}")
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.targets >= 0, "targets", self.targets, "at least 0")
+        require(self.queries >= 0, "queries", self.queries, "at least 0")
+
+    def course(self, problem: Problem) -> Generator[tuple[Attack, Problem], Ledger, None]:
+        if self.version == "rand":
+            for loss in ("ce", "dlr"):
+                yield APGD(self.steps, loss=loss), problem
+            return
+        restarts = 5 if self.version == "plus" else 1
+        yield APGD(max(1, self.steps // 4), loss="margin"), problem
+        yield APGD(self.steps, restarts), problem
+        if self.version == "plus":
+            yield APGD(self.steps, restarts, "dlr"), problem
+        if problem.target is None and self.targets:
+            left = problem[~problem.found]
+            if len(left):
+                scores = left.scores(left.x0).nan_to_num().scatter(1, left.y[:, None], -torch.inf)
+                likeliest = scores.topk(min(self.targets, scores.shape[1] - 1), dim=1).indices
+                for target in likeliest.T:
+                    yield APGD(self.steps, loss="dlr"), replace(left, target=target)
+        elif self.version != "plus":
+            yield APGD(self.steps, restarts, "dlr"), problem
+        if self.queries and isinstance(problem.threat, Lp) and problem.threat.norm in Square.norms:
+            for count in range(5):
+                before = problem.found
+                yield Square(max(1, self.queries // 5)), replace(problem, lane=problem.lane + (count << 20))
+                if not bool((problem.found & ~before).any()):
+                    break

@@ -1,0 +1,67 @@
+"""The smallest eps at which a fixed-budget attack succeeds, sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+import torch
+
+from robustbench_lite.attacks.named import get_attack
+from robustbench_lite.core.errors import InvalidParameter, require
+from robustbench_lite.core.ledger import Ledger
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Composite
+from robustbench_lite.threats.ball import Lp
+
+
+@dataclass(frozen=True)
+class Curve(Composite):
+    """Bisection over eps, for the whole batch at once: what a robustness curve is drawn from.
+
+    Each round runs the attack at every sample's own eps. What is found nearer than asked counts, and the
+    nearest point of all rounds is kept.
+
+    attack: a fixed-budget one, its parameters separated by semicolons. rounds: of bisection, after one with
+    the whole box. Cost: at most (rounds + 1) times the attack's.
+    """
+
+    attack: str = "apgd:steps=20"
+    rounds: int = 10
+
+    name = "curve"
+    norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
+    minimal = True
+    fixed = False
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+        if not self.inner.fixed or isinstance(self.inner, Curve):
+            raise InvalidParameter("attack", self.attack, "an attack of a fixed eps, such as apgd or pgd")
+
+    @property
+    def inner(self) -> Attack:
+        """The attack that every round runs."""
+        return get_attack(self.attack.replace(";", ","))
+
+    def refuses(self, model: Model, threat: Threat) -> str | None:
+        if isinstance(threat, Lp) and threat.eps is None:
+            return self.inner.refuses(model, replace(threat, eps=1.0))
+        return super().refuses(model, threat)
+
+    def course(self, problem: Problem) -> Generator[tuple[Attack, Problem], Ledger, None]:
+        low, high = problem.threat.domain.bounds(problem.x0)
+        corner = torch.where(problem.x0 - low > high - problem.x0, low, high)
+        largest = problem.threat.distance(corner, problem.x0)
+        fails = torch.zeros_like(problem.eps)
+        eps = largest
+        for count in range(self.rounds + 1):
+            lane = problem.lane + (count << 20)  # other random numbers in every round
+            ledger = yield self.inner, replace(problem, eps=eps, lane=lane)
+            reached = ledger.best_distance[problem.row]
+            fails = torch.where(reached <= eps, fails, eps)
+            fails = torch.where(reached <= fails, 0.0, fails)  # found nearer than where it failed once
+            # What no eps has broken is tried with the whole box again, from the next random start.
+            eps = torch.where(reached < torch.inf, (fails + reached) / 2, largest)

@@ -1,0 +1,137 @@
+"""HopSkipJump: along the boundary towards the sample, by decisions alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.attacks.decision_based.bisection import is_linf, to_boundary
+from robustbench_lite.core.errors import require
+from robustbench_lite.core.model import Access
+from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.shape import per_row
+from robustbench_lite.core.threat import Norm
+from robustbench_lite.search.attack import Attack, Iterate
+
+HALVINGS = 20  # of a step that leaves the class sought, before the row stays where it is
+HANDFUL = 10  # random points that a row without a start looks at in every step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walking(Iterate):
+    """started (n,): whether x is adversarial, at the boundary; until then x is x0."""
+
+    started: Tensor
+
+
+@dataclass(frozen=True)
+class HopSkipJump(Attack):
+    """The boundary's normal from decisions around a point, a step along it, back to the boundary.
+
+    Chen, Jordan & Wainwright 2019, algorithm 2: estimate (equation 15), geometric step (section 3.3),
+    binary search. The start is the nearest of the random points of the box that succeed.
+
+    steps: how many. queries: for the first estimate; √t times as many at step t. tries: random points for
+    the start, and some more in every step while there is none. Cost: about (2/3 · queries · √steps +
+    log2(features^1.5) + 3) · steps forward passes.
+    """
+
+    steps: int = 40
+    queries: int = 100
+    tries: int = 100
+
+    name = "hopskipjump"
+    access = Access.DECISION
+    norms = frozenset({Norm.L2, Norm.LINF})
+    paper = "Chen, Jordan & Wainwright 2019, arXiv:1904.02144"
+    minimal = True
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.queries >= 2, "queries", self.queries, "at least 2")
+        require(self.tries >= 1, "tries", self.tries, "at least 1")
+
+    @property
+    def points(self) -> int:
+        return max(self.tries, self._estimates(self.steps))
+
+    def start(self, problem: Problem) -> Walking:
+        nowhere = torch.zeros_like(problem.row, dtype=torch.bool)
+        return _started(problem, Walking(x=problem.x0, started=nowhere), self.tries)
+
+    def step(self, problem: Problem, state: Iterate) -> Walking:
+        assert isinstance(state, Walking)
+        if not bool(state.started.all()):
+            state = _started(problem, state, HANDFUL)
+        rows = state.started.nonzero()[:, 0]
+        if not len(rows):
+            return state
+        walking, x = problem[rows], state.x[rows]
+        distance = walking.threat.distance(x, walking.x0)
+        normal = self._normal(walking, x, distance)
+        ahead, moved = _as_far_as_possible(walking, x, normal, distance / math.sqrt(problem.step))
+        x = torch.where(per_row(moved, x), to_boundary(walking, ahead), x)
+        return replace(state, x=state.x.index_copy(0, rows, x))
+
+    def _estimates(self, step: int) -> int:
+        return int(self.queries * math.sqrt(step))
+
+    def _normal(self, problem: Problem, x: Tensor, distance: Tensor) -> Tensor:
+        """The direction in which decisions turn adversarial, estimated from points around x."""
+        n, count, shape = len(x), self._estimates(problem.step), tuple(x.shape[1:])
+        noise = problem.random("around")
+        draw = 2 * noise.uniform((count, *shape)) - 1 if is_linf(problem) else noise.gaussian((count, *shape))
+        unit = draw / draw.flatten(2).norm(dim=2).clamp_min(1e-12).reshape(n, count, *[1] * len(shape))
+        low, high = problem.threat.domain.bounds(x)
+        first = torch.full_like(distance, 0.1) * float((high - low).amax())
+        radius = first if problem.step == 1 else distance / math.prod(shape)
+        radius = per_row(radius, unit)
+        centre = x[:, None]
+        around = problem.threat.domain.clamp((centre + radius * unit).flatten(0, 1)).view_as(unit)
+        if problem.threat.domain.mask is not None:
+            around = torch.where(problem.threat.domain.mask, around, centre)
+        rows = torch.arange(n, device=x.device).repeat_interleave(count)
+        inside = problem.decisions(around.flatten(0, 1), rows).view(n, count).to(x.dtype) * 2 - 1
+        mean = inside.mean(1, keepdim=True)
+        weight = torch.where(mean.abs() == 1, inside, inside - mean)
+        normal = torch.einsum("nb,nbd->nd", weight, ((around - centre) / radius.clamp_min(1e-12)).flatten(2))
+        return problem.threat.steepest(normal.reshape(x.shape))
+
+
+def _started(problem: Problem, state: Walking, tries: int) -> Walking:
+    """Rows without a start look at random points of the box; the nearest that succeeds is one."""
+    rows = (~state.started).nonzero()[:, 0]
+    lost = problem[rows]
+    shape = tuple(lost.x0.shape[1:])
+    low, high = lost.threat.domain.bounds(lost.x0)
+    points = low + (high - low) * lost.random("start").uniform((tries, *shape), lost.x0.dtype)
+    if lost.threat.domain.mask is not None:
+        points = torch.where(lost.threat.domain.mask, points, lost.x0[:, None])
+    each = torch.arange(len(lost), device=points.device).repeat_interleave(tries)
+    succeeds = lost.decisions(points.flatten(0, 1), each)
+    distance = lost.threat.distance(points.flatten(0, 1), lost.x0[each])
+    nearest, which = torch.where(succeeds, distance, torch.inf).view(-1, tries).min(1)
+    found = (nearest < torch.inf).nonzero()[:, 0]
+    begun = points[found, which[found]]
+    return Walking(
+        x=state.x.index_copy(0, rows[found], to_boundary(lost[found], begun)),
+        started=state.started.index_fill(0, rows[found], True),
+    )
+
+
+def _as_far_as_possible(problem: Problem, x: Tensor, normal: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The longest step of size, size/2, size/4 … that stays adversarial (n, …), and whether there was one."""
+    ahead, moved = x, torch.zeros_like(problem.row, dtype=torch.bool)
+    for _ in range(HALVINGS):
+        rows = (~moved).nonzero()[:, 0]
+        if not len(rows):
+            break
+        points = problem.threat.domain.clamp(x[rows] + per_row(size[rows], x) * normal[rows])
+        good = problem.decisions(points, rows)
+        ahead = ahead.index_copy(0, rows[good], points[good])
+        moved = moved.index_fill(0, rows[good], True)
+        size = size / 2
+    return ahead, moved

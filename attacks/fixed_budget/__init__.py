@@ -1,0 +1,1 @@
+"""Attacks that look for a success within a given eps."""

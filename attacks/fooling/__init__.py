@@ -1,0 +1,1 @@
+"""Images that mean nothing, and that a model is sure of."""

@@ -1,0 +1,151 @@
+"""Fooling images: they mean nothing, and the model is sure of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.attacks.fooling.cppn import Genomes
+from robustbench_lite.attacks.fooling.map_elites import Archive, laplacian, noise_around_middle
+from robustbench_lite.core.errors import require
+from robustbench_lite.core.goal import margin
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.random import Stream
+from robustbench_lite.core.shape import per_row, size_of
+from robustbench_lite.core.threat import Threat
+from robustbench_lite.search.attack import Fitted
+from robustbench_lite.threats.box import Box
+
+METHODS = ("gradient", "direct", "cppn", "rubbish")
+ETA = 15  # of polynomial mutation (Deb & Goyal 1996)
+
+
+@dataclass(frozen=True)
+class Fooling(Fitted):
+    """An image for every class, made from nothing; under the threat `box`, whatever the sample.
+
+    method: `gradient`, ascent from noise with priors; `direct`, MAP-Elites on pixels, one cell a class,
+    polynomial mutation, and `cppn`, the same on compositional pattern networks (Nguyen et al. 2014);
+    `rubbish`, Gaussian noise, one image a sample (Goodfellow et al. 2014, appendix A: how often is a class
+    claimed?).
+    Go for a class each with a goal such as `random,confidence=0.996`; `untargeted` takes the surest.
+
+    What it asks while it fits is told in what it learnt, and is not limited by a budget.
+
+    steps: generations, or gradient steps. population: children a generation. confidence: where a class counts
+    as reached; of a model whose scores have no scale, the largest margin of any training sample takes its
+    place. l2, smoothness: weights of the priors of `gradient`.
+    """
+
+    method: str = "direct"
+    steps: int = 500
+    population: int = 200
+    confidence: float = 0.996
+    l2: float = 0.0
+    smoothness: float = 0.0
+
+    name = "fooling"
+    access = Access.SCORE
+    norms = frozenset()
+    paper = "Nguyen et al. 2014, arXiv:1412.1897"
+
+    def __post_init__(self) -> None:
+        require(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.population >= 1, "population", self.population, "at least 1")
+        require(0 < self.confidence < 1, "confidence", self.confidence, "in (0, 1)")
+        for name in ("l2", "smoothness"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+
+    def refuses(self, model: Model, threat: Threat) -> str | None:
+        if not isinstance(threat, Box):
+            return f"fooling starts from nothing: its threat is box; not {threat}"
+        if self.method == "gradient" and model.access < Access.GRADIENT:
+            return f"fooling:method=gradient needs gradient access; {model.name} has none"
+        return super().refuses(model, threat)
+
+    def fit(self, problem: Problem) -> Mapping[str, Tensor]:
+        if self.method == "rubbish":
+            return {}
+        classes = problem.oracle.model.num_classes
+        archive = Archive(problem, classes, self._threshold(problem))
+        make = {"gradient": self._ascending, "direct": self._direct, "cppn": self._patterns}[self.method]
+        make(problem, archive)
+        return {
+            "images": archive.images,
+            "confidence": archive.fitness,
+            "reached_at": archive.reached_at,
+            "queries": torch.tensor(archive.queries),
+        }
+
+    def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
+        if self.method == "rubbish":
+            return noise_around_middle(problem, problem.random("rubbish"))
+        sure = artifact["confidence"].to(problem.x0.device).expand(len(problem), -1)
+        best = sure.scatter(1, problem.y[:, None], -torch.inf).argmax(1)
+        return artifact["images"].to(problem.x0)[best if problem.target is None else problem.target]
+
+    def _threshold(self, problem: Problem) -> float:
+        scores = problem.scores(problem.x0)
+        if problem.oracle.model.confidence(scores) is not None:
+            return self.confidence
+        return float(margin(scores, problem.y, problem.y).max())
+
+    def _children(self, problem: Problem) -> Stream:
+        return Stream.of(problem.seed, torch.arange(self.population, device=problem.x0.device))
+
+    def _direct(self, problem: Problem, archive: Archive) -> None:
+        stream = self._children(problem).fold("direct")
+        low, high = problem.threat.domain.bounds(problem.x0)
+        shape = tuple(problem.x0.shape[1:])
+        archive.meet(low + (high - low) * stream.fold("first").uniform(shape, problem.x0.dtype), 0)
+        for generation in range(1, self.steps + 1):
+            draw = stream.fold(generation)
+            parent = archive.images[draw.fold("parent").integers(len(archive.images), ())]
+            hit = draw.fold("hit").uniform(shape) < 0.1 / 2 ** ((generation - 1) // 1000)
+            u = draw.fold("move").uniform(shape, problem.x0.dtype)
+            power = 1 / (ETA + 1)
+            move = torch.where(u < 0.5, (2 * u) ** power - 1, 1 - (2 * (1 - u)) ** power)
+            archive.meet(torch.where(hit, parent + (high - low) * move, parent), generation)
+            if archive.complete:
+                break
+
+    def _patterns(self, problem: Problem, archive: Archive) -> None:
+        stream = self._children(problem).fold("cppn")
+        low, high = problem.threat.domain.bounds(problem.x0)
+        shape = tuple(problem.x0.shape[1:])
+        children = Genomes.simplest(stream.fold("first"), shape)
+        elites = children[torch.zeros(len(archive.images), dtype=torch.long, device=problem.x0.device)]
+        for generation in range(self.steps + 1):
+            better, child = archive.meet(low + (high - low) * children.images(shape), generation)
+            elites = elites.where(better, children[child])
+            if archive.complete:
+                break
+            draw = stream.fold(generation)
+            parents = elites[draw.fold("parent").integers(len(archive.images), ())]
+            children = parents.mutated(draw)
+
+    def _ascending(self, problem: Problem, archive: Archive) -> None:
+        count = len(archive.images)
+        target = torch.arange(count, device=problem.x0.device)
+        x = noise_around_middle(problem, Stream.of(problem.seed, target).fold("ascent"))
+        low, high = problem.threat.domain.bounds(problem.x0)
+        drift = torch.zeros_like(x)
+        for step in range(self.steps + 1):
+            archive.meet(x, step)
+            if archive.complete:
+                break
+            gradient, _, _ = problem.oracle.gradient(
+                x, lambda scores, rows: -margin(scores, target[rows]), archive.draws(count, step)
+            )
+            archive.queries += problem.oracle.draws * count
+            gradient = gradient / per_row(size_of(gradient, 2).clamp_min(1e-30), x)
+            gradient = gradient - self.l2 * (x - (low + high) / 2) + self.smoothness * laplacian(x)
+            drift = 0.9 * drift + gradient
+            rate = 0.02 * math.sqrt(x[0].numel()) * (1 - step / (self.steps + 1))
+            x = problem.threat.domain.clamp(x + rate * (high - low) * drift)

@@ -1,0 +1,150 @@
+"""One pixel, or a few: differential evolution, or every pixel and every level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_lite.attacks.sparse.pixels import Pixels, channels_elsewhere, painted
+from robustbench_lite.core.errors import require
+from robustbench_lite.core.losses import loss_named
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate
+
+METHODS = ("evolution", "exhaustive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population(Iterate):
+    """Candidates of each row: where (n, P, k) and colour (n, P, k, C), and their fitness (n, P)."""
+
+    where: Tensor
+    colour: Tensor
+    fitness: Tensor
+
+
+@dataclass(frozen=True)
+class OnePixel(Attack):
+    """The pixels that change the class, found by differential evolution on scores (Su et al. 2017).
+
+    A candidate is k places with their colours, k being the threat's eps: `l0:1`, `l0:3`, `l0:5`. A child is
+    a + factor · (b - c) of three other candidates and takes its parent's place where it is fitter, without
+    crossover. Places start uniform, colours normal around the middle of the box with half its width.
+
+    method: `evolution`; `exhaustive`: every pixel with every one of `levels` values (in colour: the corners
+    of the box, then the channels of the best places level by level), the optimum on that grid for one pixel.
+    steps: generations. population, factor: as above. levels: 17 are all a digit has, 256 an 8-bit image.
+    loss: what fitness is, `ce` as in the paper (the probability of the class) or `margin`. Cost: population ·
+    (steps + 1) forward passes; pixels · levels.
+    """
+
+    method: str = "evolution"
+    steps: int = 100
+    population: int = 400
+    factor: float = 0.5
+    levels: int = 17
+    loss: str = "ce"
+
+    name = "one_pixel"
+    access = Access.SCORE
+    norms = frozenset({Norm.L0})
+    paper = "Su et al. 2017, arXiv:1710.08864"
+
+    def __post_init__(self) -> None:
+        require(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.population >= 4, "population", self.population, "at least 4")
+        require(self.factor > 0, "factor", self.factor, "above 0")
+        require(self.levels >= 2, "levels", self.levels, "at least 2")
+        loss_named(self.loss)
+
+    @property
+    def points(self) -> int:
+        return self.population
+
+    def length(self, problem: Problem) -> int:
+        if self.method == "evolution":
+            return self.steps
+        grid = Pixels.of(problem)
+        return grid.batches(self.levels, self.population) + (0 if grid.channels == 1 else 3 * grid.channels)
+
+    def refuses(self, model: Model, threat: Threat) -> str | None:
+        if channels_elsewhere(model, threat):
+            return f"one_pixel paints images (C, H, W); {model.name} keeps its channels elsewhere"
+        if self.method == "exhaustive" and threat.eps not in (None, 1):
+            return f"one_pixel:method=exhaustive tries single pixels, l0:1; not {threat}"
+        return super().refuses(model, threat)
+
+    def start(self, problem: Problem) -> Population:
+        grid = Pixels.of(problem)
+        shape = (self.population, max(1, int(problem.threat.eps or 1)))
+        where = problem.random("where").integers(grid.height, shape) * grid.width
+        where = where + problem.random("column").integers(grid.width, shape)
+        drawn = problem.random("colour").normal((*shape, grid.channels), problem.x0.dtype)
+        colour = grid.within(0.5 + 0.5 * drawn)
+        fitness = torch.full((len(problem), self.population), -torch.inf, device=where.device)
+        if self.method == "evolution":
+            fitness = self._fitness(problem, where, colour)
+        return _fittest_first(problem, where, colour, fitness)
+
+    def step(self, problem: Problem, state: Iterate) -> Population:
+        assert isinstance(state, Population)
+        grid = Pixels.of(problem)
+        if self.method == "evolution":
+            where, colour = self._children(problem, state, grid)
+        else:
+            at = problem.step - 1, self.population, self.levels
+            where, colour = grid.candidates(*at, state.where, state.colour)
+        fitness = self._fitness(problem, where, colour)
+        if self.method == "evolution":
+            kept = (fitness <= state.fitness).long()
+            order = torch.arange(self.population, device=where.device) + self.population * kept
+        else:  # the best of old and new
+            order = torch.cat([fitness, state.fitness], 1).topk(self.population, dim=1).indices
+        rows = torch.arange(len(problem), device=where.device)[:, None]
+        where = torch.cat([where, state.where], 1)[rows, order]
+        colour = torch.cat([colour, state.colour], 1)[rows, order]
+        return _fittest_first(problem, where, colour, torch.cat([fitness, state.fitness], 1)[rows, order])
+
+    def _fitness(self, problem: Problem, where: Tensor, colour: Tensor) -> Tensor:
+        n, count = where.shape[:2]
+        rows = torch.arange(n, device=where.device).repeat_interleave(count)
+        scores = problem.proposals(painted(problem, where, colour), rows)
+        target = None if problem.target is None else problem.target[rows]
+        return (
+            loss_named(self.loss)(scores, problem.y[rows], target).nan_to_num(nan=-torch.inf).view(n, count)
+        )
+
+    def _children(self, problem: Problem, state: Population, grid: Pixels) -> tuple[Tensor, Tensor]:
+        """One child a candidate, from three others that are neither it nor each other."""
+        size = self.population
+        own = torch.arange(size, device=state.where.device)[None, :, None].expand(len(problem), -1, 1)
+        taken = own
+        for count, tag in enumerate("abc"):
+            draw = problem.random(tag).integers(size - 1 - count, (size, 1))
+            for other in taken.sort(dim=2).values.unbind(2):  # step over those taken, lowest first
+                draw = draw + (draw >= other[:, :, None])
+            taken = torch.cat([taken, draw], 2)
+        rows = torch.arange(len(problem), device=own.device)[:, None]
+        a, b, c = (taken[:, :, k] for k in (1, 2, 3))
+
+        def mixed(genes: Tensor) -> Tensor:
+            return genes[rows, a] + self.factor * (genes[rows, b] - genes[rows, c])
+
+        row, column = (
+            mixed(g.float()).round() for g in (state.where // grid.width, state.where % grid.width)
+        )
+        place = row.clamp(0, grid.height - 1) * grid.width + column.clamp(0, grid.width - 1)
+        return place.long(), grid.clamped(mixed(state.colour))
+
+
+def _fittest_first(problem: Problem, where: Tensor, colour: Tensor, fitness: Tensor) -> Population:
+    """A population whose x is its fittest candidate."""
+    rows = torch.arange(len(problem), device=where.device)
+    best = fitness.argmax(1)
+    x = painted(problem, where[rows, best][:, None], colour[rows, best][:, None])
+    return Population(x=x, where=where, colour=colour, fitness=fitness)

@@ -1,0 +1,1 @@
+"""Attacks that work on a model's structure."""

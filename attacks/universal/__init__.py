@@ -1,0 +1,1 @@
+"""Attacks that learn one perturbation for every sample."""

@@ -1,0 +1,58 @@
+"""All tables by name: functions from records to frames; they know nothing but the records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import pandas as pd
+
+from robustbench_lite.reports.tables.costs import confidence, costs, queries
+from robustbench_lite.reports.tables.pairs import pairs
+from robustbench_lite.reports.tables.rates import (
+    confusion,
+    per_class,
+    success,
+    summary,
+    transfer,
+    winners,
+    worst_case,
+)
+from robustbench_lite.reports.tables.sizes import curves, distances, gaps
+
+RATES = {
+    "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "of_broken", "eight_bit", "gap",
+    "gap_95", "autoattack", "best_known", "before", "after", "median_after",
+}  # fmt: skip
+
+
+class Styled(pd.DataFrame):
+    """A frame that a notebook shows as the page would: rates in percent, the rest to three digits."""
+
+    @property
+    def _constructor(self) -> type[Styled]:
+        return Styled
+
+    def _repr_html_(self) -> str:
+        rates: dict[Hashable, Callable[[object], str] | str | None] = {
+            head: "{:.1%}" for head in self.columns if head in RATES
+        }
+        styled = self.style.format(rates, precision=3, na_rep="–", escape="html").hide(axis="index")
+        return str(styled.to_html())
+
+
+TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "summary": summary,
+    "worst_case": worst_case,
+    "success": success,
+    "distances": distances,
+    "confidence": confidence,
+    "costs": costs,
+    "per_class": per_class,
+    "confusion": confusion,
+    "curves": curves,
+    "queries": queries,
+    "pairs": pairs,
+    "winners": winners,
+    "gaps": gaps,
+    "transfer": transfer,
+}

@@ -1,0 +1,60 @@
+"""What attacks cost, and what they do to the model's confidence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from robustbench_lite.reports.tables.rates import CELL, direct, median, right
+
+
+def costs(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: mean passes a sample attacked, median passes to success, time, samples a second."""
+    rows = []
+    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
+        tried = cell.loc[cell["forwards"] > 0]
+        seconds = float(cell["seconds"].sum())
+        found = cell.loc[cell["success"].astype(bool), "queries_at_success"].dropna()
+        rows.append(
+            {
+                **dict(zip(CELL, key, strict=True)),
+                "attacked": len(tried),
+                "forwards": float(tried["forwards"].mean()) if len(tried) else 0.0,
+                "backwards": float(tried["backwards"].mean()) if len(tried) else 0.0,
+                "to_success": median(found.astype(float)),
+                "seconds": seconds,
+                "per_second": len(tried) / seconds if seconds > 0 else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def confidence(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: mean confidence in the clean prediction, and in what broken samples became."""
+    rows = []
+    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
+        broken = cell.loc[cell["success"].astype(bool)]
+        rows.append(
+            {
+                **dict(zip(CELL, key, strict=True)),
+                "clean": float(cell.loc[right(cell), "clean_confidence"].mean()),
+                "before": float(broken["clean_confidence"].mean()),
+                "after": float(broken["adversarial_confidence"].mean()),
+                "median_after": median(broken["adversarial_confidence"].dropna()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def queries(records: pd.DataFrame) -> pd.DataFrame:
+    """Success against forward passes: one row a cell and number of passes."""
+    rows = []
+    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
+        able = int(right(cell).sum())
+        found = cell.loc[cell["success"].astype(bool), "queries_at_success"].dropna().to_numpy(float)
+        if not len(found):
+            continue
+        for passes in np.unique(np.quantile(found, np.linspace(0, 1, 40), method="higher")).tolist():
+            reached = float((found <= passes).sum()) / able
+            rows.append({**dict(zip(CELL, key, strict=True)), "queries": int(passes), "success": reached})
+    return pd.DataFrame(rows, columns=[*CELL, "queries", "success"])

@@ -1,0 +1,1 @@
+"""Exact answers and proven lower bounds."""

@@ -1,0 +1,92 @@
+"""The commands that read runs: `report`, `show`, `serve` and `leaderboard`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=RUN)
+@click.option("--format", "formats", default="html", show_default=True,
+              help="html, md, latex, csv, parquet, png, pdf; several separated by commas.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: the last run's]")
+def report(runs: Sequence[Path], formats: str, out: Path | None) -> None:
+    """Build the report of a run again; with several, of the last one, compared with those before it."""
+    from robustbench_lite.reports.build import rebuild
+
+    for file in rebuild(runs, [name.strip() for name in formats.split(",")], out):
+        click.echo(str(file))
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.option("--table", "names", multiple=True, help="Name of a table; may be repeated.")
+def show(run: Path, names: Sequence[str]) -> None:
+    """Print the tables of the run in RUN."""
+    from rich.console import Console
+
+    from robustbench_lite.cli.terminal import show_result, show_table
+    from robustbench_lite.reports.results import Folder
+    from robustbench_lite.runs.run import RunResult
+
+    folder = Folder.open(run)
+    result = RunResult(folder.records, run, folder.failures, folder.refused, tuple(folder.notes))
+    if not names:
+        show_result(result, Console())
+    for name in names:
+        show_table(name, result.table(name), Console())
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=RUN)
+@click.option("--port", default=8765, show_default=True, help="0 takes any that is free.")
+def serve(runs: Sequence[Path], port: int) -> None:
+    """Show runs in a browser on this machine; a folder of runs stands for all in it."""
+    from robustbench_lite.core.errors import RobustError
+    from robustbench_lite.reports.build import rebuild, server
+
+    within = [[path] if (path / "records").is_dir() else sorted(path.iterdir()) for path in runs]
+    found = [run for some in within for run in some if (run / "records").is_dir()]
+    for run in list(found):
+        try:
+            if not (run / "report.html").is_file():
+                rebuild([run])
+        except RobustError as error:
+            click.echo(f"left out: {error}", err=True)
+            found.remove(run)
+    if not found:
+        raise RobustError(f"{', '.join(map(str, runs))}: no run in there")
+    try:
+        held = server(found, port)
+    except (OSError, OverflowError) as error:
+        raise RobustError(f"port {port}: {error}") from None
+    click.echo(f"http://127.0.0.1:{held.server_address[1]}/  (Ctrl-C ends it)")
+    try:
+        held.serve_forever()
+    except KeyboardInterrupt:
+        held.server_close()
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=RUN)
+@click.option("--json", "as_json", is_flag=True, help="Print RobustBench's model_info fields as JSON.")
+def leaderboard(runs: Sequence[Path], as_json: bool) -> None:
+    """Rank the models of runs by worst-case robust accuracy, threat by threat."""
+    from rich.console import Console
+
+    from robustbench_lite.cli.terminal import show_table
+    from robustbench_lite.reports.leaderboard import leaderboard as ranked
+    from robustbench_lite.reports.leaderboard import model_info
+    from robustbench_lite.reports.results import Folder
+
+    table = ranked([Folder.open(run) for run in runs])
+    if as_json:
+        click.echo(json.dumps(model_info(table), indent=2))
+    else:
+        show_table("Leaderboard", table, Console())

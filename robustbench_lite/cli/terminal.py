@@ -1,0 +1,225 @@
+"""What people see in the terminal: progress, tables and the demonstration."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from robustbench_lite.demo import WEIGHTS, Example, ImageExample
+from robustbench_lite.reports.page.page import sheet
+from robustbench_lite.runs.plan import Watch
+from robustbench_lite.runs.run import RunResult
+
+SHADES = " ░▒▓█"
+
+
+@contextlib.contextmanager
+def watching(quiet: bool) -> Iterator[Watch]:
+    """A progress bar on standard error: one task for the cells, one for every model that is trained."""
+    if quiet:
+        yield lambda what, fraction: None
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, TaskID] = {}
+
+    def watch(what: str, fraction: float) -> None:
+        key = what if what.startswith("training") else "cells"
+        if key not in tasks:
+            progress.start()
+            tasks[key] = progress.add_task(escape(what), total=1.0)
+        progress.update(tasks[key], completed=fraction, description=escape(what))
+
+    try:
+        yield watch
+    finally:
+        if tasks:
+            progress.stop()
+
+
+def show_result(result: RunResult, console: Console) -> None:
+    """One table a threat and goal, the worst case of every model, and what a reader should know."""
+    if len(result.records):
+        for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
+            console.print(_summary(f"{threat}, {goal}", part))
+        if len(result.table("worst_case")):
+            console.print(_worst(result.table("worst_case")))
+        if len(result.table("gaps")):
+            console.print(_gaps(result.table("gaps")))
+        for key, part in result.table("transfer").groupby(["attack", "threat", "goal"], sort=False):
+            console.print(_transfer(" × ".join(map(str, key)), part))
+    for why in dict.fromkeys(result.refused.values()):
+        console.print(f"[dim]not possible: {escape(why)}[/]")
+    for cell, text in result.failures.items():
+        console.print(f"[red]failed:[/] {escape(cell)}: {escape(text.strip().splitlines()[-1])}")
+    for note in result.notes:
+        console.print(f"[dim]note: {escape(note)}[/]")
+    if result.path is not None and (result.path / "report.html").is_file():
+        console.print(f"report: {escape(str(result.path / 'report.html'))}", soft_wrap=True)
+    if result.path is not None:
+        console.print(f"records, tables and adversarial examples: {escape(str(result.path))}", soft_wrap=True)
+
+
+def _table(title: str, words: list[str], numbers: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
+    for head in words:
+        table.add_column(head, overflow="fold", min_width=11)
+    for head in numbers:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def _summary(title: str, summary: pd.DataFrame) -> Table:
+    eight_bit = bool(summary["eight_bit"].notna().any())
+    numbers = ["clean", "success", "95 %", "robust", "L2", "Linf", "queries", "s"] + ["8-bit"] * eight_bit
+    table = _table(escape(title), ["model", "attack"], numbers)
+    doubts = []
+    before = None
+    for row in summary.to_dict("records"):
+        if before not in (None, row["model"]):
+            table.add_section()
+        first = row["model"] != before
+        before = row["model"]
+        cells = [
+            escape(row["model"]) if first else "",
+            escape(row["attack"]),
+            percent(row["clean"]) if first else "",
+            percent(row["success"]),
+            _interval(row["low"], row["high"]),
+            percent(row["robust"]),
+            _number(row["l2"]),
+            _number(row["linf"]),
+            _number(row["queries"]),
+            f"{row['seconds']:.2f}",
+        ]
+        table.add_row(*cells, *[percent(row["eight_bit"])] * eight_bit)
+        if row["invalid"] or row["doubtful"]:
+            doubts.append(
+                f"{row['model']} × {row['attack']}: {row['invalid']} returned points are not admissible, "
+                f"{row['doubtful']} successes did not stand at the second look"
+            )
+    table.caption = escape("\n".join(doubts)) or None
+    return table
+
+
+def _worst(worst: pd.DataFrame) -> Table:
+    title = "Worst case over the attacks, sample by sample"
+    table = _table(title, ["model", "threat", "goal", "strongest attack"], ["clean", "robust", "95 %"])
+    for row in worst.to_dict("records"):
+        names = [escape(str(row[head])) for head in ("model", "threat", "goal", "strongest")]
+        table.add_row(
+            *names, percent(row["clean"]), percent(row["robust"]), _interval(row["low"], row["high"])
+        )
+    return table
+
+
+def _transfer(title: str, part: pd.DataFrame) -> Table:
+    """Sources as rows, targets as columns: success on what the target had right."""
+    matrix = part.pivot_table(index="source", columns="target", values="success", sort=False)
+    table = _table(escape(f"Made on a row's model, judged by a column's: {title}"), ["source"], [])
+    for target in matrix.columns:
+        table.add_column(escape(str(target)), justify="right")
+    for source, row in matrix.iterrows():
+        table.add_row(escape(str(source)), *(percent(row[target]) for target in matrix.columns))
+    return table
+
+
+def _gaps(gaps: pd.DataFrame) -> Table:
+    heads = ["distance", "exact", "ratio", "95 % gap"]
+    table = _table("Medians against the exact distance", ["model", "threat", "attack", "its gradient"], heads)
+    for row in gaps.to_dict("records"):
+        face = "" if not row["stand_in"] else "weak stand-in" if row["weak"] else "stand-in"
+        names = [escape(str(row[head])) for head in ("model", "threat", "attack")]
+        numbers = [_number(row[head]) for head in ("distance", "exact", "ratio")]
+        table.add_row(*names, face, *numbers, percent(row["gap_95"]))
+    return table
+
+
+def show_table(title: str, table: pd.DataFrame, console: Console) -> None:
+    """Any table, as the page would show it."""
+    shown = sheet(title, title, table)
+    drawn = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for head, number in shown.heads:
+        drawn.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
+    for row in shown.rows:
+        drawn.add_row(*(escape(cell.text) for cell in row))
+    everything = console.measure(drawn, options=console.options.update(width=10_000)).maximum
+    Console(file=console.file, width=max(console.width, everything)).print(drawn)
+
+
+def show_flags(flags: pd.DataFrame, console: Console) -> None:
+    """What is raised, in full; what is not, in a line a cell."""
+    for cell, part in flags.groupby(["model", "attack", "threat", "goal"], sort=False):
+        raised = part.loc[part["raised"]]
+        title = f"{' × '.join(map(str, cell))}: {len(raised)} of {len(part)} checks raised"
+        if len(raised):
+            table = _table(escape(title), ["check", "what it means", "run next"], ["value", "limit"])
+            for row in raised.to_dict("records"):
+                words = [escape(str(row[head])) for head in ("check", "meaning", "next")]
+                table.add_row(*words, _number(row["value"]), _number(row["limit"]))
+            console.print(table)
+        else:
+            console.print(escape(title))
+    if flags.empty:
+        console.print("nothing to check: only gradient attacks at a fixed eps can be diagnosed")
+
+
+def show_demo(example: Example, digit: ImageExample | None, console: Console) -> None:
+    """The lecture's ten numbers, then a digit."""
+    console.print("[bold]A logistic model of ten inputs[/]")
+    console.print("weight " + "".join(f"{w:>+5.0f}" for w in WEIGHTS), highlight=False)
+    rows = zip(
+        ("x", "moved"), (example.before, example.after), example.scores, example.probabilities, strict=True
+    )
+    for name, values, score, probability in rows:
+        numbers = "".join(f"{v:>5g}" for v in values)
+        console.print(f"{name:<7}{numbers}  score {score:>2g}  P(1) {probability:.4f}", highlight=False)
+    console.print("Every input moved by 0.5 the way its weight points: ten small moves add up to 5.\n")
+    if digit is None:
+        return
+    console.print("[bold]The same on an image[/]")
+    before, after = (_picture(image) for image in (digit.image, digit.adversarial))
+    for left, right in zip(before, after, strict=True):
+        console.print(f"  {left}      {right}", highlight=False)
+    first, second = digit.confidences
+    captions = f"{digit.label}, {first:.1%} sure", f"{digit.prediction}, {second:.1%} sure"
+    wide = 2 * digit.image.shape[1]
+    console.print(f"  {captions[0]:<{wide}}      {captions[1]}", highlight=False)
+    console.print(f"Softmax regression; no pixel moves by more than {digit.eps:g}. The weights of the two")
+    total = (
+        f"classes differ by {digit.gain:.1f} in sum: so many moves can shift the score by {digit.shift:.1f}."
+    )
+    console.print(total)
+
+
+def _picture(image: torch.Tensor) -> list[str]:
+    levels = (image.clamp(0, 1) * (len(SHADES) - 1)).round().int()
+    return ["".join(SHADES[level] * 2 for level in row) for row in levels.tolist()]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.0f}–{100 * high:.0f}"
+
+
+def percent(rate: float) -> str:
+    """A rate as people read it."""
+    return "–" if not math.isfinite(rate) else f"{100 * rate:.1f}"
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""Whether an attack's success can be trusted."""

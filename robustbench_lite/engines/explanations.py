@@ -1,0 +1,120 @@
+"""What a reader is shown of a cell: a few samples, what the model looks at in them, and a cut."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from robustbench_lite.core.goal import margin
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.oracle import Oracle
+from robustbench_lite.core.random import Stream
+from robustbench_lite.jobs.job import Cell, Finished
+from robustbench_lite.search.trace import can_be_followed, follow
+from robustbench_lite.threats.ball import Lp
+
+FACTS = (
+    "model", "attack", "threat", "goal", "sample_id", "label", "adversarial_prediction", "l0", "l1", "l2",
+    "linf", "clean_confidence", "adversarial_confidence",
+)  # fmt: skip
+WINDOWS = 8  # along each side of an image, for occlusion
+CUT = 41  # points along each side of a cut
+
+
+def pictures(cell: Cell, finished: Finished) -> dict[str, np.ndarray] | None:
+    """Arrays for a report; None where there is nothing to see: no image, no success, or another's points.
+
+    original, adversarial (m, C, H, W): the nearest, the median and the farthest success; facts: their records
+    as JSON. Of the nearest one: saliency (2, H, W), how steeply the margin changes with each pixel, before
+    and after; occlusion (2, H, W), what a grey window costs the margin of the prediction; cut (n, n): the
+    class on the plane of the gradient's direction and a random one, reach: half its width, in l2; margins and
+    sure (steps, lanes): the margin and the probability of the class along the attack's path.
+    """
+    if cell.source is not None or cell.data.x.dim() != 4 or cell.data.x.shape[1] not in (1, 3):
+        return None
+    rows = chosen(finished.records, str(cell.threat.norm) if isinstance(cell.threat, Lp) else "l2")
+    if not rows:
+        return None
+    original, adversarial = cell.data.x[rows], finished.adversarial[rows]
+    facts = finished.records.iloc[rows][list(FACTS)].to_dict("list")
+    found = {
+        "original": original.numpy(),
+        "adversarial": adversarial.numpy(),
+        "facts": np.array(json.dumps(facts, default=lambda v: None if pd.isna(v) else str(v))),
+    }
+    if cell.model.stochastic:
+        return found
+    both = torch.stack([original[0], adversarial[0]]).to(cell.model.device)
+    y = cell.data.y[rows[:1]].to(cell.model.device).expand(2)
+    oracle = Oracle(cell.model, chunk=cell.search.batch_size or 256)
+    slope = None
+    if cell.model.access >= Access.GRADIENT:
+        slope, _, _ = oracle.gradient(both, lambda scores, s: margin(scores, y[s]))
+        found["saliency"] = slope.abs().amax(1).cpu().numpy()
+    found["occlusion"] = _occlusion(oracle, both).cpu().numpy()
+    way = both[1] - both[0] if slope is None or not bool(slope[0].any()) else slope[0]
+    reach = 3 * float(torch.linalg.vector_norm((both[1] - both[0]).double()))
+    found["cut"] = _cut(oracle, both[0], way, reach).cpu().numpy()
+    found["reach"] = np.array(reach)
+    if can_be_followed(cell):
+        scores = follow(cell, torch.tensor(rows[:1]), truth=True)
+        if len(scores):
+            own = cell.data.y[rows[:1]].expand(scores.shape[1])
+            found["margins"] = torch.stack([margin(one, own) for one in scores]).numpy()
+            sure = _probabilities(cell.model, scores.flatten(0, 1))
+            if sure is not None:
+                found["sure"] = sure[:, int(own[0])].view(scores.shape[:2]).numpy()
+    return found
+
+
+def _probabilities(model: Model, scores: Tensor) -> Tensor | None:
+    """What scores (n, K) say of each class, where they have a scale: themselves, or their softmax."""
+    sure = model.confidence(scores)
+    for shares in (scores, scores.softmax(1)):
+        if sure is not None and torch.allclose(sure.double(), shares.amax(1).double(), atol=1e-4):
+            return shares
+    return None
+
+
+def chosen(records: pd.DataFrame, norm: str) -> list[int]:
+    """The rows of the nearest, the median and the farthest success; fewer where there are fewer."""
+    won = np.flatnonzero(records["success"].to_numpy(dtype=bool))
+    if not len(won):
+        return []
+    size = records[[norm, "l2"]].to_numpy(dtype=float)[won]
+    order = won[np.lexsort((size[:, 1], size[:, 0].round(6)))]
+    return list(dict.fromkeys(int(order[place]) for place in (0, len(order) // 2, -1)))
+
+
+def _occlusion(oracle: Oracle, images: Tensor) -> Tensor:
+    """How much lower the margin of each image's own prediction is with a grey window over it (m, H, W)."""
+    height, width = images.shape[2:]
+    tall, wide = (max(1, math.ceil(size / WINDOWS)) for size in (height, width))
+    tops, lefts = (torch.arange(0, size, side) for size, side in ((height, tall), (width, wide)))
+    covers = torch.zeros(len(tops) * len(lefts), height, width, dtype=torch.bool, device=images.device)
+    for place, (top, left) in enumerate((t, e) for t in tops.tolist() for e in lefts.tolist()):
+        covers[place, top : top + tall, left : left + wide] = True
+    first = oracle.truth(images)
+    own = first.argmax(1)
+    points = torch.where(covers[None, :, None], 0.5, images[:, None]).flatten(0, 1)
+    lost = margin(oracle.truth(points), own.repeat_interleave(len(covers))).view(len(images), -1)
+    lost = lost - margin(first, own)[:, None]
+    return torch.einsum("mp,phw->mhw", lost.to(images), covers.to(images))
+
+
+def _cut(oracle: Oracle, x: Tensor, way: Tensor, reach: float) -> Tensor:
+    """The class on a grid around x (C, H, W), from -reach to reach along the way and across it (n, n)."""
+    across = (
+        Stream.of(0, torch.zeros(1, dtype=torch.int64, device=x.device)).gaussian(tuple(x.shape))[0].to(x)
+    )
+    way = way / torch.linalg.vector_norm(way)
+    across = across - (across * way).sum() * way
+    across = across / torch.linalg.vector_norm(across)
+    steps = torch.linspace(-reach, reach, CUT, device=x.device)
+    points = x + steps[None, :, None, None, None] * way + steps[:, None, None, None, None] * across
+    return oracle.truth(points.flatten(0, 1)).argmax(1).view(CUT, CUT)

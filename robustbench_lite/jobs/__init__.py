@@ -1,0 +1,1 @@
+"""One job: what is attacked with what."""

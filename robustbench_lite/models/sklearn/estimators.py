@@ -1,0 +1,167 @@
+"""Scikit-learn's estimators and transformers, each as the tensors that decide as it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.linear_model import (
+    LogisticRegression,
+    Perceptron,
+    RidgeClassifier,
+    RidgeClassifierCV,
+    SGDClassifier,
+)
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.svm import SVC, LinearSVC, NuSVC
+from torch import Tensor
+
+from robustbench_lite.models.sklearn.forests import TREES, CannotLift, of_trees, only_trees
+from robustbench_lite.models.sklearn.kernel import KernelCore
+from robustbench_lite.models.sklearn.lifted import Affine, Core
+from robustbench_lite.models.sklearn.neighbours import NeighbourCore
+from robustbench_lite.models.sklearn.smooth import LinearCore, PerceptronCore, QuadraticCore
+
+LINEAR = (
+    RidgeClassifier,
+    RidgeClassifierCV,
+    LogisticRegression,
+    Perceptron,
+    SGDClassifier,
+    LinearSVC,
+    LinearDiscriminantAnalysis,
+)
+
+
+def vector(values: object) -> Tensor:
+    return torch.tensor(np.asarray(values, dtype=np.float64))
+
+
+def transform_of(step: BaseEstimator) -> Affine:
+    """A fitted transformer, its operations in scikit-learn's order."""
+    d = step.n_features_in_ if hasattr(step, "n_features_in_") else 0
+    if isinstance(step, StandardScaler):
+        mean = step.mean_ if step.with_mean else None
+        scale = step.scale_ if step.with_std else None
+        return Affine(
+            shift=None if mean is None else vector(mean), divisor=None if scale is None else vector(scale)
+        )
+    if isinstance(step, MinMaxScaler) and not step.clip:
+        return Affine(factor=vector(step.scale_), offset=vector(step.min_))
+    if isinstance(step, MaxAbsScaler):
+        return Affine(divisor=vector(step.scale_))
+    if isinstance(step, PCA):
+        matrix = step.components_
+        if step.whiten:
+            matrix = matrix / np.sqrt(step.explained_variance_)[:, None]
+        return Affine(shift=vector(np.broadcast_to(step.mean_, (d,))), matrix=vector(matrix))
+    raise CannotLift(f"{type(step).__name__} has no lift")
+
+
+def core_of(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[Core, list[Affine]]:
+    """The core of a classifier, and the transforms that stay in front of it."""
+    if isinstance(estimator, LINEAR):
+        return _linear(estimator), transforms
+    if isinstance(estimator, NearestCentroid):
+        return _centroids(estimator), transforms
+    if isinstance(estimator, SVC | NuSVC):
+        return _kernel(estimator), transforms
+    if isinstance(estimator, KNeighborsClassifier):
+        return _neighbours(estimator), transforms
+    if isinstance(estimator, MLPClassifier):
+        weights, biases = (tuple(vector(p) for p in ps) for ps in (estimator.coefs_, estimator.intercepts_))
+        return PerceptronCore(weights, biases, estimator.activation), transforms
+    if isinstance(estimator, GaussianNB):
+        roots = tuple(vector(1 / np.sqrt(variance)) for variance in estimator.var_)
+        spread = -0.5 * np.log(2 * np.pi * estimator.var_).sum(1)
+        offset = vector(np.log(estimator.class_prior_) + spread)
+        return QuadraticCore(vector(estimator.theta_), roots, offset), transforms
+    if isinstance(estimator, QuadraticDiscriminantAnalysis):
+        pairs = zip(estimator.rotations_, estimator.scalings_, strict=True)
+        roots = tuple(vector(rotation * scaling**-0.5) for rotation, scaling in pairs)
+        spread = np.array([-0.5 * np.log(scaling).sum() for scaling in estimator.scalings_])
+        return QuadraticCore(
+            vector(estimator.means_), roots, vector(np.log(estimator.priors_) + spread)
+        ), transforms
+    if isinstance(estimator, TREES) and only_trees(estimator):
+        return of_trees(estimator, transforms)
+    raise CannotLift(f"{type(estimator).__name__} has no lift")
+
+
+def _linear(estimator: BaseEstimator) -> LinearCore:
+    weight, bias = np.atleast_2d(estimator.coef_), np.atleast_1d(estimator.intercept_)
+    bias = np.broadcast_to(bias, (len(weight),))
+    softmax = isinstance(estimator, LogisticRegression | LinearDiscriminantAnalysis)
+    one_against_rest = getattr(estimator, "solver", "") == "liblinear" and len(weight) > 1
+    if len(weight) == 1:  # one decision: the second class wins above 0
+        weight, bias = np.vstack([0 * weight, weight]), np.concatenate([[0.0], bias])
+    return LinearCore(vector(weight), vector(bias), softmax and not one_against_rest)
+
+
+def _centroids(estimator: NearestCentroid) -> LinearCore:
+    """Of equal priors and squared distances, the nearest is the largest of 2 c·z - |c|²."""
+    if estimator.metric != "euclidean":
+        raise CannotLift(f"NearestCentroid with metric {estimator.metric!r} has no lift")
+    centre = np.asarray(estimator.centroids_, dtype=np.float64)
+    return LinearCore(vector(2 * centre), vector(-np.square(centre).sum(1)))
+
+
+def _kernel(estimator: SVC | NuSVC) -> KernelCore:
+    if estimator.kernel not in ("linear", "rbf", "poly", "sigmoid"):
+        raise CannotLift(f"an SVC with kernel {estimator.kernel!r} has no lift")
+    if estimator.break_ties:
+        raise CannotLift("an SVC with break_ties=True has no lift")
+    classes = len(estimator.classes_)
+    pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    ends = np.concatenate([[0], np.cumsum(estimator.n_support_)])
+    dual = estimator._dual_coef_
+    coefficients = np.zeros((len(estimator.support_vectors_), len(pairs)))
+    for p, (i, j) in enumerate(pairs):
+        of_i, of_j = (slice(ends[c], ends[c + 1]) for c in (i, j))
+        coefficients[of_i, p] = dual[j - 1, of_i]
+        coefficients[of_j, p] = dual[i, of_j]
+    first, second = (torch.tensor([pair[side] for pair in pairs]) for side in (0, 1))
+    return KernelCore(
+        vector(estimator.support_vectors_),
+        vector(coefficients),
+        vector(estimator._intercept_),
+        first,
+        second,
+        classes,
+        estimator.kernel,
+        float(estimator._gamma),
+        float(estimator.coef0),
+        float(estimator.degree),
+    )
+
+
+def _neighbours(estimator: KNeighborsClassifier) -> NeighbourCore:
+    metric = estimator.effective_metric_
+    power = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}.get(metric)
+    if metric == "minkowski":
+        power = float(estimator.effective_metric_params_.get("p", 2))
+    if power is None or estimator.weights not in ("uniform", "distance"):
+        how = f"metric {metric!r} and weights {estimator.weights!r}"
+        raise CannotLift(f"KNeighborsClassifier with {how} has no lift")
+    stored = vector(estimator._fit_X)
+    core = NeighbourCore(
+        stored,
+        torch.as_tensor(np.asarray(estimator._y)).long(),
+        len(estimator.classes_),
+        estimator.n_neighbors,
+        float(power),
+        estimator.weights == "distance",
+        power == 2 and estimator._fit_method == "brute",
+        1.0,
+    )
+    some = stored[:: max(1, len(stored) // 500)]
+    near = core.distances(some).topk(min(estimator.n_neighbors + 1, len(stored)), dim=1, largest=False).values
+    width = float(near[:, -1].median()) / 4
+    return replace(core, width=width or 1.0)

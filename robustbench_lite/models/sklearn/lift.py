@@ -1,0 +1,166 @@
+"""`lift`: a fitted scikit-learn estimator as tensors that decide exactly as it does.
+
+A lifted model computes in float64 on the features the estimator would be given. Its decisions are compared
+with the estimator's own before it is handed out, and the lift is refused at the first that differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.model import Model
+from robustbench_lite.models.function import ScoreFunction
+from robustbench_lite.models.sklearn.estimators import core_of, transform_of, vector
+from robustbench_lite.models.sklearn.forests import CannotLift
+from robustbench_lite.models.sklearn.lifted import Affine, Lifted
+from robustbench_lite.models.sklearn.trees import TreeCore
+
+Bound = float | Sequence[float] | np.ndarray
+
+
+def lift(
+    estimator: BaseEstimator,
+    input_shape: Sequence[int],
+    data: Tensor | np.ndarray | None = None,
+    low: Bound = 0.0,
+    high: Bound = 1.0,
+    *,
+    name: str = "",
+    class_names: Sequence[str] | None = None,
+) -> Lifted:
+    """A fitted classifier, or a pipeline that ends in one, as a model of x (n, *input_shape) in [0, 1].
+
+    low, high: the range of the features it was fitted on, one for all or one each. data (n, *input_shape) in
+    [0, 1]: where its decisions are compared (None: random points of the box; around the thresholds of trees
+    always). class_names: the classes' names in the data's order. Raises `CannotLift` for estimators
+    without a lift and `InvalidModel` for those that cannot be used, or whose lift decides differently.
+    """
+    _check(estimator, input_shape)
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    last = steps[-1]
+    box = _box(low, high, int(np.prod(input_shape)))
+    transforms = box + [transform_of(step) for step in steps[:-1] if step not in ("passthrough", None)]
+    core, kept = core_of(last, transforms)
+    columns, notes = _columns(estimator.classes_, class_names)
+    model = Lifted(core, kept, input_shape, columns, name=name or type(last).__name__, notes=notes)
+    prove(model, estimator, box, data)
+    return model
+
+
+def lift_or_call(
+    estimator: BaseEstimator,
+    input_shape: Sequence[int],
+    data: Tensor | None = None,
+    name: str = "",
+    class_names: Sequence[str] | None = None,
+) -> Model:
+    """The lifted estimator, or where it has no lift a model that calls it: its scores, else its decisions."""
+    try:
+        return lift(estimator, input_shape, data, name=name, class_names=class_names)
+    except CannotLift as error:
+        why = str(error)
+    columns, notes = _columns(estimator.classes_, class_names)
+    order = np.arange(len(estimator.classes_)) if columns is None else columns.numpy()
+    scores = next((f for f in ("predict_proba", "decision_function") if hasattr(estimator, f)), None)
+    place = {label: int(i) for i, label in enumerate(np.asarray(estimator.classes_)[order])}
+
+    def ask(features: np.ndarray) -> np.ndarray:
+        if scores is None:
+            return np.array([place[label] for label in estimator.predict(features)])
+        found: np.ndarray = np.asarray(getattr(estimator, scores)(features))
+        return (found if found.ndim == 2 else np.column_stack([0 * found, found]))[:, order]
+
+    title = name or type(estimator).__name__
+    notes = (*notes, f"not lifted: {why}")
+    return ScoreFunction(ask, input_shape, name=title, flatten=True, num_classes=len(order), notes=notes)
+
+
+def prove(
+    model: Lifted, estimator: BaseEstimator, box: Sequence[Affine], data: Tensor | np.ndarray | None = None
+) -> None:
+    """Compare decisions on data, or random points, and around every threshold; raises `InvalidModel`."""
+    shape = model.input_shape
+    if data is None:
+        x = torch.rand((512, *shape), generator=torch.Generator().manual_seed(0))
+    else:
+        x = torch.as_tensor(data).float().reshape(-1, *shape)
+    if isinstance(model.core, TreeCore) and not model.transforms:
+        x = torch.cat([x, _around(model.core, x)])
+    with torch.no_grad():
+        features = x.flatten(1).double()
+        for part in box:
+            features = part(features)
+        ours = torch.cat([model.scores(part) for part in torch.split(x, 1000)]).argmax(1)
+        undecided = model.core.undecided(model.features(x))
+    number = {label: i for i, label in enumerate(estimator.classes_)}
+    theirs = torch.tensor([number[label] for label in estimator.predict(features.numpy())])
+    if model.columns is not None:
+        theirs = model.columns.argsort()[theirs]
+    wrong = ((ours != theirs) & ~undecided).nonzero()
+    if len(wrong):
+        i = int(wrong[0])
+        what = f"class {int(ours[i])} where the estimator decides {int(theirs[i])}"
+        raise CannotLift(f"{model.name}: its lift decides {what}, first at point {i} of {len(x)}")
+
+
+def _around(core: TreeCore, x: Tensor, most: int = 4000) -> Tensor:
+    """Points of x with one feature on a threshold, or one float above it."""
+    inner = (core.left != torch.arange(len(core.left))).nonzero()[:, 0]
+    inner = inner[:: max(1, len(inner) // most)]
+    base = x[torch.arange(len(inner)) % len(x)].flatten(1)
+    on, above = base.clone(), base.clone()
+    rows = torch.arange(len(inner))
+    on[rows, core.feature[inner]] = core.threshold[inner]
+    above[rows, core.feature[inner]] = torch.nextafter(core.threshold[inner], torch.tensor(torch.inf))
+    return torch.cat([on, above]).reshape(-1, *x.shape[1:])
+
+
+def _check(estimator: BaseEstimator, input_shape: Sequence[int]) -> None:
+    name = type(estimator).__name__
+    if not is_classifier(estimator):
+        raise InvalidModel(f"{name} is no classifier; a regressor has no classes to attack")
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        raise InvalidModel(f"{name} is not fitted; call fit first") from None
+    if isinstance(estimator.classes_, list) or np.ndim(estimator.classes_) != 1:
+        raise InvalidModel(f"{name} has several outputs; one class a sample is needed")
+    if len(estimator.classes_) < 2:
+        raise InvalidModel(f"{name} knows one class only: {estimator.classes_[0]!r}")
+    d = int(np.prod(input_shape))
+    features = getattr(estimator, "n_features_in_", d)  # one with a kernel of its own does not tell
+    if features != d:
+        raise InvalidModel(f"{name} was fitted on {features} features; {tuple(input_shape)} has {d}")
+
+
+def _columns(classes: np.ndarray, names: Sequence[str] | None) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Where each class of the data stands among the estimator's (None: as they are), and a note on labels."""
+    own = [str(label) for label in classes]
+    plain = own == [str(i) for i in range(len(own))]
+    notes = () if plain else ("its labels: " + ", ".join(f"{i} = {label}" for i, label in enumerate(own)),)
+    if names is None or list(names) == own:
+        return None, notes
+    if sorted(names) == sorted(own):
+        return torch.tensor([own.index(name) for name in names]), notes
+    if plain and len(own) == len(names):
+        return None, ()
+    raise InvalidModel(f"the estimator's classes are {', '.join(own)}; the data's {', '.join(names)}")
+
+
+def _box(low: Bound, high: Bound, d: int) -> list[Affine]:
+    """x in [0, 1] -> features; nothing where they are the same."""
+    least, most = (np.broadcast_to(np.asarray(b, dtype=np.float64), (d,)) for b in (low, high))
+    if not (least < most).all():
+        raise InvalidModel(f"low = {low}: must be below high = {high}, feature by feature")
+    if (least == 0).all() and (most == 1).all():
+        return []
+    return [Affine(factor=vector(most - least), offset=vector(least))]

@@ -1,0 +1,110 @@
+"""Nearest neighbours: votes of the k nearest stored samples, and soft neighbours for gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robustbench_lite.models.sklearn.lifted import Core
+
+ROOM = 1 << 23  # distances held at once
+TIE = 1e-12  # relative: what two ways of computing a distance may differ by
+
+
+@dataclass(frozen=True)
+class NeighbourCore(Core):
+    """stored (N, d) with labels (N,); k; p: of the distance; by_distance: votes weigh 1 / distance.
+
+    Of stored samples equally far the first count (scikit-learn takes whichever its threads meet first).
+    expanded: squared distances as |a|² + |b|² - 2ab, as scikit-learn's brute force computes them. width: the
+    scale of the soft stand-in, a quarter of a typical (squared) distance to the k-th neighbour.
+    """
+
+    stored: Tensor
+    labels: Tensor
+    classes: int
+    k: int
+    p: float
+    by_distance: bool
+    expanded: bool
+    width: float
+
+    family = "knn"
+    smooth = False
+
+    def scores(self, z: Tensor) -> Tensor:
+        """The share of the votes."""
+        return torch.cat([self._votes(part) for part in self._chunks(z)])
+
+    def stand_in(self, z: Tensor) -> Tensor:
+        """Soft nearest neighbours: log of the sum over a class's samples of exp(-distance / width).
+
+        Frosst, Papernot & Hinton 2019, equation 1; the distance is squared where p is 2.
+        """
+        near = -self.distances(z) / self.width
+        rows = [near[:, self.labels == c].logsumexp(1) for c in range(self.classes)]
+        return torch.stack(rows, 1).clamp_min(-1e6)
+
+    def undecided(self, z: Tensor) -> Tensor:
+        """Rows whose k-th neighbour is as far as the next, or whose weighed votes tie."""
+        return torch.cat([self._undecided(part) for part in self._chunks(z)])
+
+    def distances(self, z: Tensor) -> Tensor:
+        """From each row of z to each stored sample (n, N); squared where p is 2."""
+        return (self.ranks(z) + self._own(z)).clamp_min(0)
+
+    @cached_property
+    def _sizes(self) -> Tensor:
+        return self.stored.square().sum(1)
+
+    def _own(self, z: Tensor) -> Tensor:
+        """What the ranks of a row leave out of its distances (n, 1)."""
+        return z.square().sum(1, keepdim=True) if self.expanded else torch.zeros_like(z[:, :1])
+
+    def ranks(self, z: Tensor) -> Tensor:
+        """Numbers in the order of the distances (n, N): less work than the distances themselves."""
+        if self.expanded:
+            return torch.addmm(self._sizes, z, self.stored.T, alpha=-2)
+        apart = z[:, None, :] - self.stored
+        if self.p == 2:
+            return apart.square().sum(2)
+        return apart.abs().amax(2) if self.p == torch.inf else apart.abs().pow(self.p).sum(2).pow(1 / self.p)
+
+    def confidence(self, scores: Tensor) -> Tensor:
+        return scores.amax(1)
+
+    def _chunks(self, z: Tensor) -> tuple[Tensor, ...]:
+        wide = 1 if self.expanded else z.shape[1]
+        return torch.split(z, max(1, ROOM // (len(self.stored) * wide)))
+
+    def _votes(self, z: Tensor) -> Tensor:
+        rank = self.ranks(z)
+        far, nearest = rank.topk(min(self.k + 1, len(self.stored)), dim=1, largest=False)
+        if far.shape[1] > self.k:
+            tied = (far[:, self.k - 1] == far[:, self.k]).nonzero()[:, 0]
+            order = rank[tied].sort(dim=1, stable=True).indices[:, : self.k]
+            far, nearest = far[:, : self.k], nearest[:, : self.k].index_copy(0, tied, order)
+        weight = torch.ones_like(far)
+        if self.by_distance:
+            far = (far + self._own(z)).clamp_min(0)
+            length = far.sqrt() if self.p == 2 else far
+            zero = length == 0
+            weight = torch.where(zero.any(1, keepdim=True), zero.to(z), 1 / length)
+        votes = functional.one_hot(self.labels[nearest], self.classes).to(z) * weight[:, :, None]
+        total = votes.sum(1)
+        return total / total.sum(1, keepdim=True)
+
+    def _undecided(self, z: Tensor) -> Tensor:
+        distance = self.distances(z)
+        most = min(self.k + 1, len(self.stored))
+        far = distance.topk(most, dim=1, largest=False).values
+        room = TIE * (1 + far[:, -1])
+        tied = (far[:, -1] - far[:, self.k - 1] <= room) & (most > self.k)
+        if self.by_distance:
+            first, second = self._votes(z).topk(2, dim=1).values.unbind(1)
+            tied |= (first - second <= 1e-9) | (far[:, 0] <= TIE)
+        return tied

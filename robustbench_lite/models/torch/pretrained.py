@@ -1,0 +1,101 @@
+"""Networks that people already have: torchvision's by name, and weights in a file for one of their own."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from robustbench_lite.core.errors import InvalidModel, InvalidParameter, UnknownName
+from robustbench_lite.core.registry import load as load_reference
+from robustbench_lite.data.data import Data
+from robustbench_lite.models.cache import Trained
+from robustbench_lite.models.torch.module import TorchModel
+
+
+def from_torchvision(data: Data, train: Trained, name: str, weights: str = "DEFAULT") -> TorchModel:
+    """One of torchvision's networks with its published weights, whose normalisation joins the model.
+
+    Inputs stay in [0, 1]; resize them where the data is loaded (`folder:PATH,size=256,crop=224`). weights:
+    a name from torchvision, `DEFAULT`, or `none`: random, with the data's classes. Raises `UnknownName`,
+    and `InvalidModel` where the weights are not there and cannot be fetched.
+    """
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise UnknownName("torchvision model", name, models.list_models())
+    shape = data.x.shape[1:]
+    if weights.lower() == "none":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(train.seed)
+            module = models.get_model(name, weights=None, num_classes=data.num_classes)
+        return TorchModel(module, shape, name=name, num_classes=data.num_classes, device=train.device)
+    known = models.get_model_weights(name)
+    if weights not in known.__members__:
+        raise InvalidParameter("weights", weights, f"none or one of {', '.join(known.__members__)}")
+    chosen = known[weights]
+    try:
+        module = models.get_model(name, weights=chosen)
+    except (URLError, OSError, RuntimeError) as error:
+        where = torch.hub.get_dir()
+        raise InvalidModel(
+            f"{name}: its weights are not in {where}/checkpoints and could not be fetched from {chosen.url} "
+            f"({error}); put the file there, or take weights=none"
+        ) from error
+    means = chosen.transforms()
+    return TorchModel(
+        module,
+        shape,
+        name=name,
+        mean=means.mean,
+        std=means.std,
+        num_classes=data.num_classes,
+        device=train.device,
+    )
+
+
+def from_weights(data: Data, train: Trained, path: str, network: str) -> TorchModel:
+    """A network made by `package.module:function`, with the weights of a .safetensors or .pt file.
+
+    A .pt file is read as tensors only, never as code. Raises `InvalidModel` naming what does not fit.
+    """
+    function = load_reference(network, "network")
+    made = function() if callable(function) else None
+    if not isinstance(made, nn.Module):
+        raise InvalidParameter("network", network, "package.module:function that returns a torch.nn.Module")
+    file = Path(path).expanduser()
+    try:
+        result = made.load_state_dict(_weights(file), strict=False)
+    except RuntimeError as error:
+        raise InvalidModel(f"{path}: {' '.join(str(error).split())}") from None
+    for what, names in (("lacks", result.missing_keys), ("has besides", result.unexpected_keys)):
+        if names:
+            raise InvalidModel(f"{path}: {what} {_some(names)} of {network}")
+    shape = data.x.shape[1:]
+    return TorchModel(made, shape, name=file.stem, num_classes=data.num_classes, device=train.device)
+
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load(file.read_bytes())
+        held = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InvalidModel(f"{file}: cannot be read as weights: {str(error).splitlines()[0]}") from None
+    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
+        held = held["state_dict"]
+    if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()):
+        raise InvalidModel(f"{file}: holds no weights by name")
+    return cast(dict[str, Tensor], held)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,1 @@
+"""How attacks are written and driven."""

@@ -1,0 +1,1 @@
+"""Where an adversarial example may lie."""
