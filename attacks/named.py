@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.core.errors import RobustError
-from robustbench_lite.core.registry import build, load, look_up
-from robustbench_lite.core.text import parse_name
-from robustbench_lite.search.attack import Attack
+from robustbench_lite.core.registry import build, given, load, look_up, read_name
+from robustbench_lite.search.attack import AnyAttack, Attack
 
 
-def get_attack(attack: str | Attack, parameters: Mapping[str, object] | None = None) -> Attack:
-    """An attack by name, such as `iterative:steps=10`, with more parameters; an `Attack` as it is."""
+def get_attack(attack: str | AnyAttack) -> AnyAttack:
+    """An attack by name.
+
+    Parameters
+    ----------
+    attack : str or Attack
+        Such as `iterative:steps=10` or `curve(apgd:steps=20,rounds=5)`; an `Attack` stays what it is.
+
+    Raises
+    ------
+    UnknownName, InvalidParameter
+
+    Examples
+    --------
+    >>> get_attack("pgd:steps=3,restarts=2").restarts
+    2
+    """
     if isinstance(attack, Attack):
         return attack
-    name, given = parse_name(attack)
-    cls = load(look_up("attacks", ATTACKS, name).where, "attack")
+    name = read_name("attacks", attack)
+    entry = look_up("attacks", name.head)
+    cls = load(entry.where, "attack")
     if not isinstance(cls, type) or not issubclass(cls, Attack):
-        raise RobustError(f"attack {name!r}: {cls!r} is not a class of attacks")
-    return build(cls, {**given, **(parameters or {})})
+        raise RobustError(f"attack {name.head!r}: {cls!r} is not a class of attacks")
+    values = given(entry, name)
+    if name.inner:
+        values["attack"] = name.inner[0].text
+    return build(cls, values)

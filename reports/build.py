@@ -12,27 +12,31 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
-from robustbench_lite.core.errors import require
+from robustbench_lite.core.errors import RobustError, require
 from robustbench_lite.records.schema import whole
 from robustbench_lite.reports.figures import plots
 from robustbench_lite.reports.page.markdown import report as plain_report
 from robustbench_lite.reports.page.page import drawn, page
-from robustbench_lite.reports.results import Folder
+from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.catalogue import TABLES
 from robustbench_lite.reports.tables.pairs import compared
 
 FORMATS = ("html", "md", "latex", "csv", "parquet", "png", "pdf")
 
 
-def rebuild(paths: Sequence[Path], formats: Sequence[str] = ("html",), out: Path | None = None) -> list[Path]:
+def rebuild(
+    runs: Sequence[Results], formats: Sequence[str] = ("html",), out: Path | None = None
+) -> list[Path]:
     """Write the report of the last run, compared with the ones before it; returns what was written.
 
     formats: html report.html; md report.md; latex, csv, parquet a file a table; png, pdf a file a figure.
     """
     for name in formats:
         require(name in FORMATS, "format", name, f"one of {', '.join(FORMATS)}")
-    *before, folder = [Folder.open(path) for path in paths]
-    home = out or folder.path
+    *before, results = runs
+    home = out or results.path
+    if home is None:
+        raise RobustError("results without a results: say where the report goes")
     written: list[Path] = []
 
     def text(name: str, content: str) -> None:
@@ -41,14 +45,12 @@ def rebuild(paths: Sequence[Path], formats: Sequence[str] = ("html",), out: Path
         written.append(home / name)
 
     if "html" in formats:
-        text("report.html", page(folder, before))
+        text("report.html", page(results, before))
     if "md" in formats:
-        last = {cell: told.strip().splitlines()[-1] for cell, told in folder.failures.items()}
-        title = f"robust run: {folder.config.get('data', '')}"
-        text("report.md", plain_report(title, folder.records, last, folder.refused, folder.notes))
+        text("report.md", plain_report(results))
     wanted_tables = {"csv", "latex", "parquet"} & set(formats)
-    tables = {name: folder.table(name) for name in TABLES} if wanted_tables else {}
-    tables |= {f"compared_{other.name}": compared(other.records, folder.records) for other in before}
+    tables = {name: results.table(name) for name in TABLES} if wanted_tables else {}
+    tables |= {f"compared_{other.name}": compared(other.records, results.records) for other in before}
     for name, table in tables.items():
         if "csv" in formats:
             text(f"tables/{name}.csv", table.to_csv(index=False))
@@ -59,7 +61,7 @@ def rebuild(paths: Sequence[Path], formats: Sequence[str] = ("html",), out: Path
                 table.to_parquet(temporary, index=False)
             written.append(home / "tables" / f"{name}.parquet")
     wanted = [kind for kind in ("png", "pdf") if kind in formats]
-    for group, title, figure in drawn(folder) if wanted else ():
+    for group, title, figure in drawn(results) if wanted else ():
         name = re.sub(r"\W+", "-", f"{group} {title}").strip("-").lower()
         for kind in wanted:
             with whole(home / "figures" / f"{name}.{kind}") as temporary, plots.style():

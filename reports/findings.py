@@ -6,25 +6,24 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from robustbench_lite.reports.results import Folder
+import pandas as pd
 
-WEAK = {"noise", "fgsm", "bim", "linear_demo"}  # attacks that prove little by themselves
+from robustbench_lite.reports.format import share
+from robustbench_lite.reports.results import Results
+from robustbench_lite.reports.tables.rates import GROUP
+
+CONTROLS = {"noise", "fgsm", "bim", "linear_demo"}  # attacks that prove little by themselves
 
 
-def percent(rate: float) -> str:
-    """A rate as people read it."""
-    return "–" if not math.isfinite(rate) else f"{100 * rate:.1f} %"
-
-
-def verdict(folder: Folder) -> list[str]:
+def verdict(results: Results) -> list[str]:
     """A sentence or two a threat: what is left of the models' accuracy, and what took the rest."""
     found = []
-    worst = folder.table("worst_case").to_dict("records")
+    worst = results.table("worst_case").to_dict("records")
     for threat, goal in dict.fromkeys((row["threat"], row["goal"]) for row in worst):
         part = [row for row in worst if (row["threat"], row["goal"]) == (threat, goal)]
         best, least = (choose(part, key=lambda row: float(row["robust"])) for choose in (max, min))
         aim = "" if goal == "untargeted" else f" ({goal})"
-        clean = f"{percent(best['clean'])} without an attack"
+        clean = f"{share(best['clean'])} without an attack"
         if len(part) == 1:
             found.append(
                 f"Under {threat}{aim}, {best['model']} keeps {_held(best)} of the samples right; {clean}."
@@ -33,11 +32,12 @@ def verdict(folder: Folder) -> list[str]:
         else:
             found.append(f"Under {threat}{aim}, {best['model']} keeps most, {_held(best)} right ({clean}).")
             found[-1] += f"{_strongest(best)} {least['model']} keeps least, {_held(least)}."
-    sizes = folder.table("distances")
-    sizes = sizes.loc[sizes["threat"].astype(str).str.endswith(":min")] if len(sizes) else sizes
+    sizes = results.table("distances")
+    minimal = set(results.records.loc[results.records["minimum"].astype(bool), "threat"].astype(str))
+    sizes = sizes.loc[sizes["threat"].isin(minimal) & sizes["own"]] if len(sizes) else sizes
     for threat, goal in dict.fromkeys(zip(sizes["threat"], sizes["goal"], strict=True)):
-        norm = str(threat).partition(":")[0]
-        at = (sizes["threat"] == threat) & (sizes["goal"] == goal) & (sizes["norm"] == norm)
+        at = (sizes["threat"] == threat) & (sizes["goal"] == goal)
+        norm = sizes.loc[at, "norm"].iloc[0]
         nearest = sizes.loc[at].groupby("model", sort=False, observed=True)["median_all"].min()
         said = ", ".join(f"{model} {value:.3g}" for model, value in nearest.items())
         aim = "" if goal == "untargeted" else f" ({goal})"
@@ -45,47 +45,83 @@ def verdict(folder: Folder) -> list[str]:
     return found
 
 
-def warnings(folder: Folder) -> list[str]:
+def warnings(results: Results) -> list[str]:
     """What a reader should know before believing a number."""
-    found = [f"{cell} failed: {text.strip().splitlines()[-1]}" for cell, text in folder.failures.items()]
-    table = folder.table("summary")
-    for row in table.loc[(table["invalid"] > 0) | (table["doubtful"] > 0)].to_dict("records"):
-        found.append(
-            f"{_cell(row)}: {row['invalid']} returned points were not admissible, {row['doubtful']} "
-            "successes did not stand at the second look."
-        )
-    for (model, threat), part in table.groupby(["model", "threat"], sort=False, observed=True):
-        names = {str(attack).partition(":")[0] for attack in part["attack"]}
-        if names <= WEAK:
+    found = [f"{cell} failed: {text.strip().splitlines()[-1]}" for cell, text in results.failures.items()]
+    if results.missing:
+        found.append(f"The records of {len(results.missing)} jobs are gone: this is not the whole run.")
+    table = results.table("summary")
+    for row in table.to_dict("records"):
+        found += [f"{_cell(row)}: {said}" for said in doubts(results.records, row)]
+    for row in results.table("worst_case").to_dict("records"):
+        if row["by_transfer"] > 0:
+            found.append(
+                f"{row['model']}, {row['threat']}: {share(row['by_transfer'])} of the samples were broken only "
+                "by points made on other models: they count in the worst case, not for the attacks."
+            )
+    for (model, threat), _ in table.groupby(["model", "threat"], sort=False, observed=True):
+        held = results.records
+        at = (held["model"] == model) & (held["threat"] == threat)
+        names = set(held.loc[at, "attack_name"].astype(str))
+        if names <= CONTROLS:
             met = ", ".join(sorted(names))
             found.append(f"{model} met only {met} under {threat}: run auto before believing it.")
-    for row in folder.table("gaps").to_dict("records"):
+    for row in results.table("gaps").to_dict("records"):
         if row["weak"]:
             found.append(
-                f"{_cell(row)}: its stand-in gradient leads {row['ratio']:.2f} times as far as exact."
+                f"{_cell(row)}: the gradient of its surrogate leads {row['ratio']:.2f} times as far as exact."
             )
-    found += _transferred(folder)
-    for row in folder.flags.to_dict("records"):
+    found += _transferred(results)
+    for row in results.flags.to_dict("records"):
         if row["raised"]:
             found.append(f"{_cell(row)}: {row['meaning']} ({row['value']:.3g}). Next: {row['next']}.")
-    if folder.flags.empty:
-        found.append(f"The attacks were not diagnosed: robust diagnose {folder.path}")
+    if results.flags.empty:
+        found.append(f"The attacks were not diagnosed: robust diagnose {results.path}")
     return found
 
 
-def _transferred(folder: Folder) -> list[str]:
+def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
+    """What makes a row of the summary doubtful, in words, with counts."""
+    found = []
+    here = records.loc[(records[GROUP] == [row[head] for head in GROUP]).all(axis=1)]
+    here = here.loc[here["source_model"].isna()]
+    if row["invalid"]:
+        bad = here.loc[~here["valid"].astype(bool), "reason_kind"].value_counts()
+        why = ", ".join(f"{count} {kind}" for kind, count in bad.items())
+        found.append(f"{row['invalid']} returned points were not admissible ({why})")
+    if row["doubtful"]:
+        found.append(f"{row['doubtful']} successes did not stand at the second look")
+    if row["unattacked"]:
+        found.append(f"{row['unattacked']} samples were not attacked, because a limit was reached")
+    tried = max(1, int(row["samples"]) - int(row["unattacked"]))
+    if row["nan"] > 0.01 * tried:
+        found.append(
+            f"the model answered {row['nan']} of {tried} samples with NaN: neither held nor broken (goal "
+            "option nan=success counts them)"
+        )
+    if row["rejected"]:
+        found.append(f"the model refused {row['rejected']} samples, which count as held")
+    if len(here) and (here["zero_gradients"] > 0).mean() > 0.01:
+        zero = float((here["zero_gradients"] > 0).mean())
+        found.append(f"{share(zero)} of the samples met a gradient of exactly zero")
+    if here["batch_draws"].fillna(False).astype(bool).any():
+        found.append("what the model draws for a sample depends on the batch it is in")
+    return found
+
+
+def _transferred(results: Results) -> list[str]:
     """Models that others' points break more often than any attack on the model itself did."""
     found = []
-    own = folder.table("summary").to_dict("records")
-    others = [r for r in folder.table("transfer").to_dict("records") if r["source"] != r["target"]]
+    own = results.table("summary").to_dict("records")
+    others = [r for r in results.table("transfer").to_dict("records") if r["source"] != r["target"]]
     for key in dict.fromkeys((r["target"], r["threat"], r["goal"]) for r in others):
         part = [r for r in others if (r["target"], r["threat"], r["goal"]) == key]
         mine = [r["success"] for r in own if (r["model"], r["threat"], r["goal"]) == key]
         best = max(part, key=lambda r: -1.0 if math.isnan(r["success"]) else float(r["success"]))
         if mine and best["success"] > max(mine) + 0.01:
             found.append(
-                f"{key[0]} falls more often to points made on {best['source']} ({percent(best['success'])}) "
-                f"than to any attack on itself ({percent(max(mine))}), {key[1]}: its gradients may mislead."
+                f"{key[0]} falls more often to points made on {best['source']} ({share(best['success'])}) "
+                f"than to any attack on itself ({share(max(mine))}), {key[1]}: its gradients may mislead."
             )
     return found
 
@@ -95,7 +131,10 @@ def _cell(row: Mapping[Hashable, Any]) -> str:
 
 
 def _held(row: Mapping[Hashable, Any]) -> str:
-    return f"{100 * row['robust']:.1f} % ± {50 * (row['high'] - row['low']):.1f}"
+    held = f"{100 * row['robust']:.1f} % ± {50 * (row['high'] - row['low']):.1f}"
+    if math.isnan(row["proven"]) or round(row["proven"], 3) == round(row["robust"], 3):
+        return held
+    return f"{held} (proven: {share(row['proven'])})"
 
 
 def _strongest(row: Mapping[Hashable, Any]) -> str:

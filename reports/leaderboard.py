@@ -6,34 +6,36 @@ import math
 
 import pandas as pd
 
-from robustbench_lite.reports.results import Folder
+from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.rates import direct, right, worst_case
 
 HEADS = [
-    "rank", "model", "data", "threat", "goal", "clean", "autoattack", "best_known", "low", "high",
-    "strongest", "extra_data", "architecture", "samples",
+    "rank", "model", "data", "threat", "norm", "goal", "clean", "proven", "autoattack", "best_known",
+    "low", "high", "strongest", "extra_data", "architecture", "samples",
 ]  # fmt: skip
-KNOWN = ("model", "threat", "goal", "clean", "low", "high", "strongest", "samples")
+KNOWN = ("model", "threat", "goal", "clean", "proven", "low", "high", "strongest", "samples")
 
 
-def leaderboard(folders: list[Folder]) -> pd.DataFrame:
+def leaderboard(runs: list[Results]) -> pd.DataFrame:
     """One row a model, data set, threat and goal, ranked by worst-case robust accuracy.
 
     autoattack: robust accuracy under `auto` alone, NaN where it was not run. best_known: the worst case over
     all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval.
     """
-    records = pd.concat([folder.records for folder in folders], ignore_index=True)
+    records = pd.concat([run.records for run in runs], ignore_index=True)
     rows = []
     for (data, _), part in records.groupby(["data", "seed"], sort=False, observed=True, dropna=False):
         for _, every in part.groupby(["model", "threat", "goal"], sort=False, observed=True):
             cell = _met_by_all(every)
             for row in worst_case(cell).to_dict("records"):
-                auto = direct(cell).loc[lambda c: c["attack"].str.partition(":")[0] == "auto"]
-                held = (right(auto) & ~auto["success"].astype(bool)).mean() if len(auto) else math.nan
+                auto = direct(cell).loc[lambda c: c["attack_name"] == "auto"]
+                kept = right(auto) * (1 - auto["success_rate"].astype(float))
+                held = kept.mean() if len(auto) else math.nan
                 rows.append(
                     {
                         **{head: row[head] for head in KNOWN},
                         "data": data,
+                        "norm": str(cell["norm"].iloc[0]),
                         "autoattack": float(held),
                         "best_known": row["robust"],
                         "extra_data": "",
@@ -58,7 +60,7 @@ def model_info(table: pd.DataFrame) -> list[dict[str, object]]:
     """The ranked models in the fields of RobustBench's `model_info` files; what is unknown is empty."""
 
     def percent(rate: float) -> str:
-        return "" if pd.isna(rate) else f"{100 * rate:.2f}"
+        return "" if pd.isna(rate) else f"{100 * rate:.2f}"  # two digits, as theirs
 
     return [
         {
@@ -70,8 +72,8 @@ def model_info(table: pd.DataFrame) -> list[dict[str, object]]:
             "dataset": row["data"],
             "venue": "",
             "architecture": row["architecture"],
-            "eps": str(row["threat"]).partition(":")[2],
-            "threat_model": str(row["threat"]).partition(":")[0],
+            "eps": str(row["threat"]).removeprefix(f"{row['norm']}:"),  # as it was written
+            "threat_model": row["norm"],
             "clean_acc": percent(row["clean"]),
             "reported": "",
             "autoattack_acc": percent(row["autoattack"]),

@@ -8,24 +8,46 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from robustbench_lite.api import AttackResult, attack, diagnose, list_attacks, list_data, list_models
+    from robustbench_lite.api import (
+        AttackResult,
+        attack,
+        diagnose,
+        list_attacks,
+        list_data,
+        list_models,
+        list_threats,
+    )
+    from robustbench_lite.core.domain import Domain
+    from robustbench_lite.core.goal import Goal
     from robustbench_lite.core.model import Model
+    from robustbench_lite.core.settings import Search
+    from robustbench_lite.core.threat import Threat
     from robustbench_lite.data.data import Data
     from robustbench_lite.data.load import load_data
     from robustbench_lite.models.function import ScoreFunction
     from robustbench_lite.models.load import load_model
     from robustbench_lite.models.sklearn.lift import lift
     from robustbench_lite.models.torch.module import TorchModel
-    from robustbench_lite.runs.run import RunResult, run
+    from robustbench_lite.records.folder import Folder
+    from robustbench_lite.reports.results import Results
+    from robustbench_lite.runs.config import Config
+    from robustbench_lite.runs.run import run
     from robustbench_lite.search.attack import Attack
+    from robustbench_lite.threats.named import parse_threat
 
 _HOMES = {
     "Attack": "search.attack",
     "AttackResult": "api",
+    "Config": "runs.config",
     "Data": "data.data",
+    "Domain": "core.domain",
+    "Folder": "records.folder",
+    "Goal": "core.goal",
     "Model": "core.model",
-    "RunResult": "runs.run",
+    "Results": "reports.results",
     "ScoreFunction": "models.function",
+    "Search": "core.settings",
+    "Threat": "core.threat",
     "TorchModel": "models.torch.module",
     "attack": "api",
     "diagnose": "api",
@@ -33,18 +55,26 @@ _HOMES = {
     "list_attacks": "api",
     "list_data": "api",
     "list_models": "api",
+    "list_threats": "api",
     "load_data": "data.load",
     "load_model": "models.load",
+    "parse_threat": "threats.named",
     "run": "runs.run",
 }
 
 __all__ = [
     "Attack",
     "AttackResult",
+    "Config",
     "Data",
+    "Domain",
+    "Folder",
+    "Goal",
     "Model",
-    "RunResult",
+    "Results",
     "ScoreFunction",
+    "Search",
+    "Threat",
     "TorchModel",
     "attack",
     "diagnose",
@@ -52,8 +82,10 @@ __all__ = [
     "list_attacks",
     "list_data",
     "list_models",
+    "list_threats",
     "load_data",
     "load_model",
+    "parse_threat",
     "run",
 ]
 

@@ -1,39 +1,50 @@
-"""The Python face: attack one model on tensors, and the lists of what there is."""
+"""The Python face: attack one model on tensors, diagnose, and the lists of what there is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import InvalidData, InvalidParameter
-from robustbench_lite.core.goal import Targets, parse_goal
-from robustbench_lite.core.model import parse_precision
-from robustbench_lite.core.registry import Entry, entries
-from robustbench_lite.data import DATA
+from robustbench_lite.core.errors import InvalidData
+from robustbench_lite.core.goal import Goal, Targets, parse_goal
+from robustbench_lite.core.registry import entries
+from robustbench_lite.core.settings import Search
+from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.data import Data
-from robustbench_lite.diagnosis.checks import diagnose as find_flags
-from robustbench_lite.jobs.job import Cell, execute, learn
-from robustbench_lite.judging.judge import clean_scores
-from robustbench_lite.models import MODELS
+from robustbench_lite.diagnosis.checks import diagnose_work
+from robustbench_lite.jobs.job import Work, carry_out
+from robustbench_lite.jobs.make import learn, prove
+from robustbench_lite.judging.judge import look_clean
 from robustbench_lite.models.load import ModelLike, as_model, load_model
-from robustbench_lite.search.attack import Attack
-from robustbench_lite.search.driver import Progress, Search
+from robustbench_lite.search.attack import AnyAttack, Fitted
 from robustbench_lite.threats.named import parse_threat
+
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """adversarial: same shape and dtype as x; records: one row a sample, judged."""
+    """What an attack came to.
+
+    Parameters
+    ----------
+    adversarial : Tensor
+        (n, …), the shape and type of the samples; the original where nothing better was found.
+    records : pandas.DataFrame
+        One judged row a sample.
+    z : Tensor
+        What the threat makes the inputs of: the inputs themselves for balls, angles and shifts for others.
+    """
 
     adversarial: Tensor
     records: pd.DataFrame
+    z: Tensor
 
     @property
     def success(self) -> Tensor:
@@ -45,123 +56,130 @@ def attack(
     model: ModelLike,
     x: Tensor,
     y: Tensor,
-    attack: str | Attack,
-    threat: str = "linf:8/255",
-    seed: int = 0,
-    *,
-    goal: str = "untargeted",
-    targets: Tensor | None = None,
-    domain: Domain | None = None,
-    batch_size: int | None = None,
-    budget: int | None = None,
-    eot: int = 1,
-    precision: str = "auto",
-    compile: bool | None = None,
-    time_limit: float | None = None,
-    eight_bit: bool = False,
+    attack: str | AnyAttack,
+    threat: str | Threat = "linf:8/255",
+    goal: str | Goal | Tensor = "untargeted",
+    search: Search | None = None,
     progress: Progress = lambda fraction: None,
-    **parameters: object,
 ) -> AttackResult:
-    """Attack a model on samples x (n, …) in [0, 1] with classes y (n,), and judge what comes back.
+    """Attack a model on samples and judge what comes back.
 
-    model: a `torch.nn.Module`, a scikit-learn classifier, a NumPy function, a `Model`, or a name of the zoo
-    trained on digits. attack: a name with parameters (`"iterative:steps=100"`, or as keywords, checked
-    against its fields), or an `Attack`. targets (n,): the classes to reach, for goal `given`. domain: the
-    inputs there are, where that is not the box [0, 1] of images. The search runs where the model is. Raises
-    `InvalidParameter`, `InvalidData`, `Unsupported`.
+    Parameters
+    ----------
+    model : torch.nn.Module, scikit-learn classifier, NumPy function, Model or str
+        A name means a model of the zoo, trained on digits.
+    x : Tensor
+        (n, …) floating point, in the threat's domain: [0, 1] unless it says otherwise.
+    y : Tensor
+        (n,) whole numbers, the true classes.
+    attack : str or Attack
+        Such as `"iterative:steps=100"`.
+    threat : str or Threat, default "linf:8/255"
+        Text means the box [0, 1]; `rb.parse_threat(text, domain)` makes one in another domain.
+    goal : str, Goal or Tensor, default "untargeted"
+        `random`, `least_likely`, `top:3`, `class:7`, …; a tensor (n,) of classes to reach.
+    search : Search, optional
+        Seed, batch size, budget and the like. The search runs where the model is.
+    progress : callable
+        Called with the fraction done.
+
+    Returns
+    -------
+    AttackResult
+
+    Raises
+    ------
+    InvalidParameter, InvalidData, InvalidModel, Unsupported
+
+    Examples
+    --------
+    >>> import robustbench_lite as rb
+    >>> digits = rb.load_data("digits", samples=5)
+    >>> rb.attack("linear", digits.x, digits.y, "exact", "l2:min").adversarial.shape
+    torch.Size([5, 1, 8, 8])
     """
-    how = Search(seed, batch_size, budget, time_limit, eot, parse_precision(precision), compile)
-    cell = _cell(model, x, y, attack, parameters, threat, goal, targets, domain, how, eight_bit)
-    done = execute(cell, learnt=learn(cell, cell.data), progress=progress)
-    moved = done.adversarial.to(x)
-    changed = done.adversarial != cell.data.x
-    return AttackResult(torch.where(changed.to(x.device), moved, x), done.records)
+    work = work_of(model, x, y, attack, threat, goal, search or Search())
+    found = carry_out(work, progress=progress)
+    moved = found.adversarial.to(x)
+    changed = found.adversarial != work.data.x
+    return AttackResult(torch.where(changed.to(x.device), moved, x), found.records, found.z)
 
 
 def diagnose(
     model: ModelLike,
     x: Tensor,
     y: Tensor,
-    attack: str | Attack,
-    threat: str = "linf:8/255",
-    seed: int = 0,
-    *,
-    goal: str = "untargeted",
-    domain: Domain | None = None,
-    batch_size: int | None = None,
-    eot: int = 1,
-    **parameters: object,
+    attack: str | AnyAttack,
+    threat: str | Threat = "linf:8/255",
+    goal: str | Goal | Tensor = "untargeted",
+    search: Search | None = None,
 ) -> pd.DataFrame:
     """Whether an attack's success can be trusted: one row a check, with its number, its limit, what is next.
 
-    The arguments are `attack`'s. Raises `Unsupported` for what is no gradient attack at a fixed eps.
+    The parameters are `attack`'s. Raises `Unsupported` for what is no gradient attack at a fixed eps.
     """
-    how = Search(seed, batch_size, eot=eot)
-    return find_flags(_cell(model, x, y, attack, parameters, threat, goal, None, domain, how))
+    return diagnose_work(work_of(model, x, y, attack, threat, goal, search or Search()))
 
 
-def _cell(
+def work_of(
     model: ModelLike,
     x: Tensor,
     y: Tensor,
-    attack: str | Attack,
-    parameters: Mapping[str, object],
-    threat: str,
-    goal: str,
-    targets: Tensor | None,
-    domain: Domain | None,
-    how: Search,
-    eight_bit: bool = False,
-) -> Cell:
-    """Tensors, names and numbers as one cell, everything checked."""
-    if isinstance(attack, Attack):
-        chosen = attack
-        if parameters:
-            raise InvalidParameter("parameters", sorted(parameters), "none beside a ready Attack")
-    else:
-        chosen = get_attack(attack, parameters)
-    if targets is not None and goal == "untargeted":
-        goal = str(Targets.GIVEN)
-    data = _as_data(x, y, domain)
+    attack: str | AnyAttack,
+    threat: str | Threat,
+    goal: str | Goal | Tensor,
+    search: Search,
+) -> Work:
+    """Tensors, names and numbers as a job made real, everything checked."""
+    chosen = get_attack(attack)
+    within = parse_threat(threat)
+    given = goal.cpu() if isinstance(goal, Tensor) else None
+    aim = (
+        Goal(Targets.GIVEN)
+        if isinstance(goal, Tensor)
+        else parse_goal(goal)
+        if isinstance(goal, str)
+        else goal
+    )
+    data = _as_data(x, y, within.domain)
     found = load_model(model) if isinstance(model, str) else as_model(model, data.x.shape[1:], x=data.x)
     names = tuple(str(c) for c in range(found.num_classes))
     data = replace(data, class_names=names, source=lambda: data)
     if int(data.y.max()) >= found.num_classes:
         raise InvalidData(f"y has class {int(data.y.max())}; the model has {found.num_classes}")
-    return Cell(
-        data,
-        found,
-        chosen,
-        parse_threat(threat, data.domain),
-        parse_goal(goal),
-        clean_scores(found, data.x),
-        how,
-        eight_bit,
-        None if targets is None else targets.cpu(),
-    )
+    clean = look_clean(found, data.x, data.y, data.ids, search)
+    work = Work(data, found, clean, chosen, within, aim, search, given=given)
+    bounds, seconds = prove(found, within, aim, data, clean, search, given)
+    work = replace(work, bounds=bounds, certify_seconds=seconds)
+    return replace(work, fitting=learn(work, data)) if isinstance(chosen, Fitted) else work
 
 
 def list_attacks() -> pd.DataFrame:
     """Every attack: name, one line, access, norms, paper."""
-    return _listing("attacks", ATTACKS, ["summary", "access", "norms", "paper"])
+    return _listing("attacks", ["summary", "access", "norms", "paper"])
 
 
 def list_models() -> pd.DataFrame:
     """Every named model: name, one line, access, paper."""
-    return _listing("models", MODELS, ["summary", "access", "paper"])
+    return _listing("models", ["summary", "access", "paper"])
 
 
 def list_data() -> pd.DataFrame:
     """Every data set: name, one line, paper."""
-    return _listing("data", DATA, ["summary", "paper"])
+    return _listing("data", ["summary", "paper"])
 
 
-def _listing(kind: str, table: Mapping[str, Entry], columns: list[str]) -> pd.DataFrame:
-    rows = [[e.name, *(getattr(e, c) for c in columns)] for e in entries(kind, table).values()]
+def list_threats() -> pd.DataFrame:
+    """Every threat: name, one line, paper."""
+    return _listing("threats", ["summary", "paper"])
+
+
+def _listing(kind: str, columns: list[str]) -> pd.DataFrame:
+    rows = [[e.name, *(getattr(e, c) for c in columns)] for e in entries(kind).values()]
     return pd.DataFrame(rows, columns=["name", *columns]).set_index("name")
 
 
-def _as_data(x: Tensor, y: Tensor, domain: Domain | None) -> Data:
+def _as_data(x: Tensor, y: Tensor, domain: Domain) -> Data:
     if not x.is_floating_point():
         raise InvalidData(f"x is {x.dtype}; must be floating point in [0, 1]: divide integer images by 255")
     if x.dim() < 2 or y.shape != x.shape[:1] or y.is_floating_point() or not len(y):
@@ -169,12 +187,11 @@ def _as_data(x: Tensor, y: Tensor, domain: Domain | None) -> Data:
             f"x {tuple(x.shape)}, y {y.dtype} {tuple(y.shape)}; must be (n, …) and (n,) classes"
         )
     plain = x.detach().cpu().float()
-    within = domain or Domain()
-    good = within.inside(plain)
+    good = domain.inside(plain)
     if not bool(good.all()):
         row = int((~good).nonzero()[0])
         low, high = float(plain[row].min()), float(plain[row].max())
         raise InvalidData(f"x, sample {row}: values from {low:g} to {high:g}; must lie in the box, [0, 1]")
     if int(y.min()) < 0:
         raise InvalidData(f"y, sample {int(y.argmin())}: class {int(y.min())}; must be at least 0")
-    return Data("own data", plain, y.cpu().long(), torch.arange(len(y)), ("0", "1"), within)
+    return Data("own data", plain, y.cpu().long(), torch.arange(len(y)), ("0", "1"), domain)

@@ -12,10 +12,11 @@ from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.goal import margin, parse_goal
+from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Effort, Model, Precision
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.task import margin
 from robustbench_lite.models.torch.accelerate import repays
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.transformed import Transformed

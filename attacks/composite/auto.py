@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
 from robustbench_lite.attacks.score_based.square import Square
-from robustbench_lite.core.errors import require
 from robustbench_lite.core.ledger import Ledger
+from robustbench_lite.core.parameters import Amount, Count
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Composite
-from robustbench_lite.threats.ball import Lp
-
-VERSIONS = ("standard", "plus", "rand")
+from robustbench_lite.search.attack import AnyAttack, Composite
 
 
 @dataclass(frozen=True)
@@ -32,22 +30,16 @@ class Auto(Composite):
     next from another start as long as they break what nothing before has. Records name the winner.
     """
 
-    version: str = "standard"
-    steps: int = 100
-    targets: int = 9
-    queries: int = 5000
+    version: Literal["standard", "plus", "rand"] = "standard"
+    steps: Count = 100
+    targets: Amount = 9
+    queries: Amount = 5000
 
     name = "auto"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     paper = "Croce & Hein 2020, arXiv:2003.01690"
 
-    def __post_init__(self) -> None:
-        require(self.version in VERSIONS, "version", self.version, f"one of {', '.join(VERSIONS)}")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.targets >= 0, "targets", self.targets, "at least 0")
-        require(self.queries >= 0, "queries", self.queries, "at least 0")
-
-    def course(self, problem: Problem) -> Generator[tuple[Attack, Problem], Ledger, None]:
+    def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:
         if self.version == "rand":
             for loss in ("ce", "dlr"):
                 yield APGD(self.steps, loss=loss), problem
@@ -66,7 +58,7 @@ class Auto(Composite):
                     yield APGD(self.steps, loss="dlr"), replace(left, target=target)
         elif self.version != "plus":
             yield APGD(self.steps, restarts, "dlr"), problem
-        if self.queries and isinstance(problem.threat, Lp) and problem.threat.norm in Square.norms:
+        if self.queries and problem.threat.norm in Square.norms:
             for count in range(5):
                 before = problem.found
                 yield Square(max(1, self.queries // 5)), replace(problem, lane=problem.lane + (count << 20))

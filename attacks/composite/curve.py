@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.core.errors import InvalidParameter, require
+from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.model import Model
+from robustbench_lite.core.parameters import Count
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm, Threat
-from robustbench_lite.search.attack import Attack, Composite
+from robustbench_lite.search.attack import AnyAttack, Composite
 from robustbench_lite.threats.ball import Lp
 
 
@@ -24,34 +25,33 @@ class Curve(Composite):
     Each round runs the attack at every sample's own eps. What is found nearer than asked counts, and the
     nearest point of all rounds is kept.
 
-    attack: a fixed-budget one, its parameters separated by semicolons. rounds: of bisection, after one with
+    attack: a fixed-budget one, as in `curve(apgd:steps=20,rounds=5)`. rounds: of bisection, after one with
     the whole box. Cost: at most (rounds + 1) times the attack's.
     """
 
     attack: str = "apgd:steps=20"
-    rounds: int = 10
+    rounds: Count = 10
 
     name = "curve"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
-    minimal = True
-    fixed = False
+    minimum_norm = True
+    fixed_budget = False
 
     def __post_init__(self) -> None:
-        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
-        if not self.inner.fixed or isinstance(self.inner, Curve):
+        super().__post_init__()
+        if not self.inner.fixed_budget or isinstance(self.inner, Curve):
             raise InvalidParameter("attack", self.attack, "an attack of a fixed eps, such as apgd or pgd")
 
     @property
-    def inner(self) -> Attack:
+    def inner(self) -> AnyAttack:
         """The attack that every round runs."""
-        return get_attack(self.attack.replace(";", ","))
+        return get_attack(self.attack)
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
-        if isinstance(threat, Lp) and threat.eps is None:
-            return self.inner.refuses(model, replace(threat, eps=1.0))
-        return super().refuses(model, threat)
+        refusal = super().refuses(model, threat)
+        return refusal or self.inner.refuses(model, Lp(threat.norm or Norm.L2, 1.0, threat.domain))
 
-    def course(self, problem: Problem) -> Generator[tuple[Attack, Problem], Ledger, None]:
+    def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:
         low, high = problem.threat.domain.bounds(problem.x0)
         corner = torch.where(problem.x0 - low > high - problem.x0, low, high)
         largest = problem.threat.distance(corner, problem.x0)

@@ -10,7 +10,6 @@ from torch import Tensor
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.threats.ball import Lp
 
 
 def to_boundary(problem: Problem, x: Tensor) -> Tensor:
@@ -35,4 +34,4 @@ def to_boundary(problem: Problem, x: Tensor) -> Tensor:
 
 def is_linf(problem: Problem) -> bool:
     """Whether distances are largest changes of a feature."""
-    return isinstance(problem.threat, Lp) and problem.threat.norm is Norm.LINF
+    return problem.threat.norm is Norm.LINF

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.decision_based.bisection import is_linf, to_boundary
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.model import Access
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.parameters import Count, Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 HALVINGS = 20  # of a step that leaves the class sought, before the row stays where it is
 HANDFUL = 10  # random points that a row without a start looks at in every step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walking(Iterate):
+class HopSkipJumpState(Iterate):
     """started (n,): whether x is adversarial, at the boundary; until then x is x0."""
 
     started: Tensor
 
 
 @dataclass(frozen=True)
-class HopSkipJump(Attack):
+class HopSkipJump(Attack[HopSkipJumpState]):
     """The boundary's normal from decisions around a point, a step along it, back to the boundary.
 
     Chen, Jordan & Wainwright 2019, algorithm 2: estimate (equation 15), geometric step (section 3.3),
@@ -39,42 +40,35 @@ class HopSkipJump(Attack):
     log2(features^1.5) + 3) · steps forward passes.
     """
 
-    steps: int = 40
-    queries: int = 100
-    tries: int = 100
+    steps: Count = 40
+    queries: Annotated[int, Range(2)] = 100
+    tries: Count = 100
 
     name = "hopskipjump"
     access = Access.DECISION
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Chen, Jordan & Wainwright 2019, arXiv:1904.02144"
-    minimal = True
+    minimum_norm = True
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.queries >= 2, "queries", self.queries, "at least 2")
-        require(self.tries >= 1, "tries", self.tries, "at least 1")
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, points=max(self.tries, self._estimates(self.steps)))
 
-    @property
-    def points(self) -> int:
-        return max(self.tries, self._estimates(self.steps))
-
-    def start(self, problem: Problem) -> Walking:
+    def start(self, problem: Problem) -> HopSkipJumpState:
         nowhere = torch.zeros_like(problem.row, dtype=torch.bool)
-        return _started(problem, Walking(x=problem.x0, started=nowhere), self.tries)
+        return _started(problem, HopSkipJumpState(z=problem.x0, started=nowhere), self.tries)
 
-    def step(self, problem: Problem, state: Iterate) -> Walking:
-        assert isinstance(state, Walking)
+    def step(self, problem: Problem, state: HopSkipJumpState) -> HopSkipJumpState:
         if not bool(state.started.all()):
             state = _started(problem, state, HANDFUL)
         rows = state.started.nonzero()[:, 0]
         if not len(rows):
             return state
-        walking, x = problem[rows], state.x[rows]
+        walking, x = problem[rows], state.z[rows]
         distance = walking.threat.distance(x, walking.x0)
         normal = self._normal(walking, x, distance)
         ahead, moved = _as_far_as_possible(walking, x, normal, distance / math.sqrt(problem.step))
         x = torch.where(per_row(moved, x), to_boundary(walking, ahead), x)
-        return replace(state, x=state.x.index_copy(0, rows, x))
+        return replace(state, z=state.z.index_copy(0, rows, x))
 
     def _estimates(self, step: int) -> int:
         return int(self.queries * math.sqrt(step))
@@ -91,8 +85,7 @@ class HopSkipJump(Attack):
         radius = per_row(radius, unit)
         centre = x[:, None]
         around = problem.threat.domain.clamp((centre + radius * unit).flatten(0, 1)).view_as(unit)
-        if problem.threat.domain.mask is not None:
-            around = torch.where(problem.threat.domain.mask, around, centre)
+        around = problem.threat.domain.kept(around, centre)
         rows = torch.arange(n, device=x.device).repeat_interleave(count)
         inside = problem.decisions(around.flatten(0, 1), rows).view(n, count).to(x.dtype) * 2 - 1
         mean = inside.mean(1, keepdim=True)
@@ -101,23 +94,22 @@ class HopSkipJump(Attack):
         return problem.threat.steepest(normal.reshape(x.shape))
 
 
-def _started(problem: Problem, state: Walking, tries: int) -> Walking:
+def _started(problem: Problem, state: HopSkipJumpState, tries: int) -> HopSkipJumpState:
     """Rows without a start look at random points of the box; the nearest that succeeds is one."""
     rows = (~state.started).nonzero()[:, 0]
     lost = problem[rows]
     shape = tuple(lost.x0.shape[1:])
     low, high = lost.threat.domain.bounds(lost.x0)
     points = low + (high - low) * lost.random("start").uniform((tries, *shape), lost.x0.dtype)
-    if lost.threat.domain.mask is not None:
-        points = torch.where(lost.threat.domain.mask, points, lost.x0[:, None])
+    points = lost.threat.domain.kept(points, lost.x0[:, None])
     each = torch.arange(len(lost), device=points.device).repeat_interleave(tries)
     succeeds = lost.decisions(points.flatten(0, 1), each)
     distance = lost.threat.distance(points.flatten(0, 1), lost.x0[each])
     nearest, which = torch.where(succeeds, distance, torch.inf).view(-1, tries).min(1)
     found = (nearest < torch.inf).nonzero()[:, 0]
     begun = points[found, which[found]]
-    return Walking(
-        x=state.x.index_copy(0, rows[found], to_boundary(lost[found], begun)),
+    return HopSkipJumpState(
+        z=state.z.index_copy(0, rows[found], to_boundary(lost[found], begun)),
         started=state.started.index_fill(0, rows[found], True),
     )
 

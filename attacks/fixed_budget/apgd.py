@@ -7,21 +7,41 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks.fixed_budget.climbing import Climbing, sparse_step, sparser
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.losses import loss_named
+from robustbench_lite.core.losses import LossName, loss_named
+from robustbench_lite.core.parameters import Amount, Count
 from robustbench_lite.core.problem import Evaluation, Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
-from robustbench_lite.threats.ball import Lp
 
 MOMENTUM = 0.75  # the weight of the new step against the last one
 RISING = 0.75  # the share of steps between checkpoints that ought to raise the loss
 
 
+@dataclass(frozen=True, kw_only=True)
+class APGDState(Iterate):
+    """Where each row stands.
+
+    before (n, …): the iterate before; best, best_gradient (n, …), best_loss (n,): of the highest loss met.
+    size (n,): of a step, in the units of x. loss (n,): at the last evaluation; rises (n,): how often it rose
+    since the checkpoint; best_at_check (n,); halved (n,): whether the last checkpoint shortened the step.
+    sparsity (n,): features changed at the last checkpoint, for l1.
+    """
+
+    before: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    size: Tensor
+    loss: Tensor
+    rises: Tensor
+    best_at_check: Tensor
+    halved: Tensor
+    sparsity: Tensor
+
+
 @dataclass(frozen=True)
-class APGD(Attack):
+class APGD(Attack[APGDState]):
     """Projected gradient with momentum, the step halved where it stops paying, from the best point so far.
 
     Croce & Hein 2020, algorithm 1; in l1 with sparse steps (Croce & Hein 2021, algorithm 1).
@@ -31,33 +51,23 @@ class APGD(Attack):
     this is APGD-T. Cost: lanes · (steps + 1) forward passes, lanes · steps backward.
     """
 
-    steps: int = 100
-    restarts: int = 1
-    loss: str = "ce"
-    targets: int = 0
+    steps: Count = 100
+    restarts: Count = 1
+    loss: LossName = "ce"
+    targets: Amount = 0
 
     name = "apgd"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     paper = "Croce & Hein 2020, arXiv:2003.01690"
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.restarts >= 1, "restarts", self.restarts, "at least 1")
-        require(self.targets >= 0, "targets", self.targets, "at least 0")
-        loss_named(self.loss)
-
-    @property
-    def aims(self) -> int:
-        return self.targets
-
-    def start(self, problem: Problem) -> Climbing:
+    def start(self, problem: Problem) -> APGDState:
         x = problem.random_start()
         nothing = torch.zeros_like(problem.eps)
         low = torch.full_like(problem.eps, -torch.inf)
         features = torch.full_like(problem.eps, float(x[0].numel()))
         first = 1.0 if _is_l1(problem) else 2.0
-        return Climbing(
-            x=x,
+        return APGDState(
+            z=x,
             before=x,
             best=x,
             best_gradient=torch.zeros_like(x),
@@ -70,22 +80,21 @@ class APGD(Attack):
             sparsity=features,
         )
 
-    def step(self, problem: Problem, state: Iterate) -> Climbing:
-        assert isinstance(state, Climbing)
-        found = problem.evaluate(state.x, loss_named(self.loss))
+    def step(self, problem: Problem, state: APGDState) -> APGDState:
+        found = problem.evaluate(state.z, loss_named(self.loss))
         state = _looked_at(state, found)
         gradient = found.gradient
         period = self._checked(problem.step, _is_l1(problem))
         if period:
-            state, gradient = (sparser if _is_l1(problem) else _shorter)(problem, state, gradient, period)
+            state, gradient = (_sparser if _is_l1(problem) else _shorter)(problem, state, gradient, period)
         if _is_l1(problem):
-            step = sparse_step(problem, state, gradient)
-            ahead = problem.project(state.x + per_row(state.size, state.x) * step)
-            return replace(state, x=ahead, before=state.x)
-        ahead = problem.project(state.x + per_row(state.size, state.x) * problem.threat.steepest(gradient))
+            step = _sparse_step(problem, state, gradient)
+            ahead = problem.project(state.z + per_row(state.size, state.z) * step)
+            return replace(state, z=ahead, before=state.z)
+        ahead = problem.project(state.z + per_row(state.size, state.z) * problem.threat.steepest(gradient))
         weight = MOMENTUM if problem.step > 1 else 1.0
-        mixed = state.x + weight * (ahead - state.x) + (1 - weight) * (state.x - state.before)
-        return replace(state, x=problem.project(mixed), before=state.x)
+        mixed = state.z + weight * (ahead - state.z) + (1 - weight) * (state.z - state.before)
+        return replace(state, z=problem.project(mixed), before=state.z)
 
     def _checked(self, step: int, is_l1: bool = False) -> int:
         """The length of the period that ends at this step; 0 where none does.
@@ -101,27 +110,27 @@ class APGD(Attack):
         return period if end == step - 1 else 0
 
 
-def _looked_at(state: Climbing, found: Evaluation) -> Climbing:
+def _looked_at(state: APGDState, found: Evaluation) -> APGDState:
     loss = found.loss.double()
     better = loss > state.best_loss
     return replace(
         state,
-        best=torch.where(per_row(better, state.x), state.x, state.best),
-        best_gradient=torch.where(per_row(better, state.x), found.gradient, state.best_gradient),
+        best=torch.where(per_row(better, state.z), state.z, state.best),
+        best_gradient=torch.where(per_row(better, state.z), found.gradient, state.best_gradient),
         best_loss=torch.where(better, loss, state.best_loss),
         rises=state.rises + ((loss > state.loss) & (state.loss > -torch.inf)),
         loss=loss,
     )
 
 
-def _shorter(problem: Problem, state: Climbing, gradient: Tensor, period: int) -> tuple[Climbing, Tensor]:
+def _shorter(problem: Problem, state: APGDState, gradient: Tensor, period: int) -> tuple[APGDState, Tensor]:
     """Halve the step and go back to the best point where the loss rose too rarely, or not at all."""
     stuck = ~state.halved & (state.best_at_check >= state.best_loss)
     halve = (state.rises <= RISING * period) | stuck
-    back = per_row(halve, state.x)
+    back = per_row(halve, state.z)
     state = replace(
         state,
-        x=torch.where(back, state.best, state.x),
+        z=torch.where(back, state.best, state.z),
         size=torch.where(halve, state.size / 2, state.size),
         rises=torch.zeros_like(state.rises),
         best_at_check=state.best_loss,
@@ -131,4 +140,29 @@ def _shorter(problem: Problem, state: Climbing, gradient: Tensor, period: int) -
 
 
 def _is_l1(problem: Problem) -> bool:
-    return isinstance(problem.threat, Lp) and problem.threat.norm is Norm.L1
+    return problem.threat.norm is Norm.L1
+
+
+def _sparser(problem: Problem, state: APGDState, gradient: Tensor, period: int) -> tuple[APGDState, Tensor]:
+    """Shorten the step by a third, or start again from the best point where it became sparser."""
+    changed = (state.best != problem.x0).flatten(1).sum(1).double()
+    again = changed < 0.95 * state.sparsity
+    size = torch.where(again, problem.eps, (state.size / 1.5).clamp_min(problem.eps / 10))
+    back = per_row(again, state.z)
+    state = replace(state, z=torch.where(back, state.best, state.z), size=size, sparsity=changed)
+    return state, torch.where(back, state.best_gradient, gradient)
+
+
+def _sparse_step(problem: Problem, state: APGDState, gradient: Tensor) -> Tensor:
+    """The signs of the largest entries of the gradient, as many as two thirds of the features changed."""
+    domain = problem.threat.domain
+    low, high = domain.bounds(state.z)
+    # What the box already holds would be chosen again and again.
+    blocked = ((state.z >= high) & (gradient > 0)) | ((state.z <= low) & (gradient < 0))
+    gradient = torch.where(blocked, 0.0, domain.free(gradient))
+    strength = gradient.flatten(1).abs()
+    d = strength.shape[1]
+    share = torch.where(state.sparsity == d, 0.2 * d, state.sparsity / 1.5).long().clamp(1, d)
+    least = strength.sort(1, descending=True).values.gather(1, share[:, None] - 1)
+    signs = gradient.flatten(1).sign() * (strength >= least)
+    return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).reshape(gradient.shape)

@@ -11,7 +11,7 @@ from robustbench_lite.search.attack import Attack, Iterate
 
 
 @dataclass(frozen=True)
-class FGSM(Attack):
+class FGSM(Attack[Iterate]):
     """One step of size eps along the steepest direction (Goodfellow et al. 2014, section 4).
 
     x = project(x0 + eps · steepest(∇ cross-entropy)); in linf the direction is the gradient's sign.
@@ -24,4 +24,4 @@ class FGSM(Attack):
 
     def start(self, problem: Problem) -> Iterate:
         gradient = problem.evaluate(problem.x0, cross_entropy).gradient
-        return Iterate(x=problem.project(problem.x0 + problem.size() * problem.threat.steepest(gradient)))
+        return Iterate(z=problem.project(problem.x0 + problem.size() * problem.threat.steepest(gradient)))

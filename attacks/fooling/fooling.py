@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.fooling.cppn import Genomes
 from robustbench_lite.attacks.fooling.map_elites import Archive, laplacian, noise_around_middle
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.parameters import Count, Fraction, NonNegative
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row, size_of
+from robustbench_lite.core.task import margin
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import Fitted
-from robustbench_lite.threats.box import Box
 
-METHODS = ("gradient", "direct", "cppn", "rubbish")
 ETA = 15  # of polynomial mutation (Deb & Goyal 1996)
 
 
@@ -42,28 +41,21 @@ class Fooling(Fitted):
     place. l2, smoothness: weights of the priors of `gradient`.
     """
 
-    method: str = "direct"
-    steps: int = 500
-    population: int = 200
-    confidence: float = 0.996
-    l2: float = 0.0
-    smoothness: float = 0.0
+    method: Literal["gradient", "direct", "cppn", "rubbish"] = "direct"
+    steps: Count = 500
+    population: Count = 200
+    confidence: Fraction = 0.996
+    l2: NonNegative = 0.0
+    smoothness: NonNegative = 0.0
 
     name = "fooling"
     access = Access.SCORE
     norms = frozenset()
+    threats = frozenset({"box"})
     paper = "Nguyen et al. 2014, arXiv:1412.1897"
 
-    def __post_init__(self) -> None:
-        require(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.population >= 1, "population", self.population, "at least 1")
-        require(0 < self.confidence < 1, "confidence", self.confidence, "in (0, 1)")
-        for name in ("l2", "smoothness"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-
     def refuses(self, model: Model, threat: Threat) -> str | None:
-        if not isinstance(threat, Box):
+        if threat.kind != "box":
             return f"fooling starts from nothing: its threat is box; not {threat}"
         if self.method == "gradient" and model.access < Access.GRADIENT:
             return f"fooling:method=gradient needs gradient access; {model.name} has none"

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
+from robustbench_lite.core.task import margin
 
 
 class Archive:
@@ -37,7 +37,7 @@ class Archive:
         """Keep what is better than before; returns for which classes (K,), and the best for each (K,)."""
         images = self.problem.threat.domain.clamp(images)
         oracle = self.problem.oracle
-        fitness = _fitness(oracle.model, oracle.truth(images, self.draws(len(images), generation)))
+        fitness = _fitness(oracle.model, oracle.truth(images, self.draws(len(images), generation)).mean(0))
         self.queries += oracle.draws * len(images)
         best, which = fitness.max(0)
         better = best > self.fitness
@@ -51,7 +51,7 @@ class Archive:
 def _fitness(model: Model, scores: Tensor) -> Tensor:
     """How well each image does for each class (n, K): what it is sure of, below 0 for all other classes."""
     scores = scores.double()
-    first = scores.argmax(1)
+    first = model.prediction(scores).clamp_min(0)
     sure = model.confidence(scores)
     lead = margin(scores, first, first) if sure is None else sure.double()
     behind = scores - scores.amax(1, keepdim=True)

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.goal import margin
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.parameters import Count, NonNegative, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
-from robustbench_lite.threats.ball import Lp
+from robustbench_lite.core.task import margin
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 EDGE = 1 - 1e-6  # of the box, so that its corners have a finite place in the variable w
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weighing(Iterate):
+class CWState(Iterate):
     """Where each row stands.
 
     w (n, …): x = box(tanh w); mean, square (n, …): Adam's; weight (n,): of the margin; low, high (n,): the
@@ -39,7 +39,7 @@ class Weighing(Iterate):
 
 
 @dataclass(frozen=True)
-class CW(Attack):
+class CW(Attack[CWState]):
     """Minimise distance + weight · max(-margin, 0) over tanh-space with Adam.
 
     Carlini & Wagner 2017, section VI. l2: squared distance, the weight by bisection. linf: the sum of what
@@ -52,73 +52,63 @@ class CW(Attack):
     backward; theirs are 9 rounds of up to 10,000 at a rate of 0.01.
     """
 
-    steps: int = 200
-    rounds: int = 9
-    rate: float = 0.05
-    weight: float = 0.001
-    confidence: float = 0.0
+    steps: Count = 200
+    rounds: Count = 9
+    rate: Positive = 0.05
+    weight: Positive = 0.001
+    confidence: NonNegative = 0.0
 
     name = "cw"
     norms = frozenset({Norm.L0, Norm.L2, Norm.LINF})
     paper = "Carlini & Wagner 2017, arXiv:1608.04644"
-    minimal = True
-    fixed = False
+    minimum_norm = True
+    fixed_budget = False
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
-        require(self.rate > 0, "rate", self.rate, "above 0")
-        require(self.weight > 0, "weight", self.weight, "above 0")
-        require(self.confidence >= 0, "confidence", self.confidence, "at least 0")
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.rounds * self.steps)
 
-    @property
-    def iterations(self) -> int:
-        return self.rounds * self.steps
-
-    def start(self, problem: Problem) -> Weighing:
+    def start(self, problem: Problem) -> CWState:
         w = _into(problem, problem.x0)
         nothing, still = torch.zeros_like(problem.eps), torch.zeros_like(w)
-        return Weighing(
-            x=problem.x0, w=w, mean=still, square=still, weight=nothing + self.weight, low=nothing,
+        return CWState(
+            z=problem.x0, w=w, mean=still, square=still, weight=nothing + self.weight, low=nothing,
             high=nothing + torch.inf, found=torch.zeros_like(problem.row, dtype=torch.bool),
             bound=nothing + 1, free=torch.ones_like(w, dtype=torch.bool),
         )  # fmt: skip
 
-    def step(self, problem: Problem, state: Iterate) -> Weighing:
-        assert isinstance(state, Weighing)
+    def step(self, problem: Problem, state: CWState) -> CWState:
         threat = problem.threat
-        assert isinstance(threat, Lp)
-        found = problem.evaluate(state.x, margin)
-        short = per_row((found.loss < self.confidence) | ~found.adversarial, state.x)
-        pull = per_row(state.weight, state.x) * torch.where(short, found.gradient, 0.0)
-        delta = state.x - problem.x0
+        found = problem.evaluate(state.z, margin)
+        short = per_row((found.loss < self.confidence) | ~found.adversarial, state.z)
+        pull = per_row(state.weight, state.z) * torch.where(short, found.gradient, 0.0)
+        delta = state.z - problem.x0
         if threat.norm is Norm.LINF:
             push = delta.sign() * (delta.abs() > per_row(state.bound, delta))
         else:
             push = 2 * delta
-        low, high = threat.domain.bounds(state.x)
+        low, high = threat.domain.bounds(state.z)
         slope = (push - pull) * (high - low) / 2 * (1 - state.w.tanh().square())
         w, mean, square = self._adam(state, slope, (problem.step - 1) % self.steps + 1)
-        free = state.free if threat.domain.mask is None else state.free & threat.domain.mask
+        free = threat.domain.free(state.free)
         bound, met = state.bound, state.found | found.adversarial
         if threat.norm is Norm.LINF:
             # A tenth at a time, as they do, then less in every round: the last tenth matters too.
             shrink = 1 - 0.1 / (1 + (problem.step - 1) // self.steps)
-            reached = shrink * torch.minimum(bound, threat.distance(state.x, problem.x0))
+            reached = shrink * torch.minimum(bound, threat.distance(state.z, problem.x0))
             bound = torch.where(found.adversarial, reached, bound)
         if threat.norm is Norm.L0:
             free = _fewer(problem, found.adversarial, found.gradient * delta, free)
         x = torch.where(free, _out_of(problem, w), problem.x0)
-        state = replace(state, x=x, w=w, mean=mean, square=square, found=met, bound=bound, free=free)
+        state = replace(state, z=x, w=w, mean=mean, square=square, found=met, bound=bound, free=free)
         return self._next_round(problem, state) if problem.step % self.steps == 0 else state
 
-    def _adam(self, state: Weighing, slope: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _adam(self, state: CWState, slope: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """Kingma & Ba 2015, algorithm 1."""
         mean, square = 0.9 * state.mean + 0.1 * slope, 0.999 * state.square + 0.001 * slope.square()
         ahead = self.rate * (mean / (1 - 0.9**t)) / ((square / (1 - 0.999**t)).sqrt() + 1e-8)
         return state.w - ahead, mean, square
 
-    def _next_round(self, problem: Problem, state: Weighing) -> Weighing:
+    def _next_round(self, problem: Problem, state: CWState) -> CWState:
         """Bisect the weight, tenfold while none has succeeded, and begin anew; linf and l0 go on instead."""
         met = state.found
         low = torch.where(met, state.low, torch.maximum(state.low, state.weight))
@@ -126,9 +116,9 @@ class CW(Attack):
         weight = torch.where(high < torch.inf, (low + high) / 2, state.weight * 10)
         fresh = torch.zeros_like(state.w)
         state = replace(state, mean=fresh, square=fresh, found=torch.zeros_like(state.found))
-        if isinstance(problem.threat, Lp) and problem.threat.norm is not Norm.L2:
+        if problem.threat.norm is not Norm.L2:
             return replace(state, weight=torch.where(met, state.weight, state.weight * 10))
-        return replace(state, x=problem.x0, w=_into(problem, problem.x0), weight=weight, low=low, high=high)
+        return replace(state, z=problem.x0, w=_into(problem, problem.x0), weight=weight, low=low, high=high)
 
 
 def _into(problem: Problem, x: Tensor) -> Tensor:

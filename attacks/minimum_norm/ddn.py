@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.errors import require
 from robustbench_lite.core.losses import cross_entropy
+from robustbench_lite.core.parameters import Count, Fraction, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
 from robustbench_lite.core.threat import Norm
@@ -17,14 +17,14 @@ from robustbench_lite.search.attack import Attack, Iterate
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnSphere(Iterate):
+class DDNState(Iterate):
     """radius (n,): of the sphere around x0 that x was put on, before the box."""
 
     radius: Tensor
 
 
 @dataclass(frozen=True)
-class DDN(Attack):
+class DDN(Attack[DDNState]):
     """Steps of a cosine schedule, then onto a sphere that shrinks by gamma when x is adversarial, else grows.
 
     Rony et al. 2018, algorithm 1, without quantisation.
@@ -33,30 +33,24 @@ class DDN(Attack):
     forward passes, steps backward.
     """
 
-    steps: int = 100
-    gamma: float = 0.05
-    radius: float = 1.0
+    steps: Count = 100
+    gamma: Fraction = 0.05
+    radius: Positive = 1.0
 
     name = "ddn"
     norms = frozenset({Norm.L2})
     paper = "Rony et al. 2018, arXiv:1811.09600"
-    minimal = True
-    fixed = False
+    minimum_norm = True
+    fixed_budget = False
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(0 < self.gamma < 1, "gamma", self.gamma, "between 0 and 1")
-        require(self.radius > 0, "radius", self.radius, "above 0")
+    def start(self, problem: Problem) -> DDNState:
+        return DDNState(z=problem.x0, radius=torch.full_like(problem.eps, self.radius))
 
-    def start(self, problem: Problem) -> OnSphere:
-        return OnSphere(x=problem.x0, radius=torch.full_like(problem.eps, self.radius))
-
-    def step(self, problem: Problem, state: Iterate) -> OnSphere:
-        assert isinstance(state, OnSphere)
-        found = problem.evaluate(state.x, cross_entropy)
+    def step(self, problem: Problem, state: DDNState) -> DDNState:
+        found = problem.evaluate(state.z, cross_entropy)
         radius = state.radius * torch.where(found.adversarial, 1 - self.gamma, 1 + self.gamma)
         size = 0.01 + 0.99 * (1 + math.cos(math.pi * (problem.step - 1) / self.steps)) / 2
-        moved = state.x - problem.x0 + size * problem.threat.steepest(found.gradient)
+        moved = state.z - problem.x0 + size * problem.threat.steepest(found.gradient)
         length = size_of(moved, 2).clamp_min(1e-12)
         x = problem.x0 + moved * per_row(radius / length, moved)
-        return OnSphere(x=problem.threat.domain.clamp(x), radius=radius)
+        return DDNState(z=problem.threat.domain.clamp(x), radius=radius)

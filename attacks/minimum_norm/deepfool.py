@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.errors import require
+from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate
-from robustbench_lite.threats.ball import Lp
 
 
 @dataclass(frozen=True, kw_only=True)
-class Travelled(Iterate):
+class DeepFoolState(Iterate):
     """moved (n, …): the sum of the steps so far, before the overshoot and the box.
 
     classes (n, C): y and its rivals at the sample itself, or the target and its rivals.
@@ -27,7 +26,7 @@ class Travelled(Iterate):
 
 
 @dataclass(frozen=True)
-class DeepFool(Attack):
+class DeepFool(Attack[DeepFoolState]):
     """The smallest step to the nearest class if the model were linear here, until the class changes.
 
     Moosavi-Dezfooli et al. 2016, algorithm 2; in linf with the dual norm (section 3.3). A sample is done at
@@ -38,50 +37,57 @@ class DeepFool(Attack):
     steps · (candidates + 1) backward.
     """
 
-    steps: int = 50
-    candidates: int = 9
-    overshoot: float = 0.02
+    steps: Count = 50
+    candidates: Count = 9
+    overshoot: NonNegative = 0.02
 
     name = "deepfool"
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599"
-    minimal = True
-    fixed = False
+    minimum_norm = True
+    fixed_budget = False
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.candidates >= 1, "candidates", self.candidates, "at least 1")
-        require(self.overshoot >= 0, "overshoot", self.overshoot, "at least 0")
-
-    def start(self, problem: Problem) -> Travelled:
+    def start(self, problem: Problem) -> DeepFoolState:
         scores = problem.scores(problem.x0)
         pivot = (problem.y if problem.target is None else problem.target)[:, None]
         rivals = scores.nan_to_num().scatter(1, pivot, -torch.inf)
         classes = torch.cat([pivot, rivals.topk(min(self.candidates, scores.shape[1] - 1), dim=1).indices], 1)
-        return Travelled(x=problem.x0, moved=torch.zeros_like(problem.x0), classes=classes)
+        return DeepFoolState(z=problem.x0, moved=torch.zeros_like(problem.x0), classes=classes)
 
-    def step(self, problem: Problem, state: Iterate) -> Travelled:
-        assert isinstance(state, Travelled)
-        gradient, scores = problem.jacobian(state.x, state.classes)
-        if problem.threat.domain.mask is not None:
-            gradient = gradient * problem.threat.domain.mask
+    def step(self, problem: Problem, state: DeepFoolState) -> DeepFoolState:
+        gradient, scores = problem.jacobian(state.z, state.classes)
+        gradient = problem.threat.domain.free(gradient).nan_to_num(posinf=0, neginf=0)
         score = scores.gather(1, state.classes).nan_to_num()
         ahead, normal = score[:, :1] - score[:, 1:], gradient[:, 1:] - gradient[:, :1]
         if problem.target is not None:  # only the rival that leads stands between x and the target
             leader = (-ahead).argmax(1, keepdim=True)
             way = leader[:, :, None].expand(-1, -1, normal[0, 0].numel())
-            normal = -normal.flatten(2).gather(1, way).reshape(-1, 1, *state.x.shape[1:])
+            normal = -normal.flatten(2).gather(1, way).reshape(-1, 1, *state.z.shape[1:])
             ahead = -ahead.gather(1, leader)
         step = smallest_step(ahead + problem.goal.margin, normal, problem.threat)
+        flat = per_row((normal == 0).flatten(1).all(1), step)
+        step = torch.where(flat, elsewhere(problem, state.z) - state.z, step)
         moved = state.moved + torch.where(per_row(problem.found, step), torch.zeros_like(step), step)
         x = problem.threat.domain.clamp(problem.x0 + (1 + self.overshoot) * moved)
-        return Travelled(x=x, moved=moved, classes=state.classes, done=problem.found)
+        return DeepFoolState(z=x, moved=moved, classes=state.classes, done=problem.found)
+
+
+def elsewhere(problem: Problem, x: Tensor) -> Tensor:
+    """A random point a tenth of eps from x (n, …), or a hundredth of the box: where no slope shows."""
+    low, high = problem.threat.domain.bounds(x)
+    way = problem.threat.domain.free(problem.random("elsewhere").gaussian(tuple(x.shape[1:])).to(x))
+    unit = problem.threat.steepest(way)
+    far = (
+        0.01 * float((high - low).amax()) * (1.0 if problem.threat.norm is Norm.LINF else x[0].numel() ** 0.5)
+    )
+    size = torch.where(problem.eps < torch.inf, 0.1 * problem.eps, far)
+    return problem.threat.domain.clamp(x + per_row(size, x) * unit)
 
 
 def smallest_step(need: Tensor, normal: Tensor, threat: Threat) -> Tensor:
     """The smallest step (n, …) that gains `need` (n, C) along one of the normals (n, C, …)."""
     flat = normal.flatten(2)
-    linf = isinstance(threat, Lp) and threat.norm is Norm.LINF
+    linf = threat.norm is Norm.LINF
     steepness = torch.linalg.vector_norm(flat, 1.0 if linf else 2.0, dim=2).clamp_min(1e-12)
     distance = need.clamp_min(0).to(flat) / steepness
     nearest = distance.argmin(1, keepdim=True)

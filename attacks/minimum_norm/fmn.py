@@ -8,26 +8,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.goal import margin
+from robustbench_lite.core.parameters import Count, Fraction, Positive
 from robustbench_lite.core.problem import Evaluation, Problem
 from robustbench_lite.core.shape import per_row, size_of
+from robustbench_lite.core.task import margin
 from robustbench_lite.core.threat import ALL_NORMS, Norm
 from robustbench_lite.search.attack import Attack, Iterate
-from robustbench_lite.threats.ball import Lp
 
 DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: math.inf, Norm.L0: math.inf}
 
 
 @dataclass(frozen=True, kw_only=True)
-class InBall(Iterate):
+class FMNState(Iterate):
     """size (n,): of the ball that x was projected into."""
 
     size: Tensor
 
 
 @dataclass(frozen=True)
-class FMN(Attack):
+class FMN(Attack[FMNState]):
     """Gradient steps on the margin, projected into a ball that follows the boundary.
 
     The ball shrinks by gamma when x is adversarial and grows when it is not; until something is found its
@@ -37,39 +36,34 @@ class FMN(Attack):
     change of the ball, falling to a fiftieth. Cost: steps + 1 forward passes, steps backward.
     """
 
-    steps: int = 100
-    step_size: float = 1.0
-    gamma: float = 0.05
+    steps: Count = 100
+    step_size: Positive = 1.0
+    gamma: Fraction = 0.05
 
     name = "fmn"
     norms = ALL_NORMS
     paper = "Pintor et al. 2021, arXiv:2102.12827"
-    minimal = True
-    fixed = False
+    minimum_norm = True
+    fixed_budget = False
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.step_size > 0, "step_size", self.step_size, "above 0")
-        require(0 < self.gamma < 1, "gamma", self.gamma, "between 0 and 1")
+    def start(self, problem: Problem) -> FMNState:
+        return FMNState(z=problem.x0, size=torch.ones_like(problem.eps))
 
-    def start(self, problem: Problem) -> InBall:
-        return InBall(x=problem.x0, size=torch.ones_like(problem.eps))
-
-    def step(self, problem: Problem, state: Iterate) -> InBall:
-        assert isinstance(state, InBall)
+    def step(self, problem: Problem, state: FMNState) -> FMNState:
         threat = problem.threat
-        assert isinstance(threat, Lp)
-        found = problem.evaluate(state.x, margin)
+        found = problem.evaluate(state.z, margin)
         left = (1 + math.cos(math.pi * (problem.step - 1) / self.steps)) / 2
         gamma = self.gamma * (0.02 + 0.98 * left)
         size = self._fitted(problem, threat.norm, state, found, gamma)
-        gradient = found.gradient if threat.domain.mask is None else found.gradient * threat.domain.mask
+        gradient = threat.domain.free(found.gradient)
         length = size_of(gradient, 2).clamp_min(1e-30)
         step = self.step_size * (0.01 + 0.99 * left)
-        ahead = state.x + step * gradient / per_row(length, gradient)
-        return InBall(x=threat.project(ahead, problem.x0, size), size=size)
+        ahead = state.z + step * gradient / per_row(length, gradient)
+        return FMNState(z=threat.project(ahead, problem.x0, size), size=size)
 
-    def _fitted(self, problem: Problem, norm: Norm, state: InBall, found: Evaluation, gamma: float) -> Tensor:
+    def _fitted(
+        self, problem: Problem, norm: Norm | None, state: FMNState, found: Evaluation, gamma: float
+    ) -> Tensor:
         """The size of the next ball, no larger than the best distance known."""
         best = problem.best_distance
         smaller, larger = state.size * (1 - gamma), state.size * (1 + gamma)
@@ -77,8 +71,8 @@ class FMN(Attack):
             smaller = torch.minimum(state.size - 1, smaller.floor())
             larger = torch.maximum(state.size + 1, larger.floor())
         else:
-            steepness = size_of(found.gradient, DUAL[norm]).double().clamp_min(1e-30)
-            boundary = problem.threat.distance(state.x, problem.x0) + found.loss.double().abs() / steepness
+            steepness = size_of(found.gradient, DUAL[norm or Norm.L2]).double().clamp_min(1e-30)
+            boundary = problem.threat.distance(state.z, problem.x0) + found.loss.double().abs() / steepness
             # A little past the boundary: on it, rounding decides.
             larger = torch.where(problem.found, larger, boundary * (1 + gamma))
         size = torch.where(found.adversarial, torch.minimum(smaller, best), larger)

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.goal import margin
-from robustbench_lite.core.model import Access
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.parameters import Count, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 
 @dataclass(frozen=True)
-class SPSA(Attack):
+class SPSA(Attack[Iterate]):
     """Projected steps along an estimated gradient of the margin (Uesato et al. 2018, algorithm 1).
 
     g = mean over pairs of (f(x + reach·v) - f(x - reach·v)) / (2 reach) · v, with random signs v.
@@ -26,44 +25,48 @@ class SPSA(Attack):
     step_size: None: 2.5 eps / steps. Cost: (2 · pairs) · steps + 1 forward passes.
     """
 
-    steps: int = 100
-    pairs: int = 32
-    reach: float = 0.01
-    step_size: float | None = None
+    steps: Count = 100
+    pairs: Count = 32
+    reach: Positive = 0.01
+    step_size: Positive | None = None
 
     name = "spsa"
     access = Access.SCORE
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Uesato et al. 2018, arXiv:1802.05666"
 
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.pairs >= 1, "pairs", self.pairs, "at least 1")
-        require(self.reach > 0, "reach", self.reach, "above 0")
-        require(self.step_size is None or self.step_size > 0, "step_size", self.step_size, "above 0")
-
-    @property
-    def points(self) -> int:
-        return 2 * self.pairs
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, points=2 * self.pairs)
 
     def directions(self, stream: Stream, shape: tuple[int, ...]) -> Tensor:
         """Random directions (n, *shape) whose second moment is the identity."""
         return (stream.integers(2, shape) * 2 - 1).float()
 
     def start(self, problem: Problem) -> Iterate:
-        return Iterate(x=problem.x0)
+        return Iterate(z=problem.x0)
 
     def step(self, problem: Problem, state: Iterate) -> Iterate:
         n, shape = len(problem), tuple(problem.x0.shape[1:])
-        way = self.directions(problem.random("way"), (self.pairs, *shape)).to(state.x)
-        if problem.threat.domain.mask is not None:
-            way = way * problem.threat.domain.mask
-        both = torch.cat([state.x[:, None] + self.reach * way, state.x[:, None] - self.reach * way], 1)
+        way = self.directions(problem.random("way"), (self.pairs, *shape)).to(state.z)
+        way = problem.threat.domain.free(way)
+        # A feature that takes steps is probed a step away at least: nearer the model would not be asked.
+        reach = problem.threat.domain.at_least_a_step(self.reach, state.z)
+        both = torch.cat([state.z[:, None] + reach * way, state.z[:, None] - reach * way], 1)
         points = problem.threat.domain.clamp(both.flatten(0, 1))
         rows = torch.arange(n, device=points.device).repeat_interleave(2 * self.pairs)
-        target = None if problem.target is None else problem.target[rows]
-        loss = margin(problem.proposals(points, rows), problem.y[rows], target).nan_to_num().view(n, 2, -1)
-        rise = ((loss[:, 0] - loss[:, 1]) / (2 * self.reach * self.pairs)).to(way)
-        gradient = torch.einsum("nb,nbd->nd", rise, way.flatten(2)).reshape(state.x.shape)
+        loss = problem.margins(points, rows).nan_to_num(neginf=0.0).view(n, 2, -1)
+        rise = ((loss[:, 0] - loss[:, 1]) / (2 * self.pairs)).to(way)
+        gradient = torch.einsum("nb,nbd->nd", rise, way.flatten(2)).reshape(state.z.shape) / reach
         size = problem.size(2.5 / self.steps) if self.step_size is None else self.step_size
-        return Iterate(x=problem.project(state.x + size * problem.threat.steepest(gradient)))
+        return Iterate(z=problem.project(state.z + size * problem.threat.steepest(gradient)))
+
+
+@dataclass(frozen=True)
+class NES(SPSA):
+    """As `spsa`, along normal directions in antithetic pairs (Ilyas et al. 2018, algorithm 1)."""
+
+    name = "nes"
+    paper = "Ilyas et al. 2018, arXiv:1804.08598"
+
+    def directions(self, stream: Stream, shape: tuple[int, ...]) -> Tensor:
+        return stream.gaussian(shape)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.sparse.pixels import Pixels, channels_elsewhere, painted
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.losses import loss_named
+from robustbench_lite.core.losses import LossName, loss_named
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.parameters import Count, Positive, Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm, Threat
-from robustbench_lite.search.attack import Attack, Iterate
-
-METHODS = ("evolution", "exhaustive")
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Population(Iterate):
+class OnePixelState(Iterate):
     """Candidates of each row: where (n, P, k) and colour (n, P, k, C), and their fitness (n, P)."""
 
     where: Tensor
@@ -28,7 +27,7 @@ class Population(Iterate):
 
 
 @dataclass(frozen=True)
-class OnePixel(Attack):
+class OnePixel(Attack[OnePixelState]):
     """The pixels that change the class, found by differential evolution on scores (Su et al. 2017).
 
     A candidate is k places with their colours, k being the threat's eps: `l0:1`, `l0:3`, `l0:5`. A child is
@@ -42,35 +41,24 @@ class OnePixel(Attack):
     (steps + 1) forward passes; pixels · levels.
     """
 
-    method: str = "evolution"
-    steps: int = 100
-    population: int = 400
-    factor: float = 0.5
-    levels: int = 17
-    loss: str = "ce"
+    method: Literal["evolution", "exhaustive"] = "evolution"
+    steps: Count = 100
+    population: Annotated[int, Range(4)] = 400
+    factor: Positive = 0.5
+    levels: Annotated[int, Range(2)] = 17
+    loss: LossName = "ce"
 
     name = "one_pixel"
     access = Access.SCORE
     norms = frozenset({Norm.L0})
     paper = "Su et al. 2017, arXiv:1710.08864"
 
-    def __post_init__(self) -> None:
-        require(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.population >= 4, "population", self.population, "at least 4")
-        require(self.factor > 0, "factor", self.factor, "above 0")
-        require(self.levels >= 2, "levels", self.levels, "at least 2")
-        loss_named(self.loss)
-
-    @property
-    def points(self) -> int:
-        return self.population
-
-    def length(self, problem: Problem) -> int:
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
         if self.method == "evolution":
-            return self.steps
-        grid = Pixels.of(problem)
-        return grid.batches(self.levels, self.population) + (0 if grid.channels == 1 else 3 * grid.channels)
+            return Schedule(self.steps, points=self.population)
+        grid = Pixels.of(model.input_shape, threat.domain)
+        more = 0 if grid.channels == 1 else 3 * grid.channels
+        return Schedule(grid.batches(self.levels, self.population) + more, points=self.population)
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
         if channels_elsewhere(model, threat):
@@ -79,8 +67,8 @@ class OnePixel(Attack):
             return f"one_pixel:method=exhaustive tries single pixels, l0:1; not {threat}"
         return super().refuses(model, threat)
 
-    def start(self, problem: Problem) -> Population:
-        grid = Pixels.of(problem)
+    def start(self, problem: Problem) -> OnePixelState:
+        grid = Pixels.of_problem(problem)
         shape = (self.population, max(1, int(problem.threat.eps or 1)))
         where = problem.random("where").integers(grid.height, shape) * grid.width
         where = where + problem.random("column").integers(grid.width, shape)
@@ -91,9 +79,8 @@ class OnePixel(Attack):
             fitness = self._fitness(problem, where, colour)
         return _fittest_first(problem, where, colour, fitness)
 
-    def step(self, problem: Problem, state: Iterate) -> Population:
-        assert isinstance(state, Population)
-        grid = Pixels.of(problem)
+    def step(self, problem: Problem, state: OnePixelState) -> OnePixelState:
+        grid = Pixels.of_problem(problem)
         if self.method == "evolution":
             where, colour = self._children(problem, state, grid)
         else:
@@ -119,7 +106,7 @@ class OnePixel(Attack):
             loss_named(self.loss)(scores, problem.y[rows], target).nan_to_num(nan=-torch.inf).view(n, count)
         )
 
-    def _children(self, problem: Problem, state: Population, grid: Pixels) -> tuple[Tensor, Tensor]:
+    def _children(self, problem: Problem, state: OnePixelState, grid: Pixels) -> tuple[Tensor, Tensor]:
         """One child a candidate, from three others that are neither it nor each other."""
         size = self.population
         own = torch.arange(size, device=state.where.device)[None, :, None].expand(len(problem), -1, 1)
@@ -142,9 +129,9 @@ class OnePixel(Attack):
         return place.long(), grid.clamped(mixed(state.colour))
 
 
-def _fittest_first(problem: Problem, where: Tensor, colour: Tensor, fitness: Tensor) -> Population:
+def _fittest_first(problem: Problem, where: Tensor, colour: Tensor, fitness: Tensor) -> OnePixelState:
     """A population whose x is its fittest candidate."""
     rows = torch.arange(len(problem), device=where.device)
     best = fitness.argmax(1)
     x = painted(problem, where[rows, best][:, None], colour[rows, best][:, None])
-    return Population(x=x, where=where, colour=colour, fitness=fitness)
+    return OnePixelState(z=x, where=where, colour=colour, fitness=fitness)

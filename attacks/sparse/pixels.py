@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Threat
@@ -27,14 +28,19 @@ class Pixels:
     high: Tensor
 
     @classmethod
-    def of(cls, problem: Problem) -> Pixels:
-        """The pixels of a problem's inputs."""
-        channels, height, width = _image_shape(tuple(problem.x0.shape[1:]))
+    def of(cls, shape: tuple[int, ...], domain: Domain, like: Tensor | None = None) -> Pixels:
+        """The pixels of inputs of a shape in a domain; like: a tensor of the type and device wanted."""
+        channels, height, width = _image_shape(shape)
         low, high = (
-            b.expand(problem.x0.shape[1:]).reshape(channels, -1)
-            for b in problem.threat.domain.bounds(problem.x0[:0])
+            b.expand(shape).reshape(channels, -1)
+            for b in domain.bounds(torch.empty(0) if like is None else like)
         )
         return cls(channels, height, width, low.amin(1), high.amax(1))
+
+    @classmethod
+    def of_problem(cls, problem: Problem) -> Pixels:
+        """The pixels of a problem's inputs."""
+        return cls.of(tuple(problem.x0.shape[1:]), problem.threat.domain, problem.x0[:0])
 
     @property
     def count(self) -> int:
@@ -101,9 +107,7 @@ def painted(problem: Problem, where: Tensor, colour: Tensor) -> Tensor:
         flat.scatter_(3, index, colour[:, :, place, :, None].to(flat))
     points = flat.reshape(n, count, *problem.x0.shape[1:])
     domain = problem.threat.domain
-    if domain.mask is not None:
-        points = torch.where(domain.mask, points, problem.x0[:, None])
-    return domain.clamp(points.flatten(0, 1))
+    return domain.clamp(domain.kept(points, problem.x0[:, None]).flatten(0, 1))
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

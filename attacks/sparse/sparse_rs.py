@@ -1,4 +1,4 @@
-"""Sparse random search: a set of pixels that exchanges its members for better ones."""
+"""SparseRSState random search: a set of pixels that exchanges its members for better ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.sparse.pixels import Pixels, channels_elsewhere
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.parameters import Count, Share
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, Threat
@@ -21,7 +20,7 @@ SCHEDULE = ((0, 2), (50, 4), (200, 5), (500, 6), (1000, 8), (2000, 10), (4000, 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sparse(Iterate):
+class SparseRSState(Iterate):
     """changed (n, pixels): the set; colour (n, C, pixels): of every pixel if it were in it; reached (n,)."""
 
     changed: Tensor
@@ -30,7 +29,7 @@ class Sparse(Iterate):
 
 
 @dataclass(frozen=True)
-class SparseRS(Attack):
+class SparseRS(Attack[SparseRSState]):
     """k pixels at corners of the colour box; some leave, others come, and what raises the margin stays.
 
     Croce et al. 2022, algorithm 1 for l0. k is the threat's eps. steps: queries. share: of the pixels
@@ -38,19 +37,14 @@ class SparseRS(Attack):
     (steps + 1) forward passes.
     """
 
-    steps: int = 1000
-    share: float = 0.3
-    restarts: int = 1
+    steps: Count = 1000
+    share: Share = 0.3
+    restarts: Count = 1
 
     name = "sparse_rs"
     access = Access.SCORE
     norms = frozenset({Norm.L0})
     paper = "Croce et al. 2022, arXiv:2006.12834"
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(0 < self.share <= 1, "share", self.share, "above 0, at most 1")
-        require(self.restarts >= 1, "restarts", self.restarts, "at least 1")
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
         if channels_elsewhere(model, threat):
@@ -59,18 +53,17 @@ class SparseRS(Attack):
             return f"sparse_rs needs a number of pixels, such as l0:5; not {threat}"
         return super().refuses(model, threat)
 
-    def start(self, problem: Problem) -> Sparse:
-        grid = Pixels.of(problem)
+    def start(self, problem: Problem) -> SparseRSState:
+        grid = Pixels.of_problem(problem)
         count = min(int(problem.threat.eps or 1), grid.count)
         free = _may_change(problem, grid)
         changed = _some_of(free, count, problem.random("set").uniform((grid.count,)))
         colour = _corners(problem, grid)
         x = _painted(problem, changed, colour)
-        return Sparse(x=x, changed=changed, colour=colour, reached=_margin(problem, x))
+        return SparseRSState(z=x, changed=changed, colour=colour, reached=problem.margins(x))
 
-    def step(self, problem: Problem, state: Iterate) -> Sparse:
-        assert isinstance(state, Sparse)
-        grid = Pixels.of(problem)
+    def step(self, problem: Problem, state: SparseRSState) -> SparseRSState:
+        grid = Pixels.of_problem(problem)
         count = min(int(problem.threat.eps or 1), grid.count)
         passed = (problem.step - 1) / self.steps * 10_000
         divisor = next(by for first, by in reversed(SCHEDULE) if passed >= first)
@@ -83,10 +76,10 @@ class SparseRS(Attack):
         changed = (state.changed & ~leave) | come
         colour = torch.where(come[:, None], _corners(problem, grid), state.colour)
         x = _painted(problem, changed, colour)
-        reached = _margin(problem, x)
+        reached = problem.margins(x)
         better = reached >= state.reached
-        return Sparse(
-            x=torch.where(per_row(better, x), x, state.x),
+        return SparseRSState(
+            z=torch.where(per_row(better, x), x, state.z),
             changed=torch.where(better[:, None], changed, state.changed),
             colour=torch.where(better[:, None, None], colour, state.colour),
             reached=torch.maximum(reached, state.reached),
@@ -119,8 +112,4 @@ def _painted(problem: Problem, changed: Tensor, colour: Tensor) -> Tensor:
     x0 = problem.x0.reshape(colour.shape)
     x = torch.where(changed[:, None], colour, x0).reshape(problem.x0.shape)
     domain = problem.threat.domain
-    return domain.clamp(x if domain.mask is None else torch.where(domain.mask, x, problem.x0))
-
-
-def _margin(problem: Problem, x: Tensor) -> Tensor:
-    return margin(problem.proposals(x), problem.y, problem.target).nan_to_num(nan=-torch.inf)
+    return domain.clamp(domain.kept(x, problem.x0))

@@ -11,7 +11,7 @@ from robustbench_lite.search.attack import Attack, Iterate
 
 
 @dataclass(frozen=True)
-class LinearDemo(Attack):
+class LinearDemo(Attack[Iterate]):
     """The point of the ball where one class gains most on the true one (Goodfellow et al. 2014, section 3).
 
     The score of class j less y's is linear, (w_j - w_y)·x + b_j - b_y, so in linf it is highest at
@@ -41,4 +41,4 @@ class LinearDemo(Attack):
             assert to is not None
             direction = (weight[to] - weight[problem.y]).reshape(problem.x0.shape)
             problem.scores(problem.threat.linear_maximum(direction, problem.x0, problem.eps))
-        return Iterate(x=problem.best_x)
+        return Iterate(z=problem.best_z)

@@ -10,10 +10,10 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks.universal.parts import batches
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.losses import loss_named
+from robustbench_lite.attacks.universal.batches import batches
+from robustbench_lite.core.losses import LossName, loss_named
 from robustbench_lite.core.model import Model
+from robustbench_lite.core.parameters import Count
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm, Threat
@@ -31,18 +31,13 @@ class Patch(Fitted):
     steps, batch: of gradients, and images in each. loss: `ce`, `dlr` or `margin`.
     """
 
-    steps: int = 200
-    batch: int = 100
-    loss: str = "ce"
+    steps: Count = 200
+    batch: Count = 100
+    loss: LossName = "ce"
 
     name = "patch"
     norms = frozenset({Norm.L0})
     paper = "Brown et al. 2017, arXiv:1712.09665"
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.batch >= 1, "batch", self.batch, "at least 1")
-        loss_named(self.loss)
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
         if len(model.input_shape) != 3:

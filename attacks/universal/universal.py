@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks.universal.parts import batches, by_deepfool, fooled, order_of, sized
-from robustbench_lite.core.errors import require
-from robustbench_lite.core.goal import margin
-from robustbench_lite.core.model import Model
+from robustbench_lite.attacks.minimum_norm.deepfool import smallest_step
+from robustbench_lite.attacks.universal.batches import batches, order_of
+from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.core.shape import size_of
+from robustbench_lite.core.task import margin
+from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Fitted
 
-METHODS = ("sga", "sgd", "deepfool", "random")
+CANDIDATES = 9  # likeliest other classes that deepfool looks at
+PASSES = 10  # of deepfool through the images, at most
+INNER = 10  # of deepfool's steps for one image
 STARTS = 10  # classes that an untargeted perturbation first tries to send everything to
 
 
@@ -35,27 +39,15 @@ class Universal(Fitted):
     again and again in another order; ten times at most by deepfool.
     """
 
-    method: str = "sga"
-    steps: int = 100
-    images: int = 2000
-    batch: int = 100
-    clamp: float = 5.0
+    method: Literal["sga", "sgd", "deepfool", "random"] = "sga"
+    steps: Count = 100
+    images: Count = 2000
+    batch: Count = 100
+    clamp: NonNegative = 5.0
 
     name = "universal"
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Moosavi-Dezfooli et al. 2016, arXiv:1610.08401"
-
-    def __post_init__(self) -> None:
-        require(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.images >= 1, "images", self.images, "at least 1")
-        require(self.batch >= 1, "batch", self.batch, "at least 1")
-        require(self.clamp >= 0, "clamp", self.clamp, "at least 0")
-
-    def refuses(self, model: Model, threat: Threat) -> str | None:
-        if threat.eps is None:
-            return f"universal needs a fixed eps, such as linf:0.1; not {threat}"
-        return super().refuses(model, threat)
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         if self.method == "random":
@@ -64,9 +56,11 @@ class Universal(Fitted):
                 .random("control")
                 .normal(tuple(problem.x0.shape[1:]), problem.x0.dtype)
             )
-            return {"delta": sized(problem, problem.threat.steepest(noise) * problem.size()[:1])}
+            return {"delta": _sized(problem, problem.threat.steepest(noise) * problem.size()[:1])}
         problem = problem[order_of(problem, 0)[: self.images]]
-        found = by_deepfool(problem, self.batch) if self.method == "deepfool" else self._by_gradients(problem)
+        found = (
+            _by_deepfool(problem, self.batch) if self.method == "deepfool" else self._by_gradients(problem)
+        )
         return {"delta": found}
 
     def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
@@ -80,7 +74,7 @@ class Universal(Fitted):
             for target in _likely_classes(problem).tolist():
                 aimed = replace(problem, target=torch.full_like(problem.y, target))
                 delta = self._climbed(aimed, torch.zeros_like(best), few, 0.2, "sgd")
-                rate = float(fooled(problem, delta).float().mean())
+                rate = float(_fooled(problem, delta).float().mean())
                 best, most = (delta, rate) if rate > most else (best, most)
         return self._climbed(problem, best, self.steps, 0.1, self.method)
 
@@ -95,9 +89,9 @@ class Universal(Fitted):
                 total, walk = torch.zeros_like(delta), delta
                 for few in batches(images, max(1, self.batch // 10), 1):
                     gradient = self._gradient(few, walk)
-                    walk = sized(problem, walk + size * problem.threat.steepest(gradient))
+                    walk = _sized(problem, walk + size * problem.threat.steepest(gradient))
                     total = total + gradient
-            delta = sized(problem, delta + size * problem.threat.steepest(total))
+            delta = _sized(problem, delta + size * problem.threat.steepest(total))
         return delta
 
     def _gradient(self, images: Problem, delta: Tensor) -> Tensor:
@@ -113,3 +107,55 @@ def _likely_classes(problem: Problem) -> Tensor:
     scores = problem.scores(problem.x0).scatter(1, problem.y[:, None], -torch.inf)
     times = torch.bincount(scores.argmax(1), minlength=scores.shape[1])
     return times.topk(min(STARTS, int((times > 0).sum()))).indices
+
+
+def _sized(problem: Problem, delta: Tensor) -> Tensor:
+    """A perturbation (1, …) shrunk into the ball and to what may change; the box is each sample's own."""
+    eps = problem.size()[:1]
+    delta = problem.threat.domain.free(delta)
+    if problem.threat.norm is Norm.LINF:
+        return torch.minimum(torch.maximum(delta, -eps), eps)
+    return delta * (eps / size_of(delta, 2).clamp_min(1e-12)).clamp_max(1)
+
+
+def _fooled(problem: Problem, delta: Tensor) -> Tensor:
+    """Whether each sample is broken by the perturbation (n,), by draws of its own."""
+    own = replace(problem, step=1 << 20)
+    return own.decisions(own.threat.domain.clamp(own.x0 + delta))
+
+
+def _by_deepfool(problem: Problem, batch: int) -> Tensor:
+    """To the letter one image after the other: a later one meets what the earlier have added."""
+    delta = torch.zeros_like(problem.x0[:1])
+    if problem.target is not None:
+        problem = problem[problem.target != problem.y]
+    for _ in range(PASSES):
+        if float(_fooled(problem, delta).float().mean()) >= 0.8:
+            break
+        for images in batches(problem, batch, 1):
+            while len(held := (~_fooled(images, delta)).nonzero()[:, 0]):
+                delta = _sized(problem, delta + _to_other_side(images[held[:1]], delta))
+                images = images[torch.arange(int(held[0]) + 1, len(images), device=held.device)]
+                if not len(images):
+                    break
+    return delta
+
+
+def _to_other_side(image: Problem, delta: Tensor) -> Tensor:
+    """DeepFool's perturbation of one image (1, …) that is perturbed already; nothing where it fails."""
+    base = image.threat.domain.clamp(image.x0 + delta)
+    if image.target is not None:
+        classes = torch.stack([image.y, image.target], 1)
+    else:
+        scores = image.scores(base).scatter(1, image.y[:, None], -torch.inf)
+        others = scores.topk(min(CANDIDATES, scores.shape[1] - 1), dim=1).indices
+        classes = torch.cat([image.y[:, None], others], 1)
+    moved = torch.zeros_like(base)
+    for _ in range(INNER):
+        gradient, scores = image.jacobian(base + 1.02 * moved, classes)
+        score = scores.gather(1, classes)
+        if bool(image.met(scores).all()):
+            return 1.02 * moved
+        step = smallest_step(score[:, :1] - score[:, 1:], gradient[:, 1:] - gradient[:, :1], image.threat)
+        moved = moved + step
+    return torch.zeros_like(moved)

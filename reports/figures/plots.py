@@ -46,7 +46,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def curves(part: pd.DataFrame, threat: str) -> Figure:
+def curves(part: pd.DataFrame, norm: str) -> Figure:
     """Robust accuracy against eps, a panel a model, a line an attack with its 95 % band; one scale."""
     models = list(dict.fromkeys(part["model"]))
     attacks = list(dict.fromkeys(part["attack"]))
@@ -66,7 +66,7 @@ def curves(part: pd.DataFrame, threat: str) -> Figure:
                 axes.step(eps, robust, where="post", color=colour, lw=1.4, ls=dash, label=attack)
                 axes.fill_between(eps, low, high, step="post", color=colour, alpha=0.12, lw=0)
             axes.set(title=model, xlim=(0, most), ylim=(0, 1))
-        figure.supxlabel(f"eps, {threat.partition(':')[0]}", fontsize=9)
+        figure.supxlabel(f"eps, {norm}", fontsize=9)
         figure.supylabel("robust accuracy", fontsize=9)
         _legend(figure, panels)
     return figure

@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 
 from robustbench_lite.reports.figures import images, plots
 from robustbench_lite.reports.findings import verdict, warnings
-from robustbench_lite.reports.results import Folder
+from robustbench_lite.reports.format import number as written
+from robustbench_lite.reports.format import share
+from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.catalogue import RATES
 from robustbench_lite.reports.tables.pairs import compared
 
@@ -42,7 +44,7 @@ OPEN = {"worst_case", "summary"}  # tables that are not folded away
 
 
 @dataclass(frozen=True)
-class Cell:
+class Shown:
     """What a table's cell shows, what it is sorted by, and whether it is a number."""
 
     text: str
@@ -57,32 +59,32 @@ class Sheet:
     name: str
     title: str
     heads: list[tuple[str, bool]]
-    rows: list[list[Cell]]
+    rows: list[list[Shown]]
     folded: bool
 
 
-def page(folder: Folder, others: Sequence[Folder] = ()) -> str:
+def page(results: Results, others: Sequence[Results] = ()) -> str:
     """The page of a run as HTML; others: earlier runs that it is compared with."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / "templates" / "report.html").read_text("utf-8"))
-    tables = {name: folder.table(name) for name in TITLES}
-    resolved = folder.config.get("resolved", {})
-    settings = {k: v for k, v in folder.config.items() if k != "resolved"}
+    tables = {name: results.table(name) for name in TITLES}
+    resolved = results.config.get("resolved", {})
+    settings = {k: v for k, v in results.config.items() if k != "resolved"}
     return template.render(
-        name=folder.name,
-        data=folder.config.get("data", ""),
-        verdict=verdict(folder),
-        warnings=warnings(folder),
+        name=results.name,
+        data=results.config.get("data", ""),
+        verdict=verdict(results),
+        warnings=warnings(results),
         sheets=[sheet(name, TITLES[name], table) for name, table in tables.items() if len(table)],
         compared=[
-            sheet(f"compared_{i}", f"Compared with {o.name}", compared(o.records, folder.records), False)
+            sheet(f"compared_{i}", f"Compared with {o.name}", compared(o.records, results.records), False)
             for i, o in enumerate(others)
         ],
-        figures=_grouped(folder),
-        gallery=list(_gallery(folder)),
-        learnt=list(_learnt(folder)),
-        refused=sorted(set(folder.refused.values())),
-        notes=folder.notes,
+        figures=_grouped(results),
+        gallery=list(_gallery(results)),
+        learnt=list(_learnt(results)),
+        refused=sorted(set(results.refused.values())),
+        notes=results.notes,
         settings=settings,
         resolved=resolved if isinstance(resolved, dict) else {},
         command=command(settings),
@@ -94,50 +96,64 @@ def sheet(name: str, title: str, table: pd.DataFrame, folded: bool | None = None
     table = table.dropna(axis=1, how="all")
     numeric = [pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool for c in table.columns]
     rows = [
-        [_cell(head, value, number) for head, value, number in zip(table.columns, row, numeric, strict=True)]
+        [
+            _shown(head, value, is_number)
+            for head, value, is_number in zip(table.columns, row, numeric, strict=True)
+        ]
         for row in table.itertuples(index=False, name=None)
     ]
     heads = [(str(c).replace("_", " "), n) for c, n in zip(table.columns, numeric, strict=True)]
     return Sheet(name, title, heads, rows, name not in OPEN if folded is None else folded)
 
 
-def _cell(head: str, value: object, number: bool) -> Cell:
-    if not number:
-        return Cell("" if value is None else str(value), str(value), False)
+def _shown(head: str, value: object, numeric: bool) -> Shown:
+    if not numeric:
+        return Shown("" if value is None else str(value), str(value), False)
     size = float(str(value))
     if math.isnan(size):
-        return Cell("–", "-1e999", True)
+        return Shown(written(size), "-1e999", True)
     if head in RATES and math.isfinite(size):
-        return Cell(f"{100 * size:.1f} %", repr(size), True)
+        return Shown(share(size), repr(size), True)
     if math.isinf(size):
-        return Cell("∞", "1e999", True)
-    shown = f"{size:,.0f}" if size == int(size) and abs(size) < 1e15 else f"{size:.3g}"
-    return Cell(shown, repr(size), True)
+        return Shown(written(size), "1e999", True)
+    shown = f"{size:,.0f}" if size == int(size) and abs(size) < 1e15 else written(size)
+    return Shown(shown, repr(size), True)
 
 
-def drawn(folder: Folder) -> Iterator[tuple[str, str, Figure]]:
+def _pictures(results: Results) -> Iterator[tuple[dict[str, list[object]], dict[str, np.ndarray]]]:
+    return iter(()) if results.folder is None else results.folder.pictures()
+
+
+def _learnt_arrays(results: Results) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    return iter(()) if results.folder is None else results.folder.learnt()
+
+
+def drawn(results: Results) -> Iterator[tuple[str, str, Figure]]:
     """Every figure of a run that has something to show: its group, its title and itself."""
-    rates = folder.table("summary")
-    rates = rates.loc[~rates["threat"].astype(str).str.endswith(":min")] if len(rates) else rates
+    rates = results.table("summary")
+    fixed = set(results.records.loc[~results.records["minimum"].astype(bool), "threat"].astype(str))
+    norms = dict(zip(results.records["threat"].astype(str), results.records["norm"].astype(str), strict=True))
+    rates = rates.loc[rates["threat"].isin(fixed)] if len(rates) else rates
     for (threat, goal), part in rates.groupby(["threat", "goal"], sort=False) if len(rates) else []:
         matrix = part.pivot_table(index="model", columns="attack", values="success", sort=False)
         if matrix.size:
             yield "", f"Success, {threat}, {goal}", plots.heat(matrix, "success, %", "", "")
-    for threat, title, part in _by_threat(folder.table("curves")):
-        yield "", f"Robust accuracy against eps, {title}", plots.curves(part, threat)
-    for threat, title, part in _by_threat(folder.table("queries")):
+    for threat, title, part in _by_threat(results.table("curves")):
+        yield "", f"Robust accuracy against eps, {title}", plots.curves(part, norms.get(threat, threat))
+    for threat, title, part in _by_threat(results.table("queries")):
         yield "Success against queries", title, plots.queries(part, threat)
-    for threat, title, part in _by_threat(folder.table("distances")):
-        norm = threat.partition(":")[0] if threat.endswith(":min") else "l2"
+    for threat, title, part in _by_threat(results.table("distances")):
+        own = part.loc[part["own"], "norm"]
+        norm = str(own.iloc[0]) if len(own) and threat not in fixed else "l2"
         if (part.loc[part["norm"] == norm, "successes"] > 0).any():
             yield "Sizes of perturbations", title, plots.spread(part, norm)
-    moved = folder.table("transfer")
+    moved = results.table("transfer")
     for key, part in moved.groupby(["attack", "threat", "goal"], sort=False) if len(moved) else []:
         matrix = part.pivot_table(index="source", columns="target", values="success", sort=False)
         if matrix.size:
             figure = plots.heat(matrix, "success, %", "made on", "judged by")
             yield "From one model to another", ", ".join(map(str, key)), figure
-    yield from _mistaken(folder, folder.table("confusion"))
+    yield from _mistaken(results, results.table("confusion"))
 
 
 def _by_threat(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -146,7 +162,7 @@ def _by_threat(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield str(threat), str(threat) if goal == "untargeted" else f"{threat}, {goal}", part
 
 
-def _mistaken(folder: Folder, turned: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
+def _mistaken(results: Results, turned: pd.DataFrame) -> Iterator[tuple[str, str, Figure]]:
     """For every model, what its strongest attack turns each class into."""
     for model, part in turned.groupby("model", sort=False, observed=True) if len(turned) else []:
         totals = part.groupby(["attack", "threat"], sort=False, observed=True)["samples"].sum()
@@ -157,8 +173,8 @@ def _mistaken(folder: Folder, turned: pd.DataFrame) -> Iterator[tuple[str, str, 
         by = ["label", "adversarial_prediction"]
         counts = cell.groupby(by, observed=True)["samples"].sum().unstack()
         shares = counts.div(counts.sum(axis=1), axis=0)
-        shares.index = [folder.class_name(c) for c in shares.index]
-        shares.columns = [folder.class_name(c) for c in shares.columns]
+        shares.index = [results.class_name(c) for c in shares.index]
+        shares.columns = [results.class_name(c) for c in shares.columns]
         figure = plots.heat(shares, "of the broken samples of a class, %", "class", "taken for")
         yield "What broken samples are taken for", f"{model}, {attack}, {threat}", figure
 
@@ -175,10 +191,10 @@ def vector(figure: Figure, title: str) -> Markup:
     return Markup(text.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1))
 
 
-def _grouped(folder: Folder) -> dict[str, list[tuple[str, Markup]]]:
+def _grouped(results: Results) -> dict[str, list[tuple[str, Markup]]]:
     """The figures by group, those without one first."""
     groups: dict[str, list[tuple[str, Markup]]] = {"": []}
-    for group, title, figure in drawn(folder):
+    for group, title, figure in drawn(results):
         groups.setdefault(group, []).append((title, vector(figure, f"{group} {title}")))
     return groups
 
@@ -198,8 +214,8 @@ def command(settings: Mapping[str, object]) -> str:
     return shlex.join(words)
 
 
-def _gallery(folder: Folder) -> Iterator[dict[str, object]]:
-    for number, (facts, arrays) in enumerate(folder.pictures()):
+def _gallery(results: Results) -> Iterator[dict[str, object]]:
+    for number, (facts, arrays) in enumerate(_pictures(results)):
         if number == CARDS:
             return
         shown = []
@@ -212,8 +228,8 @@ def _gallery(folder: Folder) -> Iterator[dict[str, object]]:
                     "after": images.picture(after),
                     "change": change,
                     "factor": f"{factor:.3g}",
-                    "label": folder.class_name(fact["label"]),
-                    "prediction": folder.class_name(fact["adversarial_prediction"]),
+                    "label": results.class_name(fact["label"]),
+                    "prediction": results.class_name(fact["adversarial_prediction"]),
                     "sure": _sure(fact["adversarial_confidence"]),
                     "sure_before": _sure(fact["clean_confidence"]),
                     "l0": f"{float(str(fact['l0'])):.0f}",
@@ -234,15 +250,15 @@ def _gallery(folder: Folder) -> Iterator[dict[str, object]]:
             "goal": first["goal"],
             "samples": shown,
             "maps": maps,
-            "cut": _cut(folder, arrays, number) if number < DRAWN else None,
+            "cut": _cut(results, arrays, number) if number < DRAWN else None,
             "path": _path(arrays, number) if number < DRAWN else None,
         }
 
 
-def _cut(folder: Folder, arrays: dict[str, np.ndarray], number: int) -> Markup | None:
+def _cut(results: Results, arrays: dict[str, np.ndarray], number: int) -> Markup | None:
     if "cut" not in arrays:
         return None
-    names = [folder.class_name(c) for c in np.unique(arrays["cut"])]
+    names = [results.class_name(c) for c in np.unique(arrays["cut"])]
     figure = plots.regions(arrays["cut"], float(arrays["reach"]), names)
     return vector(figure, f"cut {number}")
 
@@ -253,8 +269,8 @@ def _path(arrays: dict[str, np.ndarray], number: int) -> Markup | None:
     return vector(plots.path(arrays["margins"], arrays.get("sure")), f"path {number}")
 
 
-def _learnt(folder: Folder) -> Iterator[dict[str, object]]:
-    for cell, arrays in folder.learnt():
+def _learnt(results: Results) -> Iterator[dict[str, object]]:
+    for cell, arrays in _learnt_arrays(results):
         if "delta" in arrays and arrays["delta"].ndim == 4:
             change, factor = images.signed(arrays["delta"][0])
             yield {"title": cell, "images": [(change, f"× {factor:.3g}")]}
@@ -263,7 +279,7 @@ def _learnt(folder: Folder) -> Iterator[dict[str, object]]:
         elif "images" in arrays and arrays["images"].ndim == 4:
             sure = arrays["confidence"]
             shown = [
-                (images.picture(image), f"{folder.class_name(c)}, {sure[c]:.3f}")
+                (images.picture(image), f"{results.class_name(c)}, {sure[c]:.3f}")
                 for c, image in enumerate(arrays["images"][:30])
             ]
             yield {"title": cell, "images": shown}

@@ -20,8 +20,9 @@ from robustbench_lite.reports.tables.rates import (
 from robustbench_lite.reports.tables.sizes import curves, distances, gaps
 
 RATES = {
-    "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "of_broken", "eight_bit", "gap",
-    "gap_95", "autoattack", "best_known", "before", "after", "median_after",
+    "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "proven", "by_transfer", "of_broken",
+    "zero_gradients", "eight_bit", "gap", "gap_95", "autoattack", "best_known", "before", "after",
+    "median_after",
 }  # fmt: skip
 
 

@@ -5,38 +5,51 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables.rates import CELL, direct, median, right
+from robustbench_lite.reports.tables.rates import GROUP, direct, median, right
 
 
 def costs(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: mean passes a sample attacked, median passes to success, time, samples a second."""
+    """One row a job: mean passes a sample attacked, median passes to success, time, samples a second.
+
+    fit_forwards, fit_backwards, fit_seconds: of what the attack learnt beforehand, in all; certify_seconds:
+    of proving bounds. zero_gradients: the share of samples that met a gradient of exactly zero.
+    """
     rows = []
-    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
+    for key, cell in direct(records).groupby(GROUP, sort=False, observed=True):
         tried = cell.loc[cell["forwards"] > 0]
         seconds = float(cell["seconds"].sum())
         found = cell.loc[cell["success"].astype(bool), "queries_at_success"].dropna()
         rows.append(
             {
-                **dict(zip(CELL, key, strict=True)),
+                **dict(zip(GROUP, key, strict=True)),
                 "attacked": len(tried),
                 "forwards": float(tried["forwards"].mean()) if len(tried) else 0.0,
                 "backwards": float(tried["backwards"].mean()) if len(tried) else 0.0,
                 "to_success": median(found.astype(float)),
                 "seconds": seconds,
                 "per_second": len(tried) / seconds if seconds > 0 else float("nan"),
+                **{name: _first(cell[name]) for name in ("fit_forwards", "fit_backwards", "fit_seconds")},
+                "certify_seconds": _first(cell["certify_seconds"]),
+                "zero_gradients": float((cell["zero_gradients"] > 0).mean()),
             }
         )
     return pd.DataFrame(rows)
 
 
+def _first(values: pd.Series[float]) -> float:
+    """What every record of a job says alike; NaN where it says nothing."""
+    known = values.dropna()
+    return float(known.iloc[0]) if len(known) else float("nan")
+
+
 def confidence(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: mean confidence in the clean prediction, and in what broken samples became."""
+    """One row a job: mean confidence in the clean prediction, and in what broken samples became."""
     rows = []
-    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
+    for key, cell in direct(records).groupby(GROUP, sort=False, observed=True):
         broken = cell.loc[cell["success"].astype(bool)]
         rows.append(
             {
-                **dict(zip(CELL, key, strict=True)),
+                **dict(zip(GROUP, key, strict=True)),
                 "clean": float(cell.loc[right(cell), "clean_confidence"].mean()),
                 "before": float(broken["clean_confidence"].mean()),
                 "after": float(broken["adversarial_confidence"].mean()),
@@ -49,12 +62,12 @@ def confidence(records: pd.DataFrame) -> pd.DataFrame:
 def queries(records: pd.DataFrame) -> pd.DataFrame:
     """Success against forward passes: one row a cell and number of passes."""
     rows = []
-    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
+    for key, cell in direct(records).groupby(GROUP, sort=False, observed=True):
         able = int(right(cell).sum())
         found = cell.loc[cell["success"].astype(bool), "queries_at_success"].dropna().to_numpy(float)
         if not len(found):
             continue
         for passes in np.unique(np.quantile(found, np.linspace(0, 1, 40), method="higher")).tolist():
             reached = float((found <= passes).sum()) / able
-            rows.append({**dict(zip(CELL, key, strict=True)), "queries": int(passes), "success": reached})
-    return pd.DataFrame(rows, columns=[*CELL, "queries", "success"])
+            rows.append({**dict(zip(GROUP, key, strict=True)), "queries": int(passes), "success": reached})
+    return pd.DataFrame(rows, columns=[*GROUP, "queries", "success"])

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables.rates import CELL, direct, right
+from robustbench_lite.reports.tables.rates import GROUP, direct, right
 from robustbench_lite.reports.tables.statistics import mcnemar, wilson
 
 MOST = 20  # attacks of a model and threat that are compared with each other
@@ -42,13 +42,13 @@ def pairs(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell that two runs share: robust accuracy in each, on the samples that both have.
+    """One row a job that two runs share: robust accuracy in each, on the samples that both have.
 
     lost, gained: samples robust in one and not in the other, before and after. p: McNemar's exact p of the
     two. verdict: `worse` or `better` where p is below 0.05, else `same`.
     """
     rows = []
-    old, new = (dict(iter(direct(r).groupby(CELL, sort=False, observed=True))) for r in (before, after))
+    old, new = (dict(iter(direct(r).groupby(GROUP, sort=False, observed=True))) for r in (before, after))
     for key in [k for k in old if k in new]:
         sides = []
         for cell in (old[key], new[key]):
@@ -60,7 +60,7 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         low, high = wilson(int(second.sum()), len(second))
         rows.append(
             {
-                **dict(zip(CELL, key, strict=True)),
+                **dict(zip(GROUP, key, strict=True)),
                 "samples": len(first),
                 "before": float(first.mean()),
                 "after": float(second.mean()),
@@ -72,5 +72,5 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
                 "verdict": "same" if p >= 0.05 else "worse" if lost > gained else "better",
             }
         )
-    heads = [*CELL, "samples", "before", "after", "low", "high", "lost", "gained", "p", "verdict"]
+    heads = [*GROUP, "samples", "before", "after", "low", "high", "lost", "gained", "p", "verdict"]
     return pd.DataFrame(rows, columns=heads)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from robustbench_lite.reports.tables.statistics import clopper_pearson, wilson
 
-CELL = ["model", "attack", "threat", "goal"]
+GROUP = ["model", "attack", "threat", "goal"]
 
 
 def direct(records: pd.DataFrame) -> pd.DataFrame:
@@ -30,64 +30,85 @@ def right(records: pd.DataFrame) -> pd.Series[bool]:
     return found
 
 
-def success(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: of the samples that the model had right, how many were broken, with both intervals.
+def attacked(records: pd.DataFrame) -> pd.DataFrame:
+    """The records but those of samples that a limit left out: they are neither broken nor robust."""
+    return records.loc[records["outcome"] != "unattacked"]
 
-    low, high: Wilson's 95 % interval; cp_low, cp_high: Clopper and Pearson's. robust: right and not broken,
-    of all samples. invalid: points that were not admissible, and count as failures.
+
+def proven(records: pd.DataFrame) -> float:
+    """The share of samples that are right and proven to stay so; NaN where nothing is proven."""
+    bound, eps = records["lower_bound"].astype(float), records["eps"].astype(float)
+    if bound.isna().all() or eps.isna().all():
+        return math.nan
+    return float((right(records) & (bound > eps)).mean())
+
+
+def rates(group: pd.DataFrame) -> dict[str, float]:
+    """What became of the samples of a group: see `success` for what each number is."""
+    tried = attacked(group)
+    able = right(tried)
+    broke = float(tried.loc[able, "success_rate"].sum())
+    n, whole = int(able.sum()), right(group)
+    clean = float(group["clean_rate"].mean())
+    low, high = wilson(broke, n)
+    cp_low, cp_high = clopper_pearson(round(broke), n)
+    share_broken = broke / n if n else math.nan
+    held = (n - broke) / len(group) if len(tried) == len(group) else float(whole.mean()) * (1 - share_broken)
+    outcome = group["outcome"]
+    return {
+        "samples": len(group),
+        "right": int(whole.sum()),
+        "broken": int(tried["success"].sum()),
+        "success": share_broken,
+        "low": low,
+        "high": high,
+        "cp_low": cp_low,
+        "cp_high": cp_high,
+        "clean": clean,
+        "robust": held,
+        "proven": proven(group),
+        "invalid": int((~group["valid"].astype(bool)).sum()),
+        "rejected": int((outcome == "rejected").sum()),
+        "nan": int((outcome == "nan").sum()),
+        "unattacked": int((outcome == "unattacked").sum()),
+    }
+
+
+def success(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a job: of the samples that the model had right, how many were broken, with both intervals.
+
+    success: of the samples attacked; of a model that draws at random the mean success rate over draws. low,
+    high: Wilson's 95 % interval; cp_low, cp_high: Clopper and Pearson's. clean: mean accuracy without an
+    attack. robust: right and not broken, of all samples. proven: right and proven to stay so: what no attack
+    can take. invalid: points that were not admissible, and count as failures. rejected, nan: samples the
+    model refused, or answered with NaN; unattacked: those that a limit left out, which count in no rate.
     """
-    rows = []
-    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
-        able, broken = int(right(cell).sum()), int(cell["success"].sum())
-        low, high = wilson(broken, able)
-        cp_low, cp_high = clopper_pearson(broken, able)
-        rows.append(
-            {
-                **dict(zip(CELL, key, strict=True)),
-                "samples": len(cell),
-                "right": able,
-                "broken": broken,
-                "success": broken / able if able else math.nan,
-                "low": low,
-                "high": high,
-                "cp_low": cp_low,
-                "cp_high": cp_high,
-                "clean": able / len(cell),
-                "robust": (able - broken) / len(cell),
-                "invalid": int((~cell["valid"].astype(bool)).sum()),
-            }
-        )
-    return pd.DataFrame(rows)
+    groups = direct(records).groupby(GROUP, sort=False, observed=True)
+    return pd.DataFrame([{**dict(zip(GROUP, key, strict=True)), **rates(group)} for key, group in groups])
 
 
 def summary(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: clean accuracy, success rate with its 95 % interval, robust accuracy, medians, cost.
+    """One row a job: clean accuracy, success rate with its 95 % interval, robust accuracy, medians, cost.
 
-    success: of the samples that the model had right. robust: right and not broken, of all. l2, linf: medians
-    over successes. queries: mean forward passes a sample attacked. seconds: for the whole cell. doubtful:
-    successes that did not stand at the second look. eight_bit: the share of successes that stood as 8-bit
-    images.
+    As `success`; and l2, linf: medians over successes. queries: mean forward passes a sample attacked.
+    seconds: for the whole job. doubtful: successes that did not stand at the second look. eight_bit: the
+    share of successes that stood as 8-bit images.
     """
     rows = []
-    for key, cell in direct(records).groupby(CELL, sort=False, observed=True):
-        able, broke = right(cell), cell["success"].astype(bool)
-        low, high = wilson(int(broke.sum()), int(able.sum()))
-        tried = cell.loc[cell["forwards"] > 0]
-        broken = cell.loc[broke]
+    heads = ("samples", "clean", "success", "low", "high", "robust", "proven")
+    for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
+        told = rates(group)
+        tried = group.loc[group["forwards"] > 0]
+        broken = group.loc[group["success"].astype(bool)]
         rows.append(
             {
-                **dict(zip(CELL, key, strict=True)),
-                "samples": len(cell),
-                "clean": float(able.mean()),
-                "success": float(broke.sum() / able.sum()) if able.any() else math.nan,
-                "low": low,
-                "high": high,
-                "robust": float((able & ~broke).mean()),
+                **dict(zip(GROUP, key, strict=True)),
+                **{head: told[head] for head in heads},
                 "l2": median(broken["l2"]),
                 "linf": median(broken["linf"]),
                 "queries": float(tried["forwards"].mean()) if len(tried) else 0.0,
-                "seconds": float(cell["seconds"].sum()),
-                "invalid": int((~cell["valid"].astype(bool)).sum()),
+                "seconds": float(group["seconds"].sum()),
+                **{head: told[head] for head in ("invalid", "rejected", "nan", "unattacked")},
                 "doubtful": int((broken["second_look"] == False).sum()),  # noqa: E712
                 "eight_bit": share(broken["eight_bit"]),
             }
@@ -98,34 +119,49 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     """One row a model, threat and goal: the robust accuracy when every sample meets its worst attack.
 
-    strongest: the attack that broke most by itself. Threats whose smallest perturbation is sought have no
-    such accuracy, and are left out.
+    robust: an upper bound, as far as these attacks can tell; proven: a lower bound. strongest: the attack
+    that broke most by itself. by_transfer: the share of all samples that only points made on other models
+    broke: they count here, and not in the table of attacks. unattacked: samples that no attack came to.
+    Threats whose smallest perturbation is sought have no such accuracy, and are left out.
     """
     rows = []
     at = ["model", "threat", "goal"]
     for (model, threat, goal), part in counted(records).groupby(at, sort=False, observed=True):
-        if str(threat).endswith(":min") and part["eps"].isna().all():
+        if part["minimum"].astype(bool).all():
             continue
-        broke = part["success"].astype(bool)
-        sample = pd.DataFrame({"id": part["sample_id"], "broke": broke, "right": right(part)}).groupby("id")
-        able, broken = sample["right"].first(), sample["broke"].any()
-        held = int((able & ~broken).sum())
-        low, high = wilson(held, len(able))
+        every = part.groupby("sample_id").first()
+        tried = attacked(part)
+        own = tried.loc[tried["source_model"].isna()]
+        most = tried.groupby("sample_id")["success_rate"].max().astype(float).reindex(every.index)
+        most_own = own.groupby("sample_id")["success_rate"].max().astype(float).reindex(every.index)
+        able = right(every) & most.notna()
+        broken = float(most.loc[able].sum())
+        n, count = int(able.sum()), len(every)
+        left_out = int((right(every) & most.isna()).sum())
+        share_held = (n - broken) / n if n else math.nan
+        robust = (n - broken) / count if not left_out else float(right(every).mean()) * share_held
+        low, high = wilson(robust * count, count) if not math.isnan(robust) else (0.0, 1.0)
+        bound = part.groupby("sample_id").agg(
+            dict.fromkeys(("clean_prediction", "label", "eps"), "first") | {"lower_bound": "max"}
+        )
         rows.append(
             {
                 "model": model,
                 "threat": threat,
                 "goal": goal,
-                "samples": len(able),
-                "clean": float(able.mean()),
-                "robust": held / len(able),
+                "samples": count,
+                "clean": float(every["clean_rate"].mean()),
+                "proven": proven(bound),
+                "robust": robust,
                 "low": low,
                 "high": high,
-                "strongest": _strongest(part.loc[broke]),
+                "strongest": _strongest(tried.loc[tried["success"].astype(bool)]),
+                "by_transfer": float((able & (most > 0.5) & ~(most_own > 0.5)).mean()),
+                "unattacked": left_out,
             }
         )
-    heads = [*at, "samples", "clean", "robust", "low", "high", "strongest"]
-    return pd.DataFrame(rows, columns=heads)
+    heads = ["samples", "clean", "proven", "robust", "low", "high", "strongest", "by_transfer", "unattacked"]
+    return pd.DataFrame(rows, columns=[*at, *heads])
 
 
 def _strongest(broken: pd.DataFrame) -> str:
@@ -140,23 +176,24 @@ def _strongest(broken: pd.DataFrame) -> str:
 def winners(records: pd.DataFrame) -> pd.DataFrame:
     """How many successes each part of a composite attack found."""
     found = direct(records).loc[lambda part: part["success"].astype(bool)]
-    sizes = found.groupby([*CELL, "winner"], sort=False, observed=True).size()
+    sizes = found.groupby([*GROUP, "winner"], sort=False, observed=True).size()
     return sizes.rename("successes").reset_index()
 
 
 def per_class(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and class: how many samples, clean and robust accuracy with Wilson's interval."""
+    """One row a job and class: how many samples, clean and robust accuracy with Wilson's interval."""
     rows = []
-    for key, cell in direct(records).groupby([*CELL, "label"], sort=False, observed=True):
+    for key, cell in direct(records).groupby([*GROUP, "label"], sort=False, observed=True):
+        cell = attacked(cell)
         able = right(cell)
         held = int((able & ~cell["success"].astype(bool)).sum())
         low, high = wilson(held, len(cell))
         rows.append(
             {
-                **dict(zip([*CELL, "label"], key, strict=True)),
+                **dict(zip([*GROUP, "label"], key, strict=True)),
                 "samples": len(cell),
                 "clean": float(able.mean()),
-                "robust": held / len(cell),
+                "robust": held / len(cell) if len(cell) else math.nan,
                 "low": low,
                 "high": high,
             }
@@ -165,9 +202,9 @@ def per_class(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def confusion(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, class and prediction: how many broken samples of the class were turned into it."""
+    """One row a job, class and prediction: how many broken samples of the class were turned into it."""
     found = direct(records).loc[lambda part: part["success"].astype(bool)]
-    by = [*CELL, "label", "adversarial_prediction"]
+    by = [*GROUP, "label", "adversarial_prediction"]
     return found.groupby(by, sort=True, observed=True).size().rename("samples").reset_index()
 
 

@@ -9,7 +9,7 @@ from scipy.stats import beta, binomtest
 Z95 = 1.959963984540054
 
 
-def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+def wilson(successes: float, trials: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a rate (Wilson 1927); (0, 1) when nothing was tried."""
     if trials == 0:
         return 0.0, 1.0

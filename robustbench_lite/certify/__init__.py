@@ -1,1 +1,22 @@
-"""Exact answers and proven lower bounds."""
+"""Exact answers and proven lower bounds: the certifiers there are."""
+
+from __future__ import annotations
+
+from robustbench_lite.core.registry import Entry
+
+
+def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, Entry]:
+    return name, Entry(name, f"robustbench_lite.certify.{where}", summary, paper=paper)
+
+
+CERTIFIERS: dict[str, Entry] = dict(
+    [
+        _entry("linear", "linear:LinearBounds", "exact distances of linear models, every norm"),
+        _entry(
+            "trees",
+            "trees:TreeBounds",
+            "exact distances of a decision tree, every norm",
+            "Chen et al. 2019, arXiv:1906.03849",
+        ),
+    ]
+)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.threats.ball import Lp
 
 
-def smallest_move(x0: Tensor, direction: Tensor, need: Tensor, threat: Lp) -> Tensor:
+def smallest_move(x0: Tensor, direction: Tensor, need: Tensor, norm: Norm, domain: Domain) -> Tensor:
     """The nearest x (n, …) in the box with direction · (x - x0) = need; as near as it gets where none is.
 
     direction (n, d) float64, need (n,) at least 0.
     """
-    domain = threat.domain
     origin = x0.double().flatten(1)
     low, high = (bound.expand_as(x0).double().flatten(1) for bound in domain.bounds(x0))
-    if domain.mask is not None:
-        direction = direction * domain.mask.expand_as(x0).flatten(1)
+    direction = domain.free(direction.reshape(x0.shape)).flatten(1)
     gain = direction.abs()
     room = torch.where(direction > 0, high - origin, origin - low).clamp_min(0) * (gain > 0)
     need = need[:, None]
-    match threat.norm:
+    match norm:
         case Norm.LINF:
             move = torch.minimum(_level(torch.ones_like(gain), gain, room, need), room)
         case Norm.L2:

@@ -1,7 +1,7 @@
 """The smallest step into an intersection of half-spaces, inside a box: one program a sample, by SciPy.
 
 Least squares by the least-distance programme of Lawson & Hanson 1974 (chapter 23), linear and integer
-programmes by HiGHS.
+programmes by HiGHS; least squares over whole steps by outer approximation (Duran & Grossmann 1986).
 """
 
 from __future__ import annotations
@@ -12,50 +12,62 @@ from scipy.optimize import Bounds, LinearConstraint, milp, nnls
 from robustbench_lite.core.threat import Norm
 
 Array = np.ndarray
+CUTS = 200  # rounds of tangents, at most, for least squares over whole steps
 
 
 def smallest_step(
-    normals: Array, need: Array, low: Array, high: Array, norm: Norm, pixel: Array
+    normals: Array, need: Array, low: Array, high: Array, norm: Norm, pixel: Array, unit: Array
 ) -> Array | None:
-    """The smallest delta (d,) with normals @ delta >= need, low <= delta <= high; None where there is none.
+    """The smallest delta (d,) with normals @ delta >= need in the box; None where there is none.
 
-    normals (m, d), need (m,), low <= 0 <= high (d,); pixel (d,): the pixel of each feature, for l0.
+    normals (m, d), need (m,), low <= 0 <= high (d,); pixel (d,): the pixel of each feature, for l0. unit
+    (d,): the size of a feature's steps, 0 where it has none.
     """
     free = np.flatnonzero(low < high)
     delta = np.zeros(len(low))
     if (need <= 0).all():
         return delta
-    part = (normals[:, free], need, low[free], high[free])
+    if not len(free):
+        return None
+    # In steps a feature is a whole number, within the whole numbers that the box leaves.
+    whole = unit[free] > 0
+    scale = np.where(whole, unit[free], 1.0)
+    least, most = low[free] / scale, high[free] / scale
+    least, most = np.where(whole, np.ceil(least - 1e-3), least), np.where(whole, np.floor(most + 1e-3), most)
+    part = (normals[:, free] * scale, need, least, most, scale, whole.astype(float))
     match norm:
         case Norm.LINF:
             found = _linf(*part)
         case Norm.L1:
             found = _l1(*part)
         case Norm.L2:
-            found = _l2(*part)
+            found = _l2_in_steps(*part) if whole.any() else _l2(*part[:4])
         case Norm.L0:
             found = _l0(*part, np.unique(pixel[free], return_inverse=True)[1])
     if found is None:
         return None
-    delta[free] = np.clip(found, low[free], high[free])
+    found = np.where(whole, np.round(found), found)
+    delta[free] = np.clip(found, least, most) * scale
     return delta
 
 
-def _linf(normals: Array, need: Array, low: Array, high: Array) -> Array | None:
-    """Over (delta, t): the least t with -t <= delta <= t."""
+def _linf(normals: Array, need: Array, low: Array, high: Array, scale: Array, whole: Array) -> Array | None:
+    """Over (steps, t): the least t with -t <= scale · steps <= t."""
     d = len(low)
-    one, unit = np.ones((d, 1)), np.eye(d)
+    one, unit = np.ones((d, 1)), np.diag(scale)
     rows = np.block([[normals, np.zeros((len(need), 1))], [-unit, one], [unit, one]])
     least = np.concatenate([need, np.zeros(2 * d)])
-    found = _solve(np.append(np.zeros(d), 1.0), rows, least, np.append(low, 0.0), np.append(high, np.inf))
+    bounds = np.append(low, 0.0), np.append(high, np.inf)
+    found = _solve(np.append(np.zeros(d), 1.0), rows, least, *bounds, np.append(whole, 0.0))
     return None if found is None else found[:d]
 
 
-def _l1(normals: Array, need: Array, low: Array, high: Array) -> Array | None:
-    """Over (up, down), delta = up - down: the least sum."""
+def _l1(normals: Array, need: Array, low: Array, high: Array, scale: Array, whole: Array) -> Array | None:
+    """Over (up, down), steps = up - down: the least sum."""
     d = len(low)
     rows = np.hstack([normals, -normals])
-    found = _solve(np.ones(2 * d), rows, need, np.zeros(2 * d), np.concatenate([high, -low]))
+    cost, either = np.append(scale, scale), np.append(whole, whole)
+    found = _solve(cost, rows, need, np.zeros(2 * d), np.concatenate([high, -low]), either)
     return None if found is None else found[:d] - found[d:]
 
 
@@ -70,8 +82,36 @@ def _l2(normals: Array, need: Array, low: Array, high: Array) -> Array | None:
     return None if distance < 1e-10 else -residual[:-1] / residual[-1]
 
 
-def _l0(normals: Array, need: Array, low: Array, high: Array, pixel: Array) -> Array | None:
-    """Over (delta, changed): the fewest changed pixels, delta within its box where its pixel is changed."""
+def _l2_in_steps(
+    normals: Array, need: Array, low: Array, high: Array, scale: Array, whole: Array
+) -> Array | None:
+    """Over (steps, squares): squares at least the tangents met so far, until they are no longer too low."""
+    d = len(low)
+    cost = np.append(np.zeros(d), np.ones(d))
+    first = np.hstack([normals, np.zeros((len(need), d))])
+    cuts, ends = [first], [need]
+    best, found = np.inf, None
+    bounds = np.append(low, np.zeros(d)), np.append(high, np.full(d, np.inf))
+    for _ in range(CUTS):
+        answer = _solve(cost, np.vstack(cuts), np.concatenate(ends), *bounds, np.append(whole, np.zeros(d)))
+        if answer is None:
+            return found
+        steps = np.where(whole > 0, np.round(answer[:d]), answer[:d])
+        at = scale * steps
+        value = float(np.square(at).sum())
+        if value < best:
+            best, found = value, steps
+        if best <= float(answer[d:].sum()) * (1 + 1e-9) + 1e-15:
+            return found
+        cuts.append(np.hstack([np.diag(-2 * at * scale), np.eye(d)]))
+        ends.append(-np.square(at))
+    return found
+
+
+def _l0(
+    normals: Array, need: Array, low: Array, high: Array, scale: Array, whole: Array, pixel: Array
+) -> Array | None:
+    """Over (steps, changed): the fewest changed pixels, steps within their box where the pixel is changed."""
     d, count = len(low), int(pixel.max()) + 1
     owner = np.eye(count)[pixel]
     unit = np.eye(d)
@@ -83,17 +123,20 @@ def _l0(normals: Array, need: Array, low: Array, high: Array, pixel: Array) -> A
         ]
     )
     least = np.concatenate([need, np.zeros(2 * d)])
-    whole = np.append(np.zeros(d), np.ones(count))
+    cost = np.append(np.zeros(d), np.ones(count))
     bounds = np.append(low, np.zeros(count)), np.append(high, np.ones(count))
-    found = _solve(whole, rows, least, *bounds, whole)
+    found = _solve(cost, rows, least, *bounds, np.append(whole, np.ones(count)))
     return None if found is None else np.where(owner @ found[d:] > 0.5, found[:d], 0.0)
 
 
-def _solve(
-    cost: Array, rows: Array, least: Array, low: Array, high: Array, whole: Array | None = None
-) -> Array | None:
+def _solve(cost: Array, rows: Array, least: Array, low: Array, high: Array, whole: Array) -> Array | None:
     """The cheapest v with rows @ v >= least and low <= v <= high; whole: 1 where v is a whole number."""
-    constraint = LinearConstraint(rows, least, np.inf)
-    found = milp(cost, constraints=constraint, bounds=Bounds(low, high), integrality=whole)
+    found = milp(
+        cost,
+        constraints=LinearConstraint(rows, least, np.inf),
+        bounds=Bounds(low, high),
+        integrality=whole if whole.any() else None,
+        options={"mip_rel_gap": 0.0},
+    )
     solution: Array | None = found.x
     return solution

@@ -19,8 +19,11 @@ RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 def report(runs: Sequence[Path], formats: str, out: Path | None) -> None:
     """Build the report of a run again; with several, of the last one, compared with those before it."""
     from robustbench_lite.reports.build import rebuild
+    from robustbench_lite.reports.results import Results
 
-    for file in rebuild(runs, [name.strip() for name in formats.split(",")], out):
+    for file in rebuild(
+        [Results.open(run) for run in runs], [name.strip() for name in formats.split(",")], out
+    ):
         click.echo(str(file))
 
 
@@ -32,11 +35,9 @@ def show(run: Path, names: Sequence[str]) -> None:
     from rich.console import Console
 
     from robustbench_lite.cli.terminal import show_result, show_table
-    from robustbench_lite.reports.results import Folder
-    from robustbench_lite.runs.run import RunResult
+    from robustbench_lite.reports.results import Results
 
-    folder = Folder.open(run)
-    result = RunResult(folder.records, run, folder.failures, folder.refused, tuple(folder.notes))
+    result = Results.open(run)
     if not names:
         show_result(result, Console())
     for name in names:
@@ -50,13 +51,14 @@ def serve(runs: Sequence[Path], port: int) -> None:
     """Show runs in a browser on this machine; a folder of runs stands for all in it."""
     from robustbench_lite.core.errors import RobustError
     from robustbench_lite.reports.build import rebuild, server
+    from robustbench_lite.reports.results import Results
 
     within = [[path] if (path / "records").is_dir() else sorted(path.iterdir()) for path in runs]
     found = [run for some in within for run in some if (run / "records").is_dir()]
     for run in list(found):
         try:
             if not (run / "report.html").is_file():
-                rebuild([run])
+                rebuild([Results.open(run)])
         except RobustError as error:
             click.echo(f"left out: {error}", err=True)
             found.remove(run)
@@ -83,9 +85,9 @@ def leaderboard(runs: Sequence[Path], as_json: bool) -> None:
     from robustbench_lite.cli.terminal import show_table
     from robustbench_lite.reports.leaderboard import leaderboard as ranked
     from robustbench_lite.reports.leaderboard import model_info
-    from robustbench_lite.reports.results import Folder
+    from robustbench_lite.reports.results import Results
 
-    table = ranked([Folder.open(run) for run in runs])
+    table = ranked([Results.open(run) for run in runs])
     if as_json:
         click.echo(json.dumps(model_info(table), indent=2))
     else:

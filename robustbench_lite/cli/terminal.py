@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -15,16 +14,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from robustbench_lite.demo import WEIGHTS, Example, ImageExample
+from robustbench_lite.jobs.make import Watch
+from robustbench_lite.reports.findings import doubts
+from robustbench_lite.reports.format import bracket, interval, number, percent
 from robustbench_lite.reports.page.page import sheet
-from robustbench_lite.runs.plan import Watch
-from robustbench_lite.runs.run import RunResult
+from robustbench_lite.reports.results import Results
 
 SHADES = " ░▒▓█"
 
 
 @contextlib.contextmanager
 def watching(quiet: bool) -> Iterator[Watch]:
-    """A progress bar on standard error: one task for the cells, one for every model that is trained."""
+    """A progress bar on standard error: one task for the jobs, one for every model that is trained."""
     if quiet:
         yield lambda what, fraction: None
         return
@@ -39,7 +40,7 @@ def watching(quiet: bool) -> Iterator[Watch]:
     tasks: dict[str, TaskID] = {}
 
     def watch(what: str, fraction: float) -> None:
-        key = what if what.startswith("training") else "cells"
+        key = what if what.startswith("training") else "jobs"
         if key not in tasks:
             progress.start()
             tasks[key] = progress.add_task(escape(what), total=1.0)
@@ -52,11 +53,11 @@ def watching(quiet: bool) -> Iterator[Watch]:
             progress.stop()
 
 
-def show_result(result: RunResult, console: Console) -> None:
+def show_result(result: Results, console: Console) -> None:
     """One table a threat and goal, the worst case of every model, and what a reader should know."""
     if len(result.records):
         for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
-            console.print(_summary(f"{threat}, {goal}", part))
+            console.print(_summary(f"{threat}, {goal}", part, result.records))
         if len(result.table("worst_case")):
             console.print(_worst(result.table("worst_case")))
         if len(result.table("gaps")):
@@ -65,8 +66,10 @@ def show_result(result: RunResult, console: Console) -> None:
             console.print(_transfer(" × ".join(map(str, key)), part))
     for why in dict.fromkeys(result.refused.values()):
         console.print(f"[dim]not possible: {escape(why)}[/]")
-    for cell, text in result.failures.items():
-        console.print(f"[red]failed:[/] {escape(cell)}: {escape(text.strip().splitlines()[-1])}")
+    for job, text in result.failures.items():
+        console.print(f"[red]failed:[/] {escape(job)}: {escape(text.strip().splitlines()[-1])}")
+    if result.missing:
+        console.print(f"[red]missing:[/] the records of {len(result.missing)} jobs of this run are gone")
     for note in result.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
     if result.path is not None and (result.path / "report.html").is_file():
@@ -84,11 +87,11 @@ def _table(title: str, words: list[str], numbers: list[str]) -> Table:
     return table
 
 
-def _summary(title: str, summary: pd.DataFrame) -> Table:
+def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame) -> Table:
     eight_bit = bool(summary["eight_bit"].notna().any())
     numbers = ["clean", "success", "95 %", "robust", "L2", "Linf", "queries", "s"] + ["8-bit"] * eight_bit
     table = _table(escape(title), ["model", "attack"], numbers)
-    doubts = []
+    doubted: list[str] = []
     before = None
     for row in summary.to_dict("records"):
         if before not in (None, row["model"]):
@@ -100,20 +103,16 @@ def _summary(title: str, summary: pd.DataFrame) -> Table:
             escape(row["attack"]),
             percent(row["clean"]) if first else "",
             percent(row["success"]),
-            _interval(row["low"], row["high"]),
-            percent(row["robust"]),
-            _number(row["l2"]),
-            _number(row["linf"]),
-            _number(row["queries"]),
+            interval(row["low"], row["high"]),
+            bracket(row["proven"], row["robust"]),
+            number(row["l2"]),
+            number(row["linf"]),
+            number(row["queries"]),
             f"{row['seconds']:.2f}",
         ]
         table.add_row(*cells, *[percent(row["eight_bit"])] * eight_bit)
-        if row["invalid"] or row["doubtful"]:
-            doubts.append(
-                f"{row['model']} × {row['attack']}: {row['invalid']} returned points are not admissible, "
-                f"{row['doubtful']} successes did not stand at the second look"
-            )
-    table.caption = escape("\n".join(doubts)) or None
+        doubted += [f"{row['model']} × {row['attack']}: {said}" for said in doubts(records, row)]
+    table.caption = escape("\n".join(doubted)) or None
     return table
 
 
@@ -123,7 +122,10 @@ def _worst(worst: pd.DataFrame) -> Table:
     for row in worst.to_dict("records"):
         names = [escape(str(row[head])) for head in ("model", "threat", "goal", "strongest")]
         table.add_row(
-            *names, percent(row["clean"]), percent(row["robust"]), _interval(row["low"], row["high"])
+            *names,
+            percent(row["clean"]),
+            bracket(row["proven"], row["robust"]),
+            interval(row["low"], row["high"]),
         )
     return table
 
@@ -141,11 +143,12 @@ def _transfer(title: str, part: pd.DataFrame) -> Table:
 
 def _gaps(gaps: pd.DataFrame) -> Table:
     heads = ["distance", "exact", "ratio", "95 % gap"]
-    table = _table("Medians against the exact distance", ["model", "threat", "attack", "its gradient"], heads)
+    names = ["model", "threat", "goal", "attack", "its gradient"]
+    table = _table("Medians against the exact distance", names, heads)
     for row in gaps.to_dict("records"):
-        face = "" if not row["stand_in"] else "weak stand-in" if row["weak"] else "stand-in"
-        names = [escape(str(row[head])) for head in ("model", "threat", "attack")]
-        numbers = [_number(row[head]) for head in ("distance", "exact", "ratio")]
+        face = "" if not row["surrogate"] else "weak surrogate" if row["weak"] else "surrogate"
+        names = [escape(str(row[head])) for head in ("model", "threat", "goal", "attack")]
+        numbers = [number(row[head]) for head in ("distance", "exact", "ratio")]
         table.add_row(*names, face, *numbers, percent(row["gap_95"]))
     return table
 
@@ -154,8 +157,8 @@ def show_table(title: str, table: pd.DataFrame, console: Console) -> None:
     """Any table, as the page would show it."""
     shown = sheet(title, title, table)
     drawn = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for head, number in shown.heads:
-        drawn.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
+    for head, is_number in shown.heads:
+        drawn.add_column(escape(head), justify="right" if is_number else "left", no_wrap=True)
     for row in shown.rows:
         drawn.add_row(*(escape(cell.text) for cell in row))
     everything = console.measure(drawn, options=console.options.update(width=10_000)).maximum
@@ -171,7 +174,7 @@ def show_flags(flags: pd.DataFrame, console: Console) -> None:
             table = _table(escape(title), ["check", "what it means", "run next"], ["value", "limit"])
             for row in raised.to_dict("records"):
                 words = [escape(str(row[head])) for head in ("check", "meaning", "next")]
-                table.add_row(*words, _number(row["value"]), _number(row["limit"]))
+                table.add_row(*words, number(row["value"]), number(row["limit"]))
             console.print(table)
         else:
             console.print(escape(title))
@@ -210,16 +213,3 @@ def show_demo(example: Example, digit: ImageExample | None, console: Console) ->
 def _picture(image: torch.Tensor) -> list[str]:
     levels = (image.clamp(0, 1) * (len(SHADES) - 1)).round().int()
     return ["".join(SHADES[level] * 2 for level in row) for row in levels.tolist()]
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{100 * low:.0f}–{100 * high:.0f}"
-
-
-def percent(rate: float) -> str:
-    """A rate as people read it."""
-    return "–" if not math.isfinite(rate) else f"{100 * rate:.1f}"
-
-
-def _number(value: float) -> str:
-    return "–" if value != value else f"{value:.3g}"

@@ -1,13 +1,16 @@
-"""Where inputs live: the box, the features that may change, and the features that are whole numbers."""
+"""Where inputs live: the box, the features that may change, and the features that take steps."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import require
+
+LOOSE = 4  # floats that writing a step down in float32 may be off by
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,9 @@ class Domain:
 
     low, high: the box, in the units of x. mask: True where a feature may change (None: everywhere).
     spacing: the distance between neighbouring values of a feature that takes steps, 0 where it is
-    continuous (None: everywhere); x0 itself is taken to lie on the grid. pixel_dim: the axis of one
-    sample that a pixel's channels lie on (None: every feature is a pixel of its own).
+    continuous (None: everywhere); x0 itself is taken to lie on the grid, and the grid is x0 plus whole steps
+    as far as the box reaches. pixel_dim: the axis of one sample that a pixel's channels lie on (None: every
+    feature is a pixel of its own).
     """
 
     low: float | Tensor = 0.0
@@ -41,6 +45,16 @@ class Domain:
         low, high = (v.to(device) if isinstance(v, Tensor) else v for v in (self.low, self.high))
         return Domain(low, high, moved(self.mask), moved(self.spacing), self.pixel_dim)
 
+    def fingerprint(self) -> str:
+        """sha256 of the box, the mask, the steps and the pixels."""
+        digest = hashlib.sha256(repr(self.pixel_dim).encode())
+        for part in (self.low, self.high, self.mask, self.spacing):
+            told = repr(part) if not isinstance(part, Tensor) else f"{part.dtype} {tuple(part.shape)}"
+            digest.update(told.encode())
+            if isinstance(part, Tensor):
+                digest.update(part.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """low and high as tensors of x's type that broadcast against x (n, …)."""
         return torch.as_tensor(self.low).to(x), torch.as_tensor(self.high).to(x)
@@ -55,6 +69,14 @@ class Domain:
         low, high = self.bounds(x)
         return torch.maximum(low - x, x - high).flatten(1).amax(1) <= 0
 
+    def free(self, values: Tensor) -> Tensor:
+        """Values (n, …), or (n, k, …), with 0 where a feature may not change."""
+        return values if self.mask is None else values * self.mask
+
+    def kept(self, x: Tensor, x0: Tensor) -> Tensor:
+        """x with x0's values where a feature may not change."""
+        return x if self.mask is None else torch.where(self.mask, x, x0)
+
     def admits(self, x: Tensor, x0: Tensor) -> Tensor:
         """Whether each row lies in the box and changes only what may change (n,)."""
         if self.mask is None and self.spacing is None:
@@ -67,21 +89,39 @@ class Domain:
         if self.mask is not None:
             allowed &= ((x == x0) | self.mask).flatten(1).all(1)
         if self.spacing is not None:
-            steps = (x.double() - x0.double()) / torch.where(self.spacing > 0, self.spacing, 1.0).double()
-            whole = (steps - steps.round()).abs() < 1e-4
+            unit = self._unit()
+            steps = ((x.double() - x0.double()) / unit).round()
+            off = (x.double() - (x0.double() + steps * unit)).abs()
+            # Both x and x0 are float32: they name a step as well as floats of their size can.
+            size = torch.maximum(x.abs(), x0.abs()).double().clamp_min(1e-30)
+            whole = off <= torch.minimum(LOOSE * 2.0**-23 * size, unit / 4)
             allowed &= (whole | (self.spacing == 0)).flatten(1).all(1)
         return allowed
 
     def snap(self, x: Tensor, x0: Tensor, *, inward: bool) -> Tensor:
-        """x with its stepped features on the grid through x0, to the nearest step or the next one inward."""
+        """x with its stepped features on the grid, at the nearest step or the next one inward."""
         if self.spacing is None:
             return x
-        unit = torch.where(self.spacing > 0, self.spacing, 1.0).to(x)
-        steps = (x - x0) / unit
+        unit = self._unit()
+        steps = (x.double() - x0.double()) / unit
         if inward:  # a step that rounding left just short of whole still counts as whole
             steps = (steps + torch.copysign(torch.full_like(steps, 1e-5), steps)).trunc()
-        steps = steps.round()
-        return torch.where(self.spacing > 0, self.clamp(x0 + steps * unit), x)
+        least, most = self.steps(x0)
+        steps = torch.minimum(torch.maximum(steps.round(), least), most)
+        on_grid = self.clamp((x0.double() + steps * unit).to(x.dtype))
+        return torch.where(self.spacing > 0, on_grid, x)
+
+    def steps(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """How many whole steps the box leaves below and above each feature of x0 (n, …), float64."""
+        unit = self._unit()
+        low, high = (bound.double() for bound in self.bounds(x0))
+        # A grid point that float32 puts a hair beyond the box is still in it.
+        return ((low - x0.double()) / unit - 1e-3).ceil(), ((high - x0.double()) / unit + 1e-3).floor()
+
+    def at_least_a_step(self, reach: float, x: Tensor) -> Tensor:
+        """A reach for each feature, wide enough to leave the point it starts from; like one row of x."""
+        one = torch.full_like(x[:1], reach)
+        return one if self.spacing is None else torch.maximum(one, self.spacing.to(one))
 
     def pixels(self, values: Tensor) -> Tensor:
         """A quantity per feature summed over the channels of each pixel, (n, pixels)."""
@@ -96,3 +136,7 @@ class Domain:
         axis = self.pixel_dim + 1
         shape = [*like.shape[:axis], 1, *like.shape[axis + 1 :]]
         return per_pixel.reshape(shape).expand(like.shape)
+
+    def _unit(self) -> Tensor:
+        assert self.spacing is not None
+        return torch.where(self.spacing > 0, self.spacing, 1.0).double()

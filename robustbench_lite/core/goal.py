@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from robustbench_lite.core.errors import InvalidParameter, require
-from robustbench_lite.core.random import Stream
+
+if TYPE_CHECKING:  # a goal is parsed before torch starts
+    from torch import Tensor
+
+    from robustbench_lite.core.random import Stream
+    from robustbench_lite.core.task import Classification
 
 
 class Targets(StrEnum):
@@ -23,17 +27,6 @@ class Targets(StrEnum):
     CLASS = "class"
 
 
-def margin(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """How far an attack has come, (n,): the best other score less y's, or the target's less the best other.
-
-    Negative until the class changes (Carlini & Wagner 2017, f6).
-    """
-    pivot = (y if target is None else target)[:, None]
-    own = scores.gather(1, pivot)[:, 0]
-    other = scores.scatter(1, pivot, -torch.inf).amax(1)
-    return other - own if target is None else own - other
-
-
 @dataclass(frozen=True)
 class Goal:
     """What an adversarial example must reach.
@@ -41,7 +34,8 @@ class Goal:
     targets: how the class to reach is chosen; k: how many of the likeliest wrong classes `top` tries, any of
     which will do; label: the class that `class` sends everything to, its own samples left out. margin,
     confidence: the least margin of scores and the least confidence of the prediction.
-    stop: whether a sample is done at its first success (or goes on to a higher margin).
+    stop: whether a sample is done at its first success (or goes on to a higher margin). rejection, nan:
+    whether it will do that the model refuses to answer, or answers with NaN.
     """
 
     targets: Targets = Targets.NONE
@@ -50,6 +44,8 @@ class Goal:
     confidence: float = 0.0
     stop: bool = True
     label: int = 0
+    rejection: bool = False
+    nan: bool = False
 
     def __post_init__(self) -> None:
         require(self.label >= 0, "label", self.label, "a class, at least 0")
@@ -62,28 +58,45 @@ class Goal:
         parts = [f"{self.targets}{number}"]
         parts += [f"margin={self.margin:g}"] if self.margin else []
         parts += [f"confidence={self.confidence:g}"] if self.confidence else []
-        return ",".join(parts if self.stop else [*parts, "stop=never"])
+        parts += [] if self.stop else ["stop=never"]
+        parts += ["rejection=success"] * self.rejection + ["nan=success"] * self.nan
+        return ",".join(parts)
 
     @property
     def targeted(self) -> bool:
         """Whether success is a certain class rather than any other."""
         return self.targets is not Targets.NONE
 
-    def met(self, scores: Tensor, y: Tensor, target: Tensor | None, confidence: Tensor | None) -> Tensor:
+    def met(
+        self,
+        task: Classification,
+        scores: Tensor,
+        y: Tensor,
+        target: Tensor | None,
+        confidence: Tensor | None = None,
+    ) -> Tensor:
         """Whether each row's scores (n, K) reach the goal, (n,); confidence (n,) where the model has one."""
-        prediction = scores.argmax(1)
-        reached = prediction != y
+        prediction = task.prediction(scores)
+        nothing, rejected = ~task.answered(prediction), task.rejected(prediction)
+        reached = ~task.right(prediction, y) & ~rejected
         if self.targeted:
             reached = reached & (prediction == target)
         if self.margin > 0:
-            reached = reached & (margin(scores, y, target if self.targeted else None) >= self.margin)
+            reached = reached & (self.progress(task, scores, y, target) >= self.margin)
         if self.confidence > 0:
             if confidence is None:
                 raise InvalidParameter(
                     "confidence", self.confidence, "0 for a model whose scores have no scale"
                 )
             reached = reached & (confidence >= self.confidence)
-        return reached & scores.isfinite().all(1)
+        reached = reached & ~nothing
+        if self.rejection:
+            reached = reached | (rejected & ~task.right(prediction, y))
+        return reached | nothing if self.nan else reached
+
+    def progress(self, task: Classification, scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        """The margin (n,) that rises towards this goal."""
+        return task.margin(scores, y, target if self.targeted else None, self.rejection)
 
     def resolve(
         self, scores: Tensor, y: Tensor, stream: Stream, given: Tensor | None = None
@@ -104,22 +117,24 @@ class Goal:
                 draw = stream.fold("target").integers(classes - 1, (1,))
                 return draw + (draw >= y[:, None])  # every class but y, evenly
             case Targets.LEAST_LIKELY:
-                return scores.scatter(1, y[:, None], torch.inf).argmin(1, keepdim=True)
+                return scores.scatter(1, y[:, None], math.inf).argmin(1, keepdim=True)
             case Targets.CLASS:
                 require(self.label < classes, "label", self.label, f"a class below {classes}")
-                return torch.full_like(y, self.label)[:, None]
+                return (0 * y + self.label)[:, None]
             case Targets.TOP:
                 require(self.k < classes, "k", self.k, f"below the number of classes, {classes}")
-                return scores.scatter(1, y[:, None], -torch.inf).topk(self.k, dim=1).indices
+                return scores.scatter(1, y[:, None], -math.inf).topk(self.k, dim=1).indices
 
 
 def parse_goal(text: str) -> Goal:
     """The goal a text names: `untargeted`, `random`, `least_likely`, `given`, `top:K` or `class:C`.
 
-    The options that may follow are `margin=M`, `confidence=P` and `stop=never`, separated by commas.
+    The options that may follow are `margin=M`, `confidence=P`, `stop=never`, `rejection=success` and
+    `nan=success`, separated by commas.
     """
     allowed = (
-        "untargeted, random, least_likely, given, top:K or class:C, then ,margin=M ,confidence=P ,stop=never"
+        "untargeted, random, least_likely, given, top:K or class:C, then ,margin=M ,confidence=P ,stop=never "
+        ",rejection=success ,nan=success"
     )
     head, *options = text.strip().lower().replace("-", "_").split(",")
     name, colon, count = head.partition(":")
@@ -132,9 +147,11 @@ def parse_goal(text: str) -> Goal:
     except ValueError:
         raise InvalidParameter("goal", text, allowed) from None
     stop = values.pop("stop", "first")
-    if values or stop not in ("first", "never"):
+    also = {name: values.pop(name, "failure") for name in ("rejection", "nan")}
+    if values or stop not in ("first", "never") or not set(also.values()) <= {"success", "failure"}:
         raise InvalidParameter("goal", text, allowed)
     number = int(count or 1)
-    if name == Targets.CLASS:
-        return Goal(Targets.CLASS, 1, least, sure, stop == "first", number)
-    return Goal(Targets(name), number, least, sure, stop == "first")
+    label = number if name == Targets.CLASS else 0
+    rejection, nan = (also[option] == "success" for option in ("rejection", "nan"))
+    k = 1 if name == Targets.CLASS else number
+    return Goal(Targets(name), k, least, sure, stop == "first", label, rejection, nan)

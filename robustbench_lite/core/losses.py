@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from robustbench_lite.core.errors import require
-from robustbench_lite.core.goal import margin
+from robustbench_lite.core.task import margin
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -46,12 +47,10 @@ def dlr(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
+LossName = Literal["ce", "dlr", "margin"]
 
 
 def loss_named(name: str) -> Loss:
     """`ce` cross-entropy, `dlr` difference of logits ratio, `margin` the best other score less y's."""
     require(name in LOSSES, "loss", name, f"one of {', '.join(LOSSES)}")
     return LOSSES[name]
-
-
-__all__ = ["LOSSES", "Loss", "cross_entropy", "dlr", "loss_named", "margin"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.errors import require
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.settings import Precision
+from robustbench_lite.core.task import Classification
 
 
 class Access(IntEnum):
@@ -42,25 +44,6 @@ class Boxes:
     label: Tensor
 
 
-class Precision(StrEnum):
-    """What a search computes in; the verdict is always the model's own.
-
-    auto: bfloat16 where the hardware multiplies it and the model has convolutions, else TensorFloat-32 on a
-    GPU, else the model's own.
-    """
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    TF32 = "tf32"
-    BFLOAT16 = "bfloat16"
-
-
-def parse_precision(text: str) -> Precision:
-    """The precision that a text names."""
-    require(text in set(Precision), "precision", text, f"one of {', '.join(Precision)}")
-    return Precision(text)
-
-
 @dataclass(frozen=True)
 class Effort:
     """What a search is about to spend on gradients, by which a model decides how much a copy may cost.
@@ -77,8 +60,10 @@ class Model(ABC):
     """A classifier of inputs x (n, *input_shape) float32; immutable, in eval mode, its parameters frozen.
 
     name: what reports call it; family: linear, tree, cnn, …; access: the most that it allows an attack.
-    stochastic: whether `scores` differs from call to call. notes: what a reader of its results should know.
-    precision: what it computes in.
+    stochastic: whether `scores` differs from call to call. votes: whether the answer of a stochastic model is
+    the vote of its draws rather than one of them. batch_draws: whether what it draws for a sample depends on
+    the samples beside it. notes: what a reader of its results should know. precision: what it computes in.
+    task: what its scores mean.
     """
 
     name: str
@@ -87,7 +72,10 @@ class Model(ABC):
     input_shape: tuple[int, ...]
     device: torch.device
     access: Access = Access.GRADIENT
+    task: Classification = Classification()
     stochastic: bool = False
+    votes: bool = False
+    batch_draws: bool = False
     notes: tuple[str, ...] = ()
     precision: str = "float32"
 
@@ -113,6 +101,10 @@ class Model(ABC):
         """The probability of the predicted class (n,), or None where the scores have no scale."""
         return scores.softmax(1).amax(1)
 
+    def prediction(self, scores: Tensor) -> Tensor:
+        """The class of each row of scores (n, K), (n,) int64; -1 where there is none."""
+        return self.task.prediction(scores)
+
     def for_search(self, precision: Precision, effort: Effort) -> Model | None:
         """A faster copy to take gradients of, whose word is only a candidate; None: the model itself."""
         return None
@@ -125,9 +117,31 @@ class Model(ABC):
     def to(self, device: torch.device | str) -> Model:
         """The same model on another device."""
 
-    @abstractmethod
+    def facts(self) -> bytes:
+        """What determines the model's answers, as far as it can be read: weights, settings, code."""
+        return type(self).__qualname__.encode()
+
     def fingerprint(self) -> str:
-        """sha256 of everything that determines its answers."""
+        """sha256 of the model's facts and of what it answers to a few fixed inputs; computed once."""
+        known: str | None = self.__dict__.get("_fingerprint")
+        if known is None:
+            digest = hashlib.sha256(self.facts() + repr(self.task).encode())
+            digest.update(self._answers_to_probes().encode())
+            known = self.__dict__["_fingerprint"] = digest.hexdigest()
+        return known
+
+    def _answers_to_probes(self) -> str:
+        x = probes(self.input_shape).to(self.device)
+        fixed = self.draw(Stream.of(0, torch.arange(len(x), device=self.device)))
+        with torch.no_grad(), reference_precision():
+            scores = fixed.scores(x).double().cpu()
+        return " ".join(f"{value:.4g}" for value in scores.flatten().tolist())
+
+
+def probes(shape: Sequence[int]) -> Tensor:
+    """Black, white, grey and noise (4, *shape)."""
+    noise = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
+    return torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise * 0 + 0.5, noise])
 
 
 def reference_precision() -> AbstractContextManager[None]:

@@ -28,7 +28,8 @@ class Oracle:
 
     search: a faster copy that gradients are taken of (None: the model itself); what it believes is only a
     candidate. chunk: rows a call, halved for good whenever memory runs out. eot: draws that a stochastic
-    model's answers are averaged over (expectation over transformation, Athalye et al. 2018).
+    model's answers are averaged over (expectation over transformation, Athalye et al. 2018). Answers have
+    the draws first, (D, n, K); D is 1 where the model does not draw.
     """
 
     model: Model
@@ -46,42 +47,58 @@ class Oracle:
         """Whether the scores that come with a gradient are the truth."""
         return self.search is None and self.own_face_is_truth
 
-    def truth(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        """True scores (n, K); the mean over `eot` fresh draws of a stochastic model, keyed by the stream."""
+    def truth(self, x: Tensor, stream: Stream | None = None, draws: int | None = None) -> Tensor:
+        """True scores (D, n, K): `draws` (None: `eot`) fresh ones of a stochastic model, by the stream."""
+        count = (draws or self.draws) if self.model.stochastic else 1
         with torch.no_grad(), reference_precision():
-            return torch.cat(list(self._pieces(len(x), lambda s: self._mean_truth(x[s], stream, s))))
+            return torch.cat(list(self._pieces(len(x), lambda s: self._answers(x[s], stream, s, count))), 1)
 
     def proposed(self, x: Tensor) -> Tensor:
-        """Scores (n, K) by the search copy: only a candidate's."""
+        """Scores (1, n, K) by the search copy: only a candidate's."""
         face = self.search or self.model
         with torch.no_grad(), self._arithmetic():
-            return torch.cat(list(self._pieces(len(x), lambda s: face.scores(x[s]))))
+            return torch.cat(list(self._pieces(len(x), lambda s: face.scores(x[s]))))[None]
 
     def gradient(
         self, x: Tensor, objective: Objective, stream: Stream | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient (n, …) of the objective, its value (n,) and the scores (n, K) it was computed from."""
+        """Gradient (n, …) of the objective, its value (n,) and the scores (D, n, K) it was computed from."""
+        return self.gradient_through(x, lambda z, s: z, objective, stream)
+
+    def gradient_through(
+        self,
+        z: Tensor,
+        render: Callable[[Tensor, slice], Tensor],
+        objective: Objective,
+        stream: Stream | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with respect to z (n, …), of which `render` makes the inputs of some rows."""
 
         def piece(s: slice) -> tuple[Tensor, Tensor, Tensor]:
-            totals: list[Tensor] = []
+            gradient, value, scores = z.new_zeros(()), z.new_zeros(()), list[Tensor]()
             for draw in range(self.draws):
-                leaf = x[s].detach().requires_grad_()
+                leaf = z[s].detach().requires_grad_()
                 with torch.enable_grad(), self._arithmetic():
-                    scores = _drawn(self.search or self.model, stream, s, draw).gradient_scores(leaf)
-                    value = objective(scores, s)
-                    (gradient,) = torch.autograd.grad(value.sum(), leaf)
-                part = [gradient, value.detach(), scores.detach()]
-                totals = [a + b for a, b in zip(totals, part, strict=True)] if totals else part
-            gradient, value, scores = (t / self.draws for t in totals) if self.draws > 1 else totals
-            return gradient, value, scores
+                    face = _drawn(self.search or self.model, stream, s, draw)
+                    answer = face.gradient_scores(render(leaf, s))
+                    one = objective(answer, s)
+                    (slope,) = torch.autograd.grad(one.sum(), leaf)
+                gradient, value = (
+                    (slope, one.detach()) if not draw else (gradient + slope, value + one.detach())
+                )
+                scores.append(answer.detach())
+            if self.draws > 1:
+                gradient, value = gradient / self.draws, value / self.draws
+            return gradient, value, torch.stack(scores)
 
-        gradients, values, scores = zip(*self._pieces(len(x), piece), strict=True)
-        return torch.cat(gradients), torch.cat(values), torch.cat(scores)
+        gradients, values, scores = zip(*self._pieces(len(z), piece), strict=True)
+        return torch.cat(gradients), torch.cat(values), torch.cat(scores, 1)
 
     def jacobian(self, x: Tensor, classes: Tensor, stream: Stream | None = None) -> tuple[Tensor, Tensor]:
-        """Gradients (n, C, …) of the scores of the named classes (n, C), and all scores (n, K).
+        """Gradients (n, C, …) of the scores of the named classes (n, C), and all scores (1, n, K).
 
-        In the model's own precision: who asks for them solves for the boundary.
+        In the model's own precision: who asks for them solves for the boundary. Of one draw of a stochastic
+        model.
         """
 
         def piece(s: slice) -> tuple[Tensor, Tensor]:
@@ -97,7 +114,7 @@ class Oracle:
             return torch.stack(rows, 1), scores.detach()
 
         gradients, scores = zip(*self._pieces(len(x), piece), strict=True)
-        return torch.cat(gradients), torch.cat(scores)
+        return torch.cat(gradients), torch.cat(scores)[None]
 
     @property
     def draws(self) -> int:
@@ -114,12 +131,13 @@ class Oracle:
         exact = self.search is None or self.search.precision == "float32"
         return reference_precision() if exact else fast_arithmetic()
 
-    def _mean_truth(self, x: Tensor, stream: Stream | None, s: slice) -> Tensor:
+    def _answers(self, x: Tensor, stream: Stream | None, s: slice, count: int) -> Tensor:
         if stream is None or not self.model.stochastic:
-            return self.model.scores(x)
+            return self.model.scores(x)[None]
         fresh = stream.fold("fresh")
-        draws = [self.model.draw(Stream(fresh.fold(draw).key[s])).scores(x) for draw in range(self.draws)]
-        return torch.stack(draws).mean(0)
+        return torch.stack(
+            [self.model.draw(Stream(fresh.fold(draw).key[s])).scores(x) for draw in range(count)]
+        )
 
     def _pieces(self, n: int, ask: Callable[[slice], Answer]) -> Iterator[Answer]:
         start = 0

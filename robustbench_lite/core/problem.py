@@ -7,21 +7,29 @@ row knows is (n, …); the `Ledger` it shares with all its views is kept per sam
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.goal import Goal, margin
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.losses import Loss
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Threat
+
+CONFIRMED = 20  # fresh draws of a stochastic model that confirm a success during the search
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the model says of n points: gradient (n, …) of the loss (n,), scores (n, K), adversarial (n,)."""
+    """What the model says of n points: gradient (n, …) of the loss (n,), scores (n, K), adversarial (n,).
+
+    gradient: a random unit direction where the true one is zero. loss, scores: means over the draws of a
+    stochastic model.
+    """
 
     gradient: Tensor
     loss: Tensor
@@ -29,13 +37,23 @@ class Evaluation:
     adversarial: Tensor
 
 
+class Observer(Protocol):
+    """Is told of every question for gradients and its answer; it changes nothing."""
+
+    def evaluated(self, problem: Problem, z: Tensor, scores: Tensor) -> None:
+        """The points asked about (m, …), one a row of the problem, and their scores (m, K)."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """n rows to attack: x0 (n, …) in the domain, y (n,), target (n,) to aim at or None, eps (n,) float64.
 
-    row (n,): each row's place in the ledger; ids (n,): the samples' names in their data; lane (n,).
+    An attack iterates z, from `origin`: the input itself for balls, the parameters of a change for other
+    threats. row (n,): each row's place in the ledger; ids (n,): the samples' names in their data; lane (n,).
     idle (n,): rows that have nothing left to do, and stay only until the batch is packed; None: no row.
-    step: how far the driver has come; it keys the random numbers.
+    step: how far the driver has come; it keys the random numbers. lower_bound (n,) float64: no adversarial
+    example is nearer (0: nothing is known). observers: are told what is asked. explore: whether a random
+    direction stands in for a gradient of zero.
     """
 
     oracle: Oracle
@@ -48,11 +66,14 @@ class Problem:
     ids: Tensor
     row: Tensor
     lane: Tensor
+    lower_bound: Tensor
     target: Tensor | None = None
     idle: Tensor | None = None
     seed: int = 0
     attack: int = 0
     step: int = 0
+    observers: tuple[Observer, ...] = ()
+    explore: bool = True
 
     def __len__(self) -> int:
         return len(self.row)
@@ -68,6 +89,7 @@ class Problem:
             ids=self.ids[rows],
             row=self.row[rows],
             lane=self.lane[rows],
+            lower_bound=self.lower_bound[rows],
             target=target,
             idle=idle,
         )
@@ -82,25 +104,35 @@ class Problem:
         return replace(wide, lane=wide.lane * count + offset)
 
     @property
+    def origin(self) -> Tensor:
+        """The z of each row that changes nothing (n, …): x0 itself for balls."""
+        return self.threat.origin(self.x0)
+
+    @property
     def found(self) -> Tensor:
         """Whether each row's sample has an adversarial example (n,)."""
         return self.ledger.found[self.row]
 
     @property
     def settled(self) -> Tensor:
-        """Rows whose sample needs no more search (n,); for the smallest perturbation: those within eps."""
+        """Rows whose sample needs no more search (n,); for the smallest perturbation: those within eps.
+
+        Of a stochastic model those whose example stood in all of its fresh draws.
+        """
         match self.ledger.keep:
             case "first":
                 return self.found
             case "nearest":
                 return (self.best_distance <= self.eps) & (self.eps < torch.inf)
+            case "mean":
+                return (self.ledger.rate[self.row] >= 1) & self.goal.stop
             case _:
                 return torch.zeros_like(self.found)
 
     @property
-    def best_x(self) -> Tensor:
+    def best_z(self) -> Tensor:
         """The best point seen for each row's sample (n, …)."""
-        return self.ledger.best_x[self.row]
+        return self.ledger.best_z[self.row]
 
     @property
     def best_distance(self) -> Tensor:
@@ -112,72 +144,85 @@ class Problem:
         """Passes left to each row's sample (n,) int64; its lanes share them."""
         return self.ledger.remaining[self.row]
 
-    def random(self, tag: str) -> Stream:
-        """This step's random numbers, one key a row; another tag, other numbers."""
-        stream = Stream.of(self.seed, self.ids)
+    def random(self, tag: str, *parts: int) -> Stream:
+        """This step's random numbers, one key a row; another tag or other parts, other numbers."""
         name = self.ledger.attacks[self.attack].partition(":")[0]  # more steps only lengthen the path
-        return stream.fold(name, self.lane, self.step, tag)
+        key = Stream.of(self.seed, self.ids).fold(name, self.lane, self.step, tag)
+        return key.fold(*parts) if parts else key
+
+    def steady(self, tag: str, *parts: int) -> Stream:
+        """Random numbers that are the same in every step."""
+        return replace(self, step=-1).random(tag, *parts)
 
     def random_start(self) -> Tensor:
         """A random admissible point for each row (n, …)."""
         return self.threat.random(self.random("start"), self.x0, self.eps)
 
-    def project(self, x: Tensor) -> Tensor:
-        """The admissible point nearest to each row of x (n, …)."""
-        return self.threat.project(x, self.x0, self.eps)
+    def project(self, z: Tensor) -> Tensor:
+        """The admissible point nearest to each row of z (n, …)."""
+        return self.threat.project(z, self.x0, self.eps)
 
     def size(self, fraction: float = 1.0) -> Tensor:
-        """A fraction of eps, shaped (n, 1, …) to scale steps of x."""
-        return (fraction * self.eps).to(self.x0.dtype).reshape(-1, *[1] * (self.x0.dim() - 1))
+        """A fraction of eps, shaped (n, 1, …) to scale steps of z."""
+        return per_row((fraction * self.eps).to(self.x0.dtype), self.origin)
 
-    def evaluate(self, x: Tensor, loss: Loss) -> Evaluation:
-        """Loss and its gradient at x (n, …): one forward and one backward a row (and draw).
+    def evaluate(self, z: Tensor, loss: Loss) -> Evaluation:
+        """Loss and its gradient at z (n, …): one forward and one backward a row (and draw).
 
-        Rows whose budget is spent are not asked: gradient 0, loss -inf, scores NaN, not adversarial.
+        A gradient that is exactly zero, or not finite, is counted, and a random unit direction stands in its
+        place: what looks flat is left at random instead of never. Rows whose budget is spent are not asked:
+        gradient 0, loss -inf, scores NaN, not adversarial.
         """
         draws = self.oracle.draws
         allowed = self.ledger.affordable(self.row, 2 * draws + self._confirmations)
         if allowed is not None:
-            part = self[allowed].evaluate(x[allowed], loss)
+            part = self[allowed].evaluate(z[allowed], loss)
             return Evaluation(
                 _spread(part.gradient, allowed, 0.0),
                 _spread(part.loss, allowed, -torch.inf),
                 _spread(part.scores, allowed, torch.nan),
                 _spread(part.adversarial, allowed, 0.0),
             )
-        x = self._snap(x)
-        stream = self._noise()
+        z = self._snap(z)
 
         def objective(scores: Tensor, s: slice) -> Tensor:
             return loss(scores, self.y[s], None if self.target is None else self.target[s])
 
-        gradient, value, scores = self.oracle.gradient(x, objective, stream)
+        def render(leaf: Tensor, s: slice) -> Tensor:
+            return self.threat.render(leaf, self.x0[s])
+
+        gradient, value, answers = self.oracle.gradient_through(z, render, objective, self._noise())
         self.ledger.charge(self.row, draws, draws, self.idle)
-        if self.oracle.face_is_truth:
-            adversarial = self._remember(x, self.row, scores)
-        else:
-            adversarial = self._confirm(x, scores)
-        return Evaluation(gradient, value, scores, adversarial)
+        adversarial = self._remember(z, answers) if self.oracle.face_is_truth else self._confirm(z, answers)
+        scores = _mean(answers)
+        for observer in self.observers:
+            observer.evaluated(self, z, scores)
+        return Evaluation(self._somewhere(gradient), value, scores, adversarial)
 
-    def jacobian(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients (n, C, …) of the scores of classes (n, C), and the scores (n, K) at x (n, …).
+    def jacobian(self, z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients (n, C, …) of the scores of classes (n, C), and the scores (n, K) at z (n, …).
 
-        One forward and C backwards a row. Rows whose budget is spent are not asked: gradients 0, scores NaN.
+        As they are: zero where they are zero. One forward and C backwards a row. Rows whose budget is spent
+        are not asked: gradients 0, scores NaN.
         """
         own = self.oracle.own_face_is_truth
         cost = 1 + classes.shape[1] + (0 if own else self.oracle.draws)
         allowed = self.ledger.affordable(self.row, cost)
         if allowed is not None:
-            gradient, scores = self[allowed].jacobian(x[allowed], classes[allowed])
+            gradient, scores = self[allowed].jacobian(z[allowed], classes[allowed])
             return _spread(gradient, allowed, 0.0), _spread(scores, allowed, torch.nan)
-        x = self._snap(x)
-        gradient, scores = self.oracle.jacobian(x, classes, self._noise())
+        z = self._snap(z)
+        gradient, answers = self.oracle.jacobian(z, classes, self._noise())
         self.ledger.charge(self.row, 1, classes.shape[1], self.idle)
+        flat = gradient.flatten(1)
+        self._count(self.ledger.zero_gradients, ~(flat.isfinite().all(1) & (flat != 0).any(1)))
         if own:
-            self._remember(x, self.row, scores)
+            self._remember(z, answers)
         else:
-            self._confirm(x, scores)
-        return gradient, scores
+            self._confirm(z, answers)
+        for observer in self.observers:
+            observer.evaluated(self, z, answers[0])
+        return gradient, answers[0]
 
     def scores(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """True scores (m, K) of points (m, …), each asked for one of the rows (m,) (None: one point a row).
@@ -189,10 +234,10 @@ class Problem:
         if allowed is not None:
             return _spread(chosen[allowed].scores(points[allowed]), allowed, torch.nan)
         points = chosen._snap(points)
-        scores = self.oracle.truth(points, chosen._noise())
+        answers = self.oracle.truth(self.threat.render(points, chosen.x0), chosen._noise())
         self.ledger.charge(chosen.row, self.oracle.draws, 0, chosen.idle)
-        chosen._remember(points, chosen.row, scores)
-        return scores
+        chosen._remember(points, answers)
+        return _mean(answers)
 
     def proposals(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Scores (m, K) as the search computes them, which may be faster; costs as `scores`.
@@ -206,69 +251,189 @@ class Problem:
         if allowed is not None:
             return _spread(chosen[allowed].proposals(points[allowed]), allowed, torch.nan)
         points = chosen._snap(points)
-        scores = self.oracle.proposed(points)
+        answers = self.oracle.proposed(self.threat.render(points, chosen.x0))
         self.ledger.charge(chosen.row, 1, 0, chosen.idle)
-        chosen._confirm(points, scores)
-        return scores
+        chosen._confirm(points, answers)
+        return answers[0]
+
+    def margins(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
+        """How far each of the points (m, …) has come (m,), by `proposals`; -inf where there is no answer."""
+        chosen = self if rows is None else self[rows]
+        return chosen.margin_of(self.proposals(points, rows))
+
+    def margin_of(self, scores: Tensor) -> Tensor:
+        """How far scores (n, K) of a point for each row have come (n,), towards its target if it has one."""
+        margin = self.oracle.model.task.margin(scores, self.y, self.target, self.goal.rejection)
+        return margin.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
     def decisions(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Whether each point is adversarial (m,): all a decision-based attack may ask; costs as `scores`."""
         chosen = self if rows is None else self[rows]
         return chosen.met(self.scores(points, rows))
 
+    def met(self, scores: Tensor) -> Tensor:
+        """Whether scores (n, K) of a point for each row reach the goal (n,), wherever the point lies."""
+        model = self.oracle.model
+        confidence = model.confidence(scores) if self.goal.confidence else None
+        # Scores that the budget did not allow are NaN too; they reach nothing.
+        goal = replace(self.goal, nan=False) if self.goal.nan else self.goal
+        return goal.met(model.task, scores, self.y, self.target, confidence)
+
+    def conclude(self, z: Tensor) -> None:
+        """A last look at where rows stand (n, …), so that nothing goes unseen.
+
+        Of a stochastic model the best candidate and the last point are measured on fresh draws.
+        """
+        unseen = self[~self.settled]
+        if not len(unseen):
+            return
+        unseen.scores(z[~self.settled])
+        if self.ledger.keep == "mean":
+            rows = self._one_row_of_each_sample()
+            first = self[rows]
+            candidate = self.ledger.candidate_z[first.row]
+            first._measure(candidate)
+            alone = torch.bincount(self.row, minlength=len(self.ledger.found))[first.row] == 1
+            moved = (z[rows] != candidate).flatten(1).any(1)
+            last = rows[alone & moved]
+            self[last]._measure(z[last])
+
     @property
     def _confirmations(self) -> int:
         return 0 if self.oracle.face_is_truth else self.oracle.draws
 
-    def _noise(self) -> Stream | None:
-        return self.random("model") if self.oracle.model.stochastic else None
+    def _one_row_of_each_sample(self) -> Tensor:
+        place = torch.arange(len(self), device=self.row.device)
+        first = torch.full_like(self.ledger.winner, len(self)).scatter_reduce(0, self.row, place, "amin")
+        return first[first < len(self)]
 
-    def _snap(self, x: Tensor) -> Tensor:
-        """x with stepped features on their grid: the nearest point of it that the threat admits."""
+    def _noise(self, tag: str = "model") -> Stream | None:
+        return self.random(tag) if self.oracle.model.stochastic else None
+
+    def _somewhere(self, gradient: Tensor) -> Tensor:
+        """The gradient, and a random unit direction where it is zero or not finite."""
+        flat = gradient.flatten(1)
+        lost = ~(flat.isfinite().all(1) & (flat != 0).any(1))
+        self._count(self.ledger.zero_gradients, lost)
+        if self.explore and (gradient.is_cuda or bool(lost.any())):
+            way = self.threat.domain.free(
+                self.random("nowhere").gaussian(tuple(gradient.shape[1:])).to(gradient)
+            )
+            way = way / per_row(torch.linalg.vector_norm(way.flatten(1), dim=1).clamp_min(1e-30), way)
+            gradient = torch.where(per_row(lost, gradient), way, gradient)
+        return gradient
+
+    def _count(self, counter: Tensor, which: Tensor) -> None:
+        """Add to a counter of the ledger for the rows that are (n,) and do not idle."""
+        if self.idle is not None:
+            which = which & ~self.idle
+        counter.index_add_(0, self.row, which.long())
+
+    def _snap(self, z: Tensor) -> Tensor:
+        """z with stepped features on their grid: the nearest point of it that the threat admits."""
         domain = self.threat.domain
-        if domain.spacing is None:
-            return x
-        nearest = domain.snap(x, self.x0, inward=False)
-        inside = self.threat.contains(nearest, self.x0, self.eps).reshape(-1, *[1] * (x.dim() - 1))
-        return torch.where(inside, nearest, domain.snap(x, self.x0, inward=True))
+        if domain.spacing is None or z.shape != self.x0.shape:
+            return z
+        nearest = domain.snap(z, self.x0, inward=False)
+        inside = per_row(self.threat.contains(nearest, self.x0, self.eps), z)
+        return torch.where(inside, nearest, domain.snap(z, self.x0, inward=True))
 
-    def met(self, scores: Tensor) -> Tensor:
-        """Whether scores (n, K) of a point for each row reach the goal (n,), wherever the point lies."""
-        confidence = self.oracle.model.confidence(scores) if self.goal.confidence else None
-        return self.goal.met(scores, self.y, self.target, confidence)
+    def _confirm(self, z: Tensor, believed: Tensor) -> Tensor:
+        """Ask the truth of what a surrogate or a faster search has proposed (1, n, K).
 
-    def _confirm(self, x: Tensor, believed: Tensor) -> Tensor:
-        """Ask the truth of what a stand-in or a faster search has proposed.
-
-        A stand-in is asked about always; a faster search where it believes in a point better than the best
+        A surrogate is asked about always; a faster search where it believes in a point better than the best
         known. Where the truth is not asked, what was believed stands.
         """
         asked = torch.ones_like(self.row, dtype=torch.bool)
         adversarial = torch.zeros_like(asked)
         if self.oracle.search is not None and self.oracle.model.gradient_is_truth:
-            adversarial = self.met(believed)
+            adversarial = self.met(_mean(believed))
             match self.ledger.keep:
                 case "first":
                     asked = adversarial & ~self.found
                 case "nearest":
-                    asked = adversarial & (self.threat.distance(x, self.x0) < self.best_distance)
+                    asked = adversarial & (self.threat.distance(z, self.x0) < self.best_distance)
                 case _:
                     asked = adversarial.clone()
+        if (
+            self.oracle.model.stochastic
+            and self.oracle.model.gradient_is_truth
+            and self.oracle.search is None
+        ):
+            return self._remember(z, believed)  # each draw is a true answer
         if bool(asked.any()):
             view = self[asked]
-            scores = self.oracle.truth(x[asked], view._noise())
+            answers = self.oracle.truth(view.threat.render(z[asked], view.x0), view._noise())
             self.ledger.charge(view.row, self.oracle.draws, 0, view.idle)
-            adversarial[asked] = view._remember(x[asked], view.row, scores)
+            adversarial[asked] = view._remember(z[asked], answers)
         return adversarial
 
-    def _remember(self, x: Tensor, row: Tensor, scores: Tensor) -> Tensor:
-        success = self.met(scores)
-        aim = self.target if self.goal.targeted else None
-        distance = self.threat.distance(x, self.x0)
-        admissible = (distance <= self.eps) & self.threat.domain.admits(x, self.x0)  # it contains x
-        reached = torch.where(admissible, margin(scores, self.y, aim).to(self.ledger.best_margin), -torch.inf)
-        self.ledger.see(row, x, success & admissible, distance, reached, self.attack)
-        return success & admissible
+    def _remember(self, z: Tensor, answers: Tensor) -> Tensor:
+        """Look at a point (n, …) of each row as the truth answered it (D, n, K): is it adversarial?"""
+        met, margin = self._reached(answers)
+        self._count(self.ledger.nans, answers.isnan().any(2).any(0))
+        distance = self.threat.distance(z, self.x0)
+        admissible = (distance <= self.eps) & self._admitted(z)
+        kept = torch.where(admissible, margin.to(self.ledger.best_margin), -torch.inf)
+        success = admissible & (met.float().mean(0) > 0.5)
+        if self.ledger.keep == "mean":
+            self.ledger.propose(self.row, z, admissible & met.all(0), len(met), kept)
+            enough = self.ledger.streak[self.row] >= CONFIRMED
+            if self.goal.stop and bool((enough & success).any()):
+                self.ledger.streak[self.row[enough & success]] = 0
+                self[enough & success]._measure(z[enough & success])
+            return success
+        if self.oracle.model.stochastic:
+            nearer = success & (distance < self.best_distance)
+            if bool(nearer.any()):
+                rate, _ = self[nearer]._fresh(z[nearer])
+                success[nearer.clone()] = rate > 0.5
+            success = success & nearer
+        self.ledger.see(self.row, z, success, distance, kept, self.attack)
+        return success
+
+    def _reached(self, answers: Tensor) -> tuple[Tensor, Tensor]:
+        """Of answers (D, n, K): whether each reaches the goal (D, n), the mean margin (n,), -inf for NaN."""
+        draws = len(answers)
+        model, flat = self.oracle.model, answers.flatten(0, 1)
+        y = self.y.repeat(draws)
+        target = None if self.target is None else self.target.repeat(draws)
+        confidence = model.confidence(flat) if self.goal.confidence else None
+        met = self.goal.met(model.task, flat, y, target, confidence).view(draws, -1)
+        margin = self.goal.progress(model.task, flat, y, target).view(draws, -1)
+        return met, (margin[0] if draws == 1 else margin.mean(0)).nan_to_num(nan=-torch.inf, posinf=torch.inf)
+
+    def _fresh(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The success rate and mean margin of a point a row over fresh draws; -1 beyond the budget."""
+        allowed = self.ledger.affordable(self.row, CONFIRMED)
+        if allowed is not None:
+            rate, margin = self[allowed]._fresh(z[allowed])
+            return _spread(rate, allowed, -1.0), _spread(margin, allowed, -torch.inf)
+        answers = self.oracle.truth(self.threat.render(z, self.x0), self._noise("confirm"), CONFIRMED)
+        self.ledger.charge(self.row, CONFIRMED, 0, self.idle)
+        met, margin = self._reached(answers)
+        return met.float().mean(0), margin
+
+    def _measure(self, z: Tensor) -> None:
+        """Ask fresh draws about a point a row, and keep it where it succeeds more often than what is kept."""
+        rate, margin = self._fresh(z)
+        distance = self.threat.distance(z, self.x0)
+        asked = (rate >= 0) & (distance <= self.eps) & self._admitted(z)
+        part = self[asked]
+        self.ledger.measure(part.row, z[asked], rate[asked], distance[asked], margin[asked], self.attack)
+
+    def _admitted(self, z: Tensor) -> Tensor:
+        """Whether the input that each row's z makes is in the domain (n,)."""
+        return (
+            self.threat.domain.admits(z, self.x0)
+            if z.shape == self.x0.shape
+            else self.threat.contains(z, self.x0, self.eps)
+        )
+
+
+def _mean(answers: Tensor) -> Tensor:
+    """The mean over draws of scores (D, n, K)."""
+    return answers[0] if len(answers) == 1 else answers.mean(0)
 
 
 def _spread(part: Tensor, rows: Tensor, fill: float) -> Tensor:

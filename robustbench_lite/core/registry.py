@@ -1,28 +1,39 @@
-"""Names: one static table a kind, third parties' entry points, and one grammar for every name.
+"""The registry: one static table a kind, what installed packages add to it, and building from names.
 
-Reading a table imports neither torch nor the thing a name stands for.
+Reading a table, or the parameters of an entry of ours, imports neither torch nor the thing named.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib
+import importlib.util
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
-from types import UnionType
-from typing import TypeVar, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Literal, TypeVar
 
+from robustbench_lite.core import parameters as declared
 from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
-from robustbench_lite.core.text import parse_number
+from robustbench_lite.core.names import Name, parse_name
+from robustbench_lite.core.parameters import Amount, checked, hints_of
 
 Thing = TypeVar("Thing")
+KINDS = ("attacks", "models", "defenses", "data", "threats", "certifiers")
+ALWAYS: dict[str, dict[str, object]] = {"models": {"reject": Amount}, "data": {"classes": str}}
+HOMES = {"certifiers": "certify"}  # kinds whose package has another name
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a table: where the thing lives (`module:Name`) and what a reader needs to choose it."""
+    """A line of a table: where the thing lives (`module:Name`) and what a reader needs to choose it.
+
+    first: the parameter that a value without a key is for, as in `linf:8/255`. inner: what its brackets hold:
+    nothing, one name, or any number of `many`.
+    """
 
     name: str
     where: str
@@ -30,14 +41,31 @@ class Entry:
     access: str = ""
     norms: str = ""
     paper: str = ""
+    first: str = ""
+    inner: Literal["", "one", "many"] = ""
 
 
-def entries(kind: str, table: Mapping[str, Entry]) -> dict[str, Entry]:
-    """The table of a kind (attacks, models, defenses, data) with what installed packages add to it."""
-    known = dict(table)
+def table_of(kind: str) -> dict[str, Entry]:
+    """Our own table of a kind."""
+    module = importlib.import_module(f"robustbench_lite.{HOMES.get(kind, kind)}")
+    table: dict[str, Entry] = getattr(module, kind.upper())
+    return table
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """The table of a kind with what installed packages add to it; they take no name of ours."""
+    known = dict(table_of(kind))
     for point in entry_points(group=f"robustbench_lite.{kind}"):
         known.setdefault(point.name, Entry(point.name, point.value, f"from {point.module}"))
     return known
+
+
+def look_up(kind: str, name: str) -> Entry:
+    """The entry of a name; raises `UnknownName` with the nearest ones."""
+    known = entries(kind)
+    if name not in known:
+        raise UnknownName(kind.removesuffix("s"), name, known)
+    return known[name]
 
 
 def load(where: str, kind: str) -> object:
@@ -54,81 +82,98 @@ def load(where: str, kind: str) -> object:
     return found
 
 
-def look_up(kind: str, table: Mapping[str, Entry], name: str) -> Entry:
-    """The entry of a name; raises `UnknownName` with the nearest ones."""
-    known = entries(kind, table)
-    if name not in known:
-        raise UnknownName(kind.removesuffix("s"), name, known)
-    return known[name]
+def read_name(kind: str, text: str) -> Name:
+    """A name of a kind, its brackets read with the parameters that wrappers of the kind declare."""
+    known = entries(kind)
+
+    def own(head: str) -> list[str]:
+        return [] if head not in known or not known[head].inner else list(signature(known[head]) or ())
+
+    return parse_name(text, own)
 
 
-def build(cls: type[Thing], parameters: Mapping[str, object]) -> Thing:
+def given(entry: Entry, name: Name) -> dict[str, object]:
+    """The parameters a name gives, the one without a key among them."""
+    found: dict[str, object] = dict(name.parameters)
+    if name.first is not None:
+        if not entry.first or entry.first in found:
+            raise InvalidParameter(name.head, name.text, "name or name:key=value,key=value")
+        found = {entry.first: name.first, **found}
+    if name.inner and not entry.inner:
+        raise InvalidParameter(name.head, name.text, f"without brackets: {name.head} wraps nothing")
+    if (entry.inner == "many" and not name.inner) or (
+        entry.inner == "one" and not (name.inner or entry.first)
+    ):
+        raise InvalidParameter(name.head, name.text, f"{name.head}(NAME{',NAME' * (entry.inner == 'many')})")
+    if entry.inner == "one" and len(name.inner) > 1:
+        raise InvalidParameter(name.head, name.text, f"{name.head}(NAME): one name in the brackets")
+    return found
+
+
+def build(cls: type[Thing], values: Mapping[str, object]) -> Thing:
     """An instance of a dataclass from parameters, as text or as values; each checked against its field."""
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     known = {f.name: hints[f.name] for f in fields(cls) if f.init}  # type: ignore[arg-type]
-    return cls(**_checked(cls.__name__, parameters, known))
+    return cls(**checked(cls.__name__, values, known))
 
 
-def arguments(
-    function: Callable[..., object], parameters: Mapping[str, object], skip: int
-) -> dict[str, object]:
+def arguments(function: Callable[..., object], values: Mapping[str, object], skip: int) -> dict[str, object]:
     """Parameters for a function's arguments after the first `skip`; each checked against its type."""
-    hints = get_type_hints(function)
-    signature = list(inspect.signature(function).parameters.values())[skip:]
+    hints = hints_of(function)
+    arguments_ = list(inspect.signature(function).parameters.values())[skip:]
     name = getattr(function, "__name__", "function")
-    values = _checked(name, parameters, {p.name: hints[p.name] for p in signature})
-    for p in signature:
-        if p.default is p.empty and p.name not in values:
+    found = checked(name, values, {p.name: hints[p.name] for p in arguments_})
+    for p in arguments_:
+        if p.default is p.empty and p.name not in found:
             raise InvalidParameter(p.name, None, f"given, as in {name}:{p.name}=…")
-    return values
+    return found
 
 
-def _checked(owner: str, parameters: Mapping[str, object], known: Mapping[str, object]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for key, value in parameters.items():
-        if key not in known:
-            raise UnknownName(f"parameter of {owner}", key, known)
-        values[key] = _convert(key, value, known[key])
-    return values
+def check_name(kind: str, text: str) -> None:
+    """Raise what is wrong with a name of ours, as far as can be told without importing what it names."""
+    name = read_name(kind, text)
+    entry = look_up(kind, name.head)
+    for inner in name.inner:
+        check_name(kind, inner.text)
+    values, hints = given(entry, name), signature(entry)
+    if hints is not None:
+        checked(name.head, values, {**hints, **ALWAYS.get(kind, {})})
 
 
-def _convert(field: str, value: object, hint: object) -> object:
-    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if isinstance(value, str):
-        return _from_text(field, value, options)
-    kinds = tuple(option for option in options if isinstance(option, type))
-    if isinstance(value, bool) and bool not in kinds:
-        raise InvalidParameter(field, value, _names(options))
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if int not in kinds else value
-    if kinds and not isinstance(value, kinds):
-        raise InvalidParameter(field, value, _names(options))
-    return value
-
-
-def _from_text(field: str, text: str, options: tuple[object, ...]) -> object:
-    lowered = text.lower()
-    if type(None) in options and lowered in ("none", "auto"):
+def signature(entry: Entry) -> dict[str, object] | None:
+    """The parameters of one of our entries with their hints, read from its source; None for others'."""
+    module, _, name = entry.where.partition(":")
+    if not module.startswith("robustbench_lite."):
         return None
-    if bool in options and lowered in ("true", "false", "yes", "no"):
-        return lowered in ("true", "yes")
-    if int in options and re.fullmatch(r"[+-]?\d+", text):
-        return int(text)
-    if float in options:
-        return parse_number(text, field)
-    if str in options:
-        return text
-    raise InvalidParameter(field, text, _names(options))
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    top = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    hints: dict[str, object] = {}
+    for key, annotation in _declared(top, name):
+        try:
+            hints[key] = eval(annotation, {**vars(builtins), **vars(declared), "Literal": Literal})
+        except NameError:  # a type of the module's own: checked when it is made
+            hints[key] = object
+    return hints
 
 
-def _names(options: tuple[object, ...]) -> str:
-    readable = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        type(None): "none",
-    }
-    return " or ".join(
-        readable.get(o, getattr(o, "__name__", str(o))) for o in options if isinstance(o, type)
-    )
+def _declared(top: Mapping[str, ast.stmt], name: str) -> list[tuple[str, str]]:
+    """The parameters of a class of fields or a function: names and the texts of their annotations."""
+    node = top.get(name)
+    if isinstance(node, ast.FunctionDef):
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        plain = [a for a in every if a.arg not in ("data", "train", "options", "domain", "model", "members")]
+        return [(a.arg, ast.unparse(a.annotation)) for a in plain if a.annotation is not None]
+    if not isinstance(node, ast.ClassDef):
+        return []
+    found: dict[str, str] = {}
+    for base in node.bases:
+        found |= dict(_declared(top, ast.unparse(base)))
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            text = ast.unparse(line.annotation)
+            if not text.startswith("ClassVar"):
+                found[line.target.id] = text
+    return list(found.items())

@@ -39,22 +39,47 @@ def norms(delta: Tensor, domain: Domain, norm: Norm) -> Tensor:
 
 
 class Threat(Protocol):
-    """Where an adversarial example may lie around x0; eps (n,) is the size allowed to each row."""
+    """Where an adversarial example may lie around a sample x0.
+
+    An attack iterates z (n, …): the input itself for balls and the box, the parameters of a change (an angle,
+    a shift) for others; `render` makes the input of it. eps (n,) float64 is the size allowed to each row.
+
+    kind: `ball`, `box`, `rotation`, …; norm: what sizes are measured in, None where they are no norm of the
+    input; minimum: whether the smallest perturbation is sought; eps: the size every row starts with, None
+    where there is none; domain: the box, mask and steps that the data brings.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def norm(self) -> Norm | None: ...
+
+    @property
+    def minimum(self) -> bool: ...
+
+    @property
+    def eps(self) -> float | None: ...
 
     @property
     def domain(self) -> Domain: ...
 
-    @property
-    def eps(self) -> float | None:
-        """The size every row starts with; None: the smallest that succeeds is sought."""
+    def within(self, domain: Domain) -> Threat:
+        """The same threat inside another domain."""
 
-    def distance(self, x: Tensor, x0: Tensor) -> Tensor:
-        """How far each row of x (n, …) is from x0, (n,) float64."""
+    def origin(self, x0: Tensor) -> Tensor:
+        """The z of each row that changes nothing (n, …)."""
 
-    def contains(self, x: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
-        """Whether each row is an admissible point (n,); slack widens the ball, in the units of x."""
+    def render(self, z: Tensor, x0: Tensor) -> Tensor:
+        """The inputs (n, …) that z makes of x0; differentiable."""
 
-    def project(self, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
+    def distance(self, z: Tensor, x0: Tensor) -> Tensor:
+        """How far each row of z (n, …) goes, (n,) float64."""
+
+    def contains(self, z: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
+        """Whether each row is an admissible point (n,); slack widens the ball, in the units of z."""
+
+    def project(self, z: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
         """The admissible point nearest to each row; exact, and inside when measured in float64."""
 
     def steepest(self, gradient: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from robustbench_lite.core.registry import Entry
 
 
 def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, Entry]:
-    return name, Entry(name, f"robustbench_lite.data.{where}", summary, paper=paper)
+    first = "path" if name in ("folder", "npz", "csv") else ""
+    return name, Entry(name, f"robustbench_lite.data.{where}", summary, paper=paper, first=first)
 
 
 DATA: dict[str, Entry] = dict(

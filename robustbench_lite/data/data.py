@@ -82,10 +82,11 @@ class Data:
         return self.source()
 
     def fingerprint(self) -> str:
-        """sha256 of samples, labels and ids."""
+        """sha256 of samples, labels, ids and the domain."""
         digest = hashlib.sha256(f"{tuple(self.x.shape)} {self.class_names}".encode())
         for tensor in (self.x, self.y, self.ids):
             digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(self.domain.fingerprint().encode())
         return digest.hexdigest()
 
 

@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from robustbench_lite.core.errors import InvalidParameter, require
-from robustbench_lite.core.registry import arguments, load, look_up
-from robustbench_lite.core.text import parse_name, with_first
-from robustbench_lite.data import DATA
+from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.data.data import Data, Options, Raw, finish
 
 DataLike = str | Data | Dataset[tuple[Tensor, int]] | tuple[Tensor, Tensor]
@@ -42,19 +40,20 @@ def load_data(
     options = Options(split, seed, None if data_dir is None else Path(data_dir).expanduser(), download)
     if not isinstance(data, str):
         return finish("own data", _own(data), samples, seed)
-    name, parameters = parse_name(with_first(data, "path"))
-    classes = parameters.pop("classes", None)
-    source = load(look_up("data", DATA, name).where, "data")
-    function = cast(Callable[..., Raw], source)
-    given = arguments(function, parameters, skip=1)
-    chosen = classes.split("|") if classes else None
+    name = read_name("data", data)
+    entry = look_up("data", name.head)
+    values = given(entry, name)
+    classes = values.pop("classes", None)
+    function = cast(Callable[..., Raw], load(entry.where, "data"))
+    options_of_it = arguments(function, values, skip=1)
+    chosen = str(classes).split("|") if classes else None
 
     @functools.cache
     def training() -> Data:
-        raw = function(replace(options, split="train"), **given)
+        raw = function(replace(options, split="train"), **options_of_it)
         return finish(data, raw, None, seed, chosen)
 
-    return finish(data, function(options, **given), samples, seed, chosen, training)
+    return finish(data, function(options, **options_of_it), samples, seed, chosen, training)
 
 
 def _own(data: object) -> Raw:

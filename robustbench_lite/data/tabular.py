@@ -46,7 +46,7 @@ def scaled(
     spacing = None
     if integer:
         whole = torch.tensor([name in integer for name in features])
-        spacing = torch.where(whole, (1 / units).float(), 0.0)
+        spacing = torch.where(whole, 1 / units, 0.0)
     mask = torch.tensor([name not in fixed for name in features]) if fixed else None
     rows = train if options.split == "train" else test
     return Raw(

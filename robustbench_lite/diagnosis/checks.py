@@ -7,7 +7,7 @@ failure) and AutoAttack's own flags.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -16,18 +16,18 @@ import torch
 
 from robustbench_lite.attacks.noise import Noise
 from robustbench_lite.attacks.score_based.square import Square
-from robustbench_lite.core.errors import UnknownName, Unsupported
-from robustbench_lite.core.goal import Goal, Targets, margin
+from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.core.goal import Goal, Targets
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.model import Access
 from robustbench_lite.core.oracle import Oracle
-from robustbench_lite.jobs.job import Cell, execute
-from robustbench_lite.runs.config import Config
-from robustbench_lite.runs.plan import Watch, plan
-from robustbench_lite.search.attack import Attack, as_text
-from robustbench_lite.search.trace import can_be_followed, follow
+from robustbench_lite.core.task import margin
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.engines.explanations import trace_of
+from robustbench_lite.jobs.job import Work, carry_out
+from robustbench_lite.search.attack import AnyAttack, as_text
+from robustbench_lite.search.trace import can_be_traced
 from robustbench_lite.threats.ball import Lp
-from robustbench_lite.threats.named import with_domain
 
 HEADS = ["model", "attack", "threat", "goal", "check", "value", "limit", "raised", "meaning", "next"]
 FOLLOWED = 256  # samples whose path is looked at, in one batch
@@ -77,32 +77,27 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def diagnose(cell: Cell, progress: Callable[[str], None] = lambda check: None) -> pd.DataFrame:
-    """One row a check of a cell: its number, its limit, whether it is raised, what it means, what is next.
+def diagnose_work(work: Work, progress: Callable[[str], None] = lambda check: None) -> pd.DataFrame:
+    """One row a check of a job: its number, its limit, whether it is raised, what it means, what is next.
 
-    The cell's attack must ask for gradients at a fixed eps. Only samples that the model has right count.
+    The job's attack must ask for gradients at a fixed eps. Only samples that the model has right count.
     Raises `Unsupported`.
     """
-    if (
-        cell.attack.access is not Access.GRADIENT
-        or not isinstance(cell.threat, Lp)
-        or cell.threat.eps is None
-    ):
-        raise Unsupported(f"{cell}: only gradient attacks at a fixed eps can be diagnosed")
-    right = cell.clean.argmax(1) == cell.data.y
+    if not can_be_checked(work.attack, work.threat):
+        raise Unsupported(f"{work}: only gradient attacks at a fixed eps can be diagnosed")
+    right = work.clean.prediction == work.data.y
     if not bool(right.any()):
-        raise Unsupported(f"{cell}: the model has no sample right")
-    given = None if cell.given is None else cell.given[right]
-    cell = replace(cell, data=cell.data[right], clean=cell.clean[right], given=given)
+        raise Unsupported(f"{work}: the model has no sample right")
+    work = work[right]
     rows = []
-    for name, value in _values(cell, progress):
+    for name, value in _values(work, progress):
         check = CHECKS[name]
         rows.append(
             {
-                "model": cell.model.name,
-                "attack": as_text(cell.attack),
-                "threat": str(cell.threat),
-                "goal": str(cell.goal),
+                "model": work.model.name,
+                "attack": as_text(work.attack),
+                "threat": str(work.threat),
+                "goal": str(work.goal),
                 "check": name,
                 "value": value,
                 "limit": check.limit,
@@ -114,104 +109,83 @@ def diagnose(cell: Cell, progress: Callable[[str], None] = lambda check: None) -
     return pd.DataFrame(rows, columns=HEADS)
 
 
-def _can_be_checked(cell: Cell) -> bool:
-    fixed = isinstance(cell.threat, Lp) and cell.threat.eps is not None
-    return fixed and cell.attack.access is Access.GRADIENT and cell.source is None
+def can_be_checked(attack: AnyAttack, threat: Threat) -> bool:
+    """Whether the checks say something: of gradient attacks in a ball of fixed size."""
+    return threat.kind == "ball" and threat.eps is not None and attack.access is Access.GRADIENT
 
 
-def diagnose_run(
-    config: Config, attacks: Sequence[str] = (), watch: Watch = lambda what, fraction: None
-) -> pd.DataFrame:
-    """The checks of every cell of a run that can be diagnosed; attacks: only these of the run's."""
-    unknown = [name for name in attacks if name not in config.attacks]
-    if unknown:
-        raise UnknownName("attack of the run", unknown[0], dict.fromkeys(config.attacks))
-    made = plan(config, config.data, config.models, attacks or config.attacks, watch)
-    cells = [cell for cell in made.cells if _can_be_checked(cell)]
-    found = []
-    for index, cell in enumerate(cells):
-
-        def progress(check: str, what: str = str(cell), done: int = index) -> None:
-            watch(f"{what}: {check}", done / len(cells))
-
-        found.append(diagnose(cell, progress))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=HEADS)
-
-
-def _values(cell: Cell, progress: Callable[[str], None]) -> Iterator[tuple[str, float]]:
-    attack, threat = cell.attack, cell.threat
-    assert isinstance(threat, Lp)
+def _values(work: Work, progress: Callable[[str], None]) -> Iterator[tuple[str, float]]:
+    attack, threat = work.attack, work.threat
     progress("the attack itself")
-    base = _broken(cell)
+    base = _broken(work)
     takes_steps = "steps" in {f.name for f in fields(attack)}
-    if takes_steps and can_be_followed(cell):
+    if takes_steps and can_be_traced(attack, work.model, work.goal):
         progress("loss_rising")
-        yield "loss_rising", _still_rising(cell, base)
+        yield "loss_rising", _still_rising(work, base)
     if takes_steps:
         progress("doubled_steps")
-        doubled = replace(attack, **{"steps": 2 * int(getattr(attack, "steps", 0))})
-        yield "doubled_steps", float(_broken(cell, doubled).mean() - base.mean())
-    yield from _gradients(cell)
+        steps = getattr(attack, "steps", None) or attack.schedule(work.model, threat).steps
+        doubled = replace(attack, **{"steps": 2 * int(steps)})
+        yield "doubled_steps", float(_broken(work, doubled).mean() - base.mean())
+    yield from _gradients(work)
     if threat.norm in Square.norms:
         progress("black_box_stronger")
-        yield "black_box_stronger", float((_broken(cell, Square(QUERIES)) & ~base).mean())
-    if not cell.goal.targeted and cell.model.num_classes > 2:
+        yield "black_box_stronger", float((_broken(work, Square(QUERIES)) & ~base).mean())
+    if not work.goal.targeted and work.model.num_classes > 2:
         progress("targeted_stronger")
-        aimed = replace(cell.goal, targets=Targets.TOP, k=min(3, cell.model.num_classes - 1))
-        yield "targeted_stronger", float(_broken(cell, goal=aimed).mean() - base.mean())
+        aimed = replace(work.goal, targets=Targets.TOP, k=min(3, work.model.num_classes - 1))
+        yield "targeted_stronger", float(_broken(work, goal=aimed).mean() - base.mean())
     progress("noise_succeeds")
-    noise = _broken(cell, Noise()).mean()
+    noise = _broken(work, Noise()).mean()
     yield "noise_succeeds", float(noise / base.mean()) if base.any() else (math.inf if noise else 0.0)
     progress("full_box_resists")
-    low, high = threat.domain.bounds(cell.data.x)
-    whole = threat.distance(high.expand_as(cell.data.x), low.expand_as(cell.data.x)).max()
-    everything = replace(threat, eps=float(whole))
-    yield "full_box_resists", float(1 - _broken(cell, threat=everything).mean())
-    yield "random_without_eot", float(cell.model.stochastic and cell.search.eot == 1)
+    low, high = threat.domain.bounds(work.data.x)
+    whole = threat.distance(high.expand_as(work.data.x), low.expand_as(work.data.x)).max()
+    everything = Lp(threat.norm or Norm.LINF, float(whole), threat.domain)
+    yield "full_box_resists", float(1 - _broken(work, threat=everything).mean())
+    yield "random_without_eot", float(work.model.stochastic and work.search.eot == 1)
 
 
 def _broken(
-    cell: Cell, attack: Attack | None = None, threat: Lp | None = None, goal: Goal | None = None
+    work: Work, attack: AnyAttack | None = None, threat: Threat | None = None, goal: Goal | None = None
 ) -> np.ndarray:
     changed = replace(
-        cell, attack=attack or cell.attack, threat=threat or cell.threat, goal=goal or cell.goal
+        work, attack=attack or work.attack, threat=threat or work.threat, goal=goal or work.goal, bounds=None
     )
-    found: np.ndarray = execute(changed).records["success"].to_numpy(dtype=bool)
+    found: np.ndarray = carry_out(changed).records["success"].to_numpy(dtype=bool)
     return found
 
 
-def _gradients(cell: Cell) -> Iterator[tuple[str, float]]:
+def _gradients(work: Work) -> Iterator[tuple[str, float]]:
     """What the gradient is worth at the samples themselves."""
-    model, y = cell.model, cell.data.y.to(cell.model.device)
-    x = cell.data.x.to(model.device)
-    oracle = Oracle(model, chunk=cell.search.batch_size or 256)
-    gradient, _, scores = oracle.gradient(x, lambda s, rows: cross_entropy(s, y[rows]))
+    model, y = work.model, work.data.y.to(work.model.device)
+    x = work.data.x.to(model.device)
+    oracle = Oracle(model, chunk=work.search.batch_size or 256)
+    gradient, _, answers = oracle.gradient(x, lambda s, rows: cross_entropy(s, y[rows]))
+    scores = answers.mean(0)
     flat = gradient.flatten(1)
     yield "zero_gradients", float((~flat.isfinite().all(1) | ~(flat != 0).any(1)).float().mean())
-    assert isinstance(cell.threat, Lp)
-    eps = torch.full((len(x),), float(cell.threat.eps or 0.0), dtype=torch.float64, device=model.device)
+    eps = torch.full((len(x),), float(work.threat.eps or 0.0), dtype=torch.float64, device=model.device)
     # As far as a tenth of the ball lets the gradient lead, inside the box.
-    ahead = with_domain(cell.threat, cell.threat.domain.to(model.device)).linear_maximum(
-        gradient, x, 0.1 * eps
-    )
-    here, there = (margin(oracle.truth(points), y) for points in (x, ahead))
+    ahead = work.threat.within(work.threat.domain.to(model.device)).linear_maximum(gradient, x, 0.1 * eps)
+    here, there = (margin(oracle.truth(points).mean(0), y) for points in (x, ahead))
     yield "masked_gradients", float((there <= here).float().mean())
     certain = scores.float().softmax(1).gather(1, y[:, None])[:, 0] == 1
     yield "saturated_loss", float(certain.float().mean())
 
 
-def _still_rising(cell: Cell, broken: np.ndarray) -> float:
+def _still_rising(work: Work, broken: np.ndarray) -> float:
     """How much the best margin of unbroken samples grew at the end, in its range over the whole path.
 
     Pintor et al. 2022, indicator 4, on the last tenth of the steps; the median over samples.
     """
-    left = torch.from_numpy(np.flatnonzero(~broken)[:FOLLOWED])
+    left = np.flatnonzero(~broken)[:FOLLOWED].tolist()
     if not len(left):
         return 0.0
-    scores = follow(cell, left)
+    scores = trace_of(work, left)
     if len(scores) < 2:
         return 0.0
-    each = cell.data.y[left].repeat_interleave(scores.shape[1] // len(left))
+    each = work.data.y[left].repeat_interleave(scores.shape[1] // len(left))
     path = torch.stack([margin(one, each) for one in scores])
     best = path.cummax(0).values
     span = (best[-1] - best[0]).clamp_min(1e-12)

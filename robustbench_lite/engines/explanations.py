@@ -1,22 +1,23 @@
-"""What a reader is shown of a cell: a few samples, what the model looks at in them, and a cut."""
+"""What a reader is shown of a job: a few samples, what the model looks at in them, and a cut."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
-from robustbench_lite.jobs.job import Cell, Finished
-from robustbench_lite.search.trace import can_be_followed, follow
-from robustbench_lite.threats.ball import Lp
+from robustbench_lite.core.task import margin
+from robustbench_lite.jobs.job import Finished, Work
+from robustbench_lite.search.driver import search
+from robustbench_lite.search.trace import Trace, can_be_traced
 
 FACTS = (
     "model", "attack", "threat", "goal", "sample_id", "label", "adversarial_prediction", "l0", "l1", "l2",
@@ -26,8 +27,8 @@ WINDOWS = 8  # along each side of an image, for occlusion
 CUT = 41  # points along each side of a cut
 
 
-def pictures(cell: Cell, finished: Finished) -> dict[str, np.ndarray] | None:
-    """Arrays for a report; None where there is nothing to see: no image, no success, or another's points.
+def explanations(work: Work, finished: Finished) -> dict[str, np.ndarray] | None:
+    """Arrays for a report; None where there is nothing to see: no image, or no success.
 
     original, adversarial (m, C, H, W): the nearest, the median and the farthest success; facts: their records
     as JSON. Of the nearest one: saliency (2, H, W), how steeply the margin changes with each pixel, before
@@ -35,25 +36,26 @@ def pictures(cell: Cell, finished: Finished) -> dict[str, np.ndarray] | None:
     class on the plane of the gradient's direction and a random one, reach: half its width, in l2; margins and
     sure (steps, lanes): the margin and the probability of the class along the attack's path.
     """
-    if cell.source is not None or cell.data.x.dim() != 4 or cell.data.x.shape[1] not in (1, 3):
+    if work.data.x.dim() != 4 or work.data.x.shape[1] not in (1, 3):
         return None
-    rows = chosen(finished.records, str(cell.threat.norm) if isinstance(cell.threat, Lp) else "l2")
+    records = finished.records.loc[finished.records["source_model"].isna()]
+    rows = chosen(records, str(work.threat.norm or "l2"))
     if not rows:
         return None
-    original, adversarial = cell.data.x[rows], finished.adversarial[rows]
-    facts = finished.records.iloc[rows][list(FACTS)].to_dict("list")
+    original, adversarial = work.data.x[rows], finished.adversarial[rows]
+    facts = records.iloc[rows][list(FACTS)].to_dict("list")
     found = {
         "original": original.numpy(),
         "adversarial": adversarial.numpy(),
         "facts": np.array(json.dumps(facts, default=lambda v: None if pd.isna(v) else str(v))),
     }
-    if cell.model.stochastic:
+    if work.model.stochastic:
         return found
-    both = torch.stack([original[0], adversarial[0]]).to(cell.model.device)
-    y = cell.data.y[rows[:1]].to(cell.model.device).expand(2)
-    oracle = Oracle(cell.model, chunk=cell.search.batch_size or 256)
+    both = torch.stack([original[0], adversarial[0]]).to(work.model.device)
+    y = work.data.y[rows[:1]].to(work.model.device).expand(2)
+    oracle = Oracle(work.model, chunk=work.search.batch_size or 256)
     slope = None
-    if cell.model.access >= Access.GRADIENT:
+    if work.model.access >= Access.GRADIENT:
         slope, _, _ = oracle.gradient(both, lambda scores, s: margin(scores, y[s]))
         found["saliency"] = slope.abs().amax(1).cpu().numpy()
     found["occlusion"] = _occlusion(oracle, both).cpu().numpy()
@@ -61,15 +63,29 @@ def pictures(cell: Cell, finished: Finished) -> dict[str, np.ndarray] | None:
     reach = 3 * float(torch.linalg.vector_norm((both[1] - both[0]).double()))
     found["cut"] = _cut(oracle, both[0], way, reach).cpu().numpy()
     found["reach"] = np.array(reach)
-    if can_be_followed(cell):
-        scores = follow(cell, torch.tensor(rows[:1]), truth=True)
+    if can_be_traced(work.attack, work.model, work.goal):
+        scores = trace_of(work, rows[:1], truth=True)
         if len(scores):
-            own = cell.data.y[rows[:1]].expand(scores.shape[1])
+            own = work.data.y[rows[:1]].expand(scores.shape[1])
             found["margins"] = torch.stack([margin(one, own) for one in scores]).numpy()
-            sure = _probabilities(cell.model, scores.flatten(0, 1))
+            sure = _probabilities(work.model, scores.flatten(0, 1))
             if sure is not None:
                 found["sure"] = sure[:, int(own[0])].view(scores.shape[:2]).numpy()
     return found
+
+
+def trace_of(work: Work, rows: list[int], truth: bool = False) -> Tensor:
+    """The scores (steps, lanes · rows, K) along the whole path of an attack on some of the samples.
+
+    Of the face that gradients are taken of, or the truth. Success ends nothing here, and no budget. Empty for
+    attacks that ask for no gradients of the scores.
+    """
+    some = work[torch.tensor(rows)]
+    trace = Trace(truth)
+    settings = replace(work.search, batch_size=len(rows), budget=None, time_limit=None)
+    goal = replace(work.goal, stop=False)
+    search(work.attack, work.model, work.threat, goal, some.seen, settings, observers=(trace,))
+    return trace.steps(work.attack.schedule(work.model, work.threat).steps)
 
 
 def _probabilities(model: Model, scores: Tensor) -> Tensor | None:
@@ -99,10 +115,10 @@ def _occlusion(oracle: Oracle, images: Tensor) -> Tensor:
     covers = torch.zeros(len(tops) * len(lefts), height, width, dtype=torch.bool, device=images.device)
     for place, (top, left) in enumerate((t, e) for t in tops.tolist() for e in lefts.tolist()):
         covers[place, top : top + tall, left : left + wide] = True
-    first = oracle.truth(images)
-    own = first.argmax(1)
+    first = oracle.truth(images)[0]
+    own = oracle.model.prediction(first).clamp_min(0)
     points = torch.where(covers[None, :, None], 0.5, images[:, None]).flatten(0, 1)
-    lost = margin(oracle.truth(points), own.repeat_interleave(len(covers))).view(len(images), -1)
+    lost = margin(oracle.truth(points)[0], own.repeat_interleave(len(covers))).view(len(images), -1)
     lost = lost - margin(first, own)[:, None]
     return torch.einsum("mp,phw->mhw", lost.to(images), covers.to(images))
 
@@ -117,4 +133,5 @@ def _cut(oracle: Oracle, x: Tensor, way: Tensor, reach: float) -> Tensor:
     across = across / torch.linalg.vector_norm(across)
     steps = torch.linspace(-reach, reach, CUT, device=x.device)
     points = x + steps[None, :, None, None, None] * way + steps[:, None, None, None, None] * across
-    return oracle.truth(points.flatten(0, 1)).argmax(1).view(CUT, CUT)
+    answers = oracle.truth(points.flatten(0, 1))[0]
+    return oracle.model.prediction(answers).view(CUT, CUT)

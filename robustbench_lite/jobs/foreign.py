@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,78 +11,87 @@ import torch
 
 from robustbench_lite.core.errors import InvalidData
 from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.settings import Search
 from robustbench_lite.data.arrays import as_inputs, read_npz
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import load_data
-from robustbench_lite.judging.judge import clean_scores, judge
+from robustbench_lite.jobs.make import find_device
+from robustbench_lite.judging.judge import Originals, judge, look_clean
 from robustbench_lite.models.load import load_model
 from robustbench_lite.records.schema import frame
-from robustbench_lite.runs.plan import find_device
 from robustbench_lite.threats.named import parse_threat
 
 
-def judge_file(
-    file: str,
-    model: str,
-    threat: str,
-    data: str = "digits",
-    data_dir: Path | None = None,
-    goal: str = "untargeted",
-    device: str = "auto",
-    seed: int = 0,
-    eight_bit: bool = False,
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The records of an .npz file's array `adversarial`, and notes.
+@dataclass(frozen=True)
+class Claim:
+    """Adversarial examples made elsewhere, and what they are claimed to do.
 
-    Beside it stand the originals `x`, `y`, or the `ids` of test samples of `data`; `target` where the goal is
-    given. Raises `InvalidData` when the originals cannot be told; what is wrong with the adversarial
-    examples themselves is the verdict's reason.
+    Parameters
+    ----------
+    file : str
+        An .npz with the array `adversarial`, and the originals `x` and `y` or the `ids` of test samples;
+        `target` where the goal is given.
+    model, threat, goal : str
+        What they break, where they lie, what they reach.
+    data, data_dir : str
+        What the model is for.
     """
+
+    file: str
+    model: str
+    threat: str
+    data: str = "digits"
+    data_dir: Path | None = None
+    goal: str = "untargeted"
+
+
+def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The records of a claim, judged with the settings of a search, and notes.
+
+    Raises `InvalidData` when the originals cannot be told; what is wrong with the adversarial examples
+    themselves is the verdict's reason.
+    """
+    search, file = search or Search(), claim.file
     arrays = read_npz(file)
     if "adversarial" not in arrays:
         raise InvalidData(f"{file}: has arrays {', '.join(sorted(arrays))}; adversarial is missing")
-    held = load_data(data, "test", None, data_dir, seed)
-    originals = _originals(arrays, held, file)
-    judged = load_model(model, held, find_device(device), seed)
-    within, aim = parse_threat(threat, held.domain), parse_goal(goal)
-    clean = clean_scores(judged, originals.x)
+    held = load_data(claim.data, "test", None, claim.data_dir, search.seed)
+    samples = _originals(arrays, held, file)
+    model = load_model(claim.model, held, find_device(search.device), search.seed)
+    threat, goal = parse_threat(claim.threat, held.domain), parse_goal(claim.goal)
+    clean = look_clean(model, samples.x, samples.y, samples.ids, search)
     target = None
-    if aim.targeted:
-        if "target" not in arrays or arrays["target"].shape != (len(originals),):
-            raise InvalidData(f"{file}: goal {goal} needs an array target with {len(originals)} classes")
+    if goal.targeted:
+        if "target" not in arrays or arrays["target"].shape != (len(samples),):
+            raise InvalidData(f"{file}: goal {goal} needs an array target with {len(samples)} classes")
         target = torch.from_numpy(arrays["target"].astype(np.int64))[:, None]
+    originals = Originals(samples.x, samples.y, samples.ids, clean)
     returned = torch.from_numpy(arrays["adversarial"])
-    verdict = judge(
-        judged,
-        within,
-        aim,
-        originals.x,
-        originals.y,
-        returned,
-        clean,
-        target,
-        originals.ids,
-        eight_bit=eight_bit,
-    )
+    verdict = judge(model, threat, goal, originals, returned, target, search)
     columns: dict[str, object] = {
         **vars(verdict),
         "data": held.name,
-        "model": judged.name,
-        "family": judged.family,
+        "model": model.name,
+        "family": model.family,
         "attack": Path(file).name,
-        "threat": str(within),
-        "eps": within.eps,
-        "goal": str(aim),
-        "sample_id": originals.ids.numpy(),
-        "label": originals.y.numpy(),
+        "attack_name": Path(file).name,
+        "threat": str(threat),
+        "threat_kind": threat.kind,
+        "norm": None if threat.norm is None else str(threat.norm),
+        "eps": threat.eps,
+        "minimum": threat.minimum,
+        "goal": str(goal),
+        "sample_id": samples.ids.numpy(),
+        "label": samples.y.numpy(),
         "precision": "float32",
-        "seed": seed,
+        "seed": search.seed,
+        "batch_draws": model.batch_draws,
         "forwards": 0,
         "backwards": 0,
         "seconds": 0.0,
         "artifact": file,
     }
-    return frame(columns, len(originals)), (*held.notes, *judged.notes)
+    return frame(columns, len(samples)), (*held.notes, *model.notes)
 
 
 def _originals(arrays: dict[str, np.ndarray], held: Data, file: str) -> Data:

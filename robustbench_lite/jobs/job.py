@@ -1,198 +1,290 @@
-"""A cell: one model, attack, threat and goal on a slice of samples; what it is, and carrying it out."""
+"""A job: one model, attack, threat and goal on a slice of samples; what it is, and carrying it out.
+
+A `Job` is text and numbers and can be sent anywhere; `Work` is what a worker makes of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from robustbench_lite.certify.certifier import Bounds
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.settings import Search
+from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.data import Data
-from robustbench_lite.judging.judge import clean_scores, judge
+from robustbench_lite.judging.judge import Clean, Originals, judge
+from robustbench_lite.judging.verdict import Outcome as Became
+from robustbench_lite.judging.verdict import Reason
 from robustbench_lite.records.schema import frame
-from robustbench_lite.search.attack import Attack, Fitted, as_text, parameters_json
-from robustbench_lite.search.driver import Outcome, Progress, Samples, Search, fit, search
-from robustbench_lite.threats.ball import Lp
-from robustbench_lite.threats.box import Box
+from robustbench_lite.search.attack import AnyAttack, Fitted, parameters_json
+from robustbench_lite.search.driver import (
+    Outcome,
+    Progress,
+    Samples,
+    attackable,
+    nothing_yet,
+    search,
+    targets_of,
+)
+from robustbench_lite.search.fitting import Applied, Fitting
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is attacked with what. clean: the model's scores of the data (n, K), on the CPU.
+class Judged:
+    """A model by its text, and the name that reports call it by."""
 
-    source: the model that the search asks, where it is another than the one that is judged: a transferred
-    attack; source_clean: that one's scores.
+    model: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to search, on whom to judge it, which samples: texts and numbers only.
+
+    Parameters
+    ----------
+    data, model, attack, threat, goal : str
+        In the grammar of names; `object:…` names a live object of this process.
+    name : str
+        What reports call the model.
+    search : Search
+    samples : int or None
+        How many of the test split were asked for.
+    begin, end, of : int
+        The slice, and how many samples there are in all.
+    others : tuple of Judged
+        Models that what is found is judged on too.
+    domain : str
+        Fingerprint of the box, mask and steps.
+    parameters : str
+        Every parameter of the attack, defaults included.
+    revision : int
+        Of the attack.
+    """
+
+    data: str
+    model: str
+    name: str
+    attack: str
+    threat: str
+    goal: str
+    search: Search
+    samples: int | None
+    begin: int
+    end: int
+    of: int
+    others: tuple[Judged, ...] = ()
+    domain: str = ""
+    parameters: str = ""
+    revision: int = 1
+
+    def __str__(self) -> str:
+        parts = [self.name, self.attack, self.threat]
+        whole = " × ".join(parts if self.goal == "untargeted" else [*parts, self.goal])
+        part = self.begin > 0 or self.end < self.of
+        return f"{whole}, samples {self.begin} to {self.end - 1}" if part else whole
+
+    def key(self) -> str:
+        """Hash of the job's texts; what it runs on and in which batches is not among them."""
+        held = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "search"}
+        held["others"] = [[other.model, other.name] for other in self.others]
+        shaping = {f.name: getattr(self.search, f.name) for f in fields(Search) if f.metadata["shapes"]}
+        text = json.dumps([held, shaping], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job made real: everything it names, loaded; what is known of its samples beforehand.
+
+    clean: the model's answers without an attack. others: models that judge too, with theirs. bounds: what
+    certifiers have proven, and certify_seconds, what that took in all. fitting: what a fitted attack learnt;
+    None where it learns nothing, or its time was over. given (n,): targets that a user chose.
     """
 
     data: Data
     model: Model
-    attack: Attack
-    threat: Lp | Box
+    clean: Clean
+    attack: AnyAttack
+    threat: Threat
     goal: Goal
-    clean: Tensor
     search: Search = field(default_factory=Search)
-    eight_bit: bool = False
+    others: tuple[tuple[Model, Clean], ...] = ()
+    bounds: Bounds | None = None
+    certify_seconds: float = 0.0
+    fitting: Fitting | None = None
     given: Tensor | None = None
-    source: Model | None = None
-    source_clean: Tensor | None = None
+    key: str = ""
 
     def __str__(self) -> str:
-        origin = f" from {self.source.name}" if self.source else ""
-        parts = [self.model.name, as_text(self.attack) + origin, str(self.threat)]
+        parts = [self.model.name, str(self.attack), str(self.threat)]
         return " × ".join(parts + ([str(self.goal)] if self.goal.targeted else []))
 
-    @property
-    def sought(self) -> Cell:
-        """The cell whose search this one takes its points from: itself, or the source's."""
-        if self.source is None or self.source_clean is None:
-            return self
-        return replace(self, model=self.source, clean=self.source_clean, source=None, source_clean=None)
+    def __getitem__(self, rows: Tensor) -> Work:
+        """The same on some of the samples, a mask or indices."""
+        bounds = None if self.bounds is None else replace(self.bounds, distance=self.bounds.distance[rows])
+        return replace(
+            self,
+            data=self.data[rows],
+            clean=self.clean[rows],
+            others=tuple((model, clean[rows]) for model, clean in self.others),
+            bounds=bounds,
+            given=None if self.given is None else self.given[rows],
+        )
 
-    def identity(self) -> str:
-        """Hash of everything that determines the records; the batch size and the device are not among it."""
-        how = self.search
-        facts = [
-            self.data.name,
-            self.data.fingerprint(),
-            self.model.name,
-            self.model.fingerprint(),
-            as_text(self.attack),
-            parameters_json(self.attack),
-            self.attack.revision,
-            str(self.threat),
-            str(self.goal),
-            None if self.given is None else self.given.tolist(),
-            [how.seed, how.budget, how.time_limit, how.eot, str(how.precision), self.eight_bit],
-        ] + ([] if self.source is None else [self.source.name, self.source.fingerprint()])
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+    @property
+    def seen(self) -> Samples:
+        """The samples as a search sees them."""
+        bound = None if self.bounds is None else self.bounds.distance
+        data, clean = self.data, self.clean
+        return Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, self.given, bound)
+
+    def fingerprint(self) -> str:
+        """Hash of what the job became: data and models."""
+        parts = [self.data.fingerprint(), self.model.fingerprint()]
+        parts += [model.fingerprint() for model, _ in self.others]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell's records, one row a sample, and what the attack returned (n, …)."""
+    """A job's records, one row a sample and judge, and the inputs that the attack made (n, …), their z."""
 
     records: pd.DataFrame
     adversarial: Tensor
+    z: Tensor
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the folder keeps: ids and inputs of what broke the model itself, and z where it is another."""
+        own = self.records.loc[self.records["source_model"].isna()]
+        won = own["success"].to_numpy(dtype=bool)
+        found = {
+            "ids": own["sample_id"].to_numpy(dtype="int64")[won],
+            "adversarial": self.adversarial.numpy()[won],
+        }
+        if self.z.shape != self.adversarial.shape:
+            found["z"] = self.z.numpy()[won]
+        return found
 
 
-def execute(
-    cell: Cell,
-    run: str = "",
-    artifact: str = "",
-    learnt: Mapping[str, Tensor] | None = None,
-    progress: Progress = lambda fraction: None,
+def carry_out(
+    work: Work, run: str = "", artifact: str = "", progress: Progress = lambda fraction: None
 ) -> Finished:
-    """Attack, then judge. learnt: what a fitted attack learnt; artifact: where successes are stored."""
-    return concluded(cell, attempt(cell, learnt, progress), run, artifact)
+    """Search, then judge on the model and on all others.
+
+    run, artifact: the run's name and where its examples are stored, for the records. Raises what a model or
+    an attack raises, `BoundBroken` and `Unsupported`.
+    """
+    outcome = attempt(work, progress)
+    frames = [_records(work, outcome, work.model, work.clean, run, artifact)]
+    frames += [_records(work, outcome, model, clean, run, artifact) for model, clean in work.others]
+    adversarial = work.threat.render(outcome.z, work.data.x)
+    return Finished(pd.concat(frames, ignore_index=True), adversarial, outcome.z)
 
 
-def attempt(
-    cell: Cell,
-    learnt: Mapping[str, Tensor] | None = None,
-    progress: Progress = lambda fraction: None,
-) -> Outcome:
-    """The search alone, on the cell's source."""
-    at = cell.sought
-    samples = Samples(at.data.x, at.data.y, at.data.ids, at.clean, at.given)
-    return search(at.attack, at.model, at.threat, at.goal, samples, at.search, learnt, progress)
+def attempt(work: Work, progress: Progress = lambda fraction: None) -> Outcome:
+    """The search alone."""
+    attack = work.attack
+    if isinstance(attack, Fitted):
+        if work.fitting is None:
+            return _left_out(work)
+        attack = Applied(attack, work.fitting.artifact)
+    return search(attack, work.model, work.threat, work.goal, work.seen, work.search, progress)
 
 
-def concluded(cell: Cell, outcome: Outcome, run: str = "", artifact: str = "") -> Finished:
-    """The judge's word on what a search brought back, as records; its cost is the source's."""
-    data, how = cell.data, cell.search
-    here = cell.source is None
-    verdict = judge(
-        cell.model,
-        cell.threat,
-        cell.goal,
-        data.x,
-        data.y,
-        outcome.adversarial,
-        cell.clean,
-        outcome.target,
-        data.ids,
-        batch=how.batch_size or 1024,
-        eight_bit=cell.eight_bit,
-    )
-    reason = verdict.reason.copy()
-    reason[outcome.late.numpy()] = "not attacked: the time limit was reached"
-    columns = {name: value for name, value in vars(verdict).items() if name != "reason"}
+def _left_out(work: Work) -> Outcome:
+    """What a fitted attack brings whose time was over before it had learnt anything."""
+    target = targets_of(work.goal, work.seen, work.search)
+    outcome = nothing_yet(work.threat, work.seen, target, work.model.precision)
+    outcome.cut.copy_(attackable(work.attack, work.threat, work.seen, target, work.search))
+    return outcome
+
+
+def _records(
+    work: Work, outcome: Outcome, model: Model, clean: Clean, run: str, artifact: str
+) -> pd.DataFrame:
+    """The judge's word on what a search brought back; its cost is counted once, where it was sought."""
+    data, own = work.data, model is work.model
+    proven = work.bounds if own else None
+    bound = None if proven is None or proven.alpha is not None else proven.distance
+    originals = Originals(data.x, data.y, data.ids, clean, bound)
+    verdict = judge(model, work.threat, work.goal, originals, outcome.z, outcome.target, work.search)
+    columns = dict(vars(verdict))
+    cut = outcome.cut.numpy()
+    columns["outcome"] = _became(columns["outcome"], outcome, cut, own)
+    for name, text in (("reason", "a limit was reached"), ("reason_kind", Reason.UNATTACKED)):
+        columns[name] = np.where(cut, str(text), columns[name])
     names = np.array([*outcome.attacks, None], dtype=object)
-    stored = np.array([artifact if won and artifact else None for won in verdict.success], dtype=object)
-    size = getattr(verdict, str(cell.threat.norm)) if isinstance(cell.threat, Lp) else verdict.l2
-    known = np.where(verdict.success & cell.attack.exact & here, size, np.nan)
-    records = frame(
+    stored = [artifact if won and own and artifact else None for won in verdict.success]
+    fitting = work.fitting
+    counted = {
+        name: getattr(outcome, name).numpy() * own
+        for name in ("forwards", "backwards", "seconds", "zero_gradients", "nans")
+    }
+    return frame(
         {
             **columns,
-            "exact_distance": known,
-            **_in_units(data, outcome),
+            **counted,
+            **_in_units(data, work.threat.render(outcome.z, data.x)),
             "run": run,
             "data": data.name,
-            "model": cell.model.name,
-            "family": cell.model.family,
-            "source_model": None if cell.source is None else cell.source.name,
-            "attack": as_text(cell.attack),
-            "parameters": parameters_json(cell.attack),
-            "threat": str(cell.threat),
-            "eps": cell.threat.eps,
-            "goal": str(cell.goal),
+            "model": model.name,
+            "family": model.family,
+            "source_model": None if own else work.model.name,
+            "attack": str(work.attack),
+            "attack_name": work.attack.name,
+            "parameters": parameters_json(work.attack),
+            "threat": str(work.threat),
+            "threat_kind": work.threat.kind,
+            "norm": None if work.threat.norm is None else str(work.threat.norm),
+            "eps": work.threat.eps,
+            "minimum": work.threat.minimum,
+            "goal": str(work.goal),
             "sample_id": data.ids.numpy(),
             "label": data.y.numpy(),
-            "reason": reason,
             "winner": names[outcome.winner.numpy()],
+            "lower_bound": None if proven is None else proven.distance.numpy(),
+            "bound_kind": None if proven is None else str(proven.kind),
+            "bound_alpha": None if proven is None else proven.alpha,
             "queries_at_success": outcome.queries_at_success.numpy(),
-            "forwards": outcome.forwards.numpy() * here,
-            "backwards": outcome.backwards.numpy() * here,
-            "seconds": outcome.seconds.numpy() * here,
+            "fit_forwards": None if fitting is None else float(fitting.forwards),
+            "fit_backwards": None if fitting is None else float(fitting.backwards),
+            "fit_seconds": None if fitting is None else fitting.seconds,
+            "certify_seconds": work.certify_seconds,
             "precision": outcome.precision,
-            "stand_in": cell.attack.access is Access.GRADIENT and not cell.sought.model.gradient_is_truth,
-            "seed": how.seed,
-            "artifact": stored,
+            "surrogate": work.attack.access is Access.GRADIENT and not work.model.gradient_is_truth,
+            "batch_draws": model.batch_draws or work.model.batch_draws,
+            "seed": work.search.seed,
+            "artifact": np.array(stored, dtype=object),
+            "job": work.key or None,
+            "fingerprint": work.fingerprint() if work.key else None,
         },
         len(data),
     )
-    return Finished(records, outcome.adversarial)
 
 
-def learn(cell: Cell, data: Data) -> Mapping[str, Tensor] | None:
-    """What the cell's attack learns from the data's training split; None for attacks that learn nothing."""
-    if not isinstance(cell.attack, Fitted):
-        return None
-    cell, training = cell.sought, data.training()
-    scores = clean_scores(cell.model, training.x)
-    given = (
-        cell.given if torch.equal(training.ids, cell.data.ids) else None
-    )  # it may learn on what it attacks
-    samples = Samples(training.x, training.y, training.ids, scores, given)
-    assert isinstance(cell.attack, Fitted)
-    return fit(cell.attack, cell.model, cell.threat, cell.goal, samples, cell.search)
+def _became(judged: object, outcome: Outcome, cut: np.ndarray, own: bool) -> np.ndarray:
+    """The judge's outcomes, with what only the search knows: limits, and answers of NaN on the way."""
+    found = np.array(judged, dtype=object)
+    met_nan = (outcome.nans > 0).numpy() & own & (found == str(Became.HELD))
+    found[met_nan] = str(Became.NAN)
+    found[cut & (found != str(Became.WRONG))] = str(Became.UNATTACKED)
+    return found
 
 
-def estimate(cell: Cell) -> tuple[int, float]:
-    """Passes a cell takes at most, and their seconds, from the speed of the model on a few samples."""
-    rows = len(cell.data) * cell.attack.lanes * max(1, cell.attack.aims)
-    passes = rows * (3 + (1 + max(1, cell.attack.points)) * max(1, cell.attack.iterations))
-    x = cell.data.x[:64].to(cell.model.device)
-    cell.model.scores(x[:2])
-    began = time.perf_counter()
-    cell.model.scores(x)
-    each = (time.perf_counter() - began) / len(x)
-    return passes, 1.5 * passes * each  # a backward pass costs about two forward ones
-
-
-def _in_units(data: Data, outcome: Outcome) -> dict[str, object]:
+def _in_units(data: Data, adversarial: Tensor) -> dict[str, object]:
     """Distances in the features' own units, for tables."""
     if data.units is None:
         return {}
-    delta = (outcome.adversarial.double() - data.x.double()) * data.units
+    delta = (adversarial.double() - data.x.double()) * data.units
     return {
         f"l{name}_units": torch.linalg.vector_norm(delta, float(name), dim=1).numpy()
         for name in ("1", "2", "inf")

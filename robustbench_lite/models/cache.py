@@ -91,4 +91,4 @@ def _kept(
     os.close(handle)
     write(found, Path(temporary))
     Path(temporary).replace(file)
-    return found
+    return read(file)  # as any later run will have it, to the last bit

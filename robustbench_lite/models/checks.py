@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Model, reference_precision
+from robustbench_lite.core.random import Stream
+from robustbench_lite.core.task import Classification
 
 ROUNDING = 1e-3  # of the largest score: what another batch size may change
 
@@ -24,6 +27,33 @@ def needs_its_batch(model: Model, x: Tensor) -> bool:
             return not _close(model.scores(x[-1:]), together)
         except (RuntimeError, ValueError):  # some cannot do with a single sample
             return True
+
+
+def task_of(name: str, scores: int, classes: int | None, reject: int | None) -> Classification:
+    """What so many scores mean for data of so many classes; raises `InvalidModel` where they do not fit.
+
+    A class that rejects may be one more than the data has.
+    """
+    one_more = reject is not None and classes is not None and scores == classes + 1 and reject == classes
+    fits = classes is None or scores == classes or one_more
+    if not fits:
+        raise InvalidModel(f"{name}: gives {scores} scores; the data has {classes} classes")
+    if reject is not None and not 0 <= reject < scores:
+        raise InvalidModel(f"{name}: reject = {reject}: must be one of its classes, 0 to {scores - 1}")
+    return Classification(reject)
+
+
+def draws_alone(model: Model, x: Tensor) -> bool:
+    """Whether a fixed draw repeats itself, and is the same for a sample alone as among others."""
+    stream = Stream.of(0, torch.arange(len(x), device=x.device))
+    last = torch.arange(len(x) - 1, len(x), device=x.device)
+    with torch.no_grad(), reference_precision():
+        first, again = (model.draw(stream).scores(x) for _ in range(2))
+        try:
+            alone = model.draw(stream[last]).scores(x[last])
+        except (RuntimeError, ValueError):  # some cannot do with a single sample
+            return False
+    return _close(first, again) and _close(first[-1:], alone)
 
 
 def gradient_fault(model: Model, x: Tensor) -> str | None:

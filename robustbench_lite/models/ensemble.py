@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -42,6 +41,7 @@ class Ensemble(Model):
         self.name = name or f"ensemble({','.join(m.name for m in members)})"
         self.input_shape, self.num_classes, self.device = first.input_shape, first.num_classes, first.device
         self.stochastic = any(m.stochastic for m in members)
+        self.batch_draws = any(m.batch_draws for m in members)
         gradients = any(m.access >= Access.GRADIENT for m in members)
         self.access = Access.GRADIENT if gradients else min(m.access for m in members)
         self.notes = tuple(f"{m.name}: {note}" for m in members for note in m.notes)
@@ -51,7 +51,11 @@ class Ensemble(Model):
         shares = []
         for member, votes in zip(self.members, self._votes, strict=True):
             scores = member.scores(x).to(self.device)
-            vote = torch.nn.functional.one_hot(scores.argmax(1), self.num_classes).double().log()
+            vote = (
+                torch.nn.functional.one_hot(member.prediction(scores).clamp_min(0), self.num_classes)
+                .double()
+                .log()
+            )
             shares.append(vote if votes else scores.double().log_softmax(1))
         return _mean(shares)
 
@@ -72,8 +76,8 @@ class Ensemble(Model):
     def to(self, device: torch.device | str) -> Ensemble:
         return Ensemble([member.to(device) for member in self.members], self.name)
 
-    def fingerprint(self) -> str:
-        return hashlib.sha256(" ".join(m.fingerprint() for m in self.members).encode()).hexdigest()
+    def facts(self) -> bytes:
+        return " ".join(m.fingerprint() for m in self.members).encode()
 
     def _who_votes(self) -> tuple[bool, ...]:
         """Whether each member's scores have no scale, or are shares already that a softmax would flatten."""
@@ -90,3 +94,8 @@ class Ensemble(Model):
 def _mean(shares: Sequence[Tensor]) -> Tensor:
     """log of the mean of shares (n, K) given as logarithms: what is far below the largest keeps its slope."""
     return torch.stack(list(shares)).logsumexp(0).sub(math.log(len(shares))).clamp_min(LEAST)
+
+
+def ensemble(members: Sequence[Model]) -> Ensemble:
+    """`ensemble(NAME,NAME)`: several models as one."""
+    return Ensemble(members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.models.checks import answers_twice_alike, needs_its_batch
+from robustbench_lite.models.checks import answers_twice_alike, needs_its_batch, task_of
 
 ArrayFunction = Callable[[np.ndarray], object]
 
@@ -36,6 +35,7 @@ class ScoreFunction(Model):
         flatten: bool = False,
         num_classes: int | None = None,
         notes: Sequence[str] = (),
+        reject: int | None = None,
     ) -> None:
         self.function, self.flatten = function, flatten
         self.name = name or getattr(function, "__name__", "function")
@@ -46,18 +46,18 @@ class ScoreFunction(Model):
         decides = self._ask(x).ndim == 1
         self.access = Access.DECISION if decides else Access.SCORE
         trial = self.scores(x)
-        if num_classes not in (None, trial.shape[1]):
-            raise InvalidModel(
-                f"{self.name}: gives {trial.shape[1]} scores; the data has {num_classes} classes"
-            )
         self.num_classes = trial.shape[1]
+        self.task = task_of(self.name, self.num_classes, num_classes, reject)
+        if not bool(trial.isfinite().all()):
+            raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
         whole = bool((trial >= 0).all()) and bool(((trial.sum(1) - 1).abs() < 1e-5).all())
         self._scaled = whole and not decides
         what = "decisions" if decides else "scores"
         self.notes = (*notes, f"a NumPy function: {what} only, on the CPU")
         if not answers_twice_alike(self, x):
             self.stochastic = True
-            self.notes += ("it answers the same input differently from call to call",)
+            self.batch_draws = True
+            self.notes += ("it answers the same input differently from call to call, whatever the seed",)
         elif needs_its_batch(self, x):
             raise InvalidModel(f"{self.name}: answers differently for a sample alone and in a batch")
 
@@ -75,11 +75,11 @@ class ScoreFunction(Model):
     def to(self, device: torch.device | str) -> ScoreFunction:
         return self
 
-    def fingerprint(self) -> str:
-        """Of what the function answers to fixed inputs: its code cannot be hashed."""
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand((16, *self.input_shape), generator=generator)
-        return hashlib.sha256(self.scores(x).numpy().tobytes()).hexdigest()
+    def facts(self) -> bytes:
+        code = getattr(self.function, "__code__", None)
+        x = torch.rand((16, *self.input_shape), generator=torch.Generator().manual_seed(0))
+        answers = b"" if self.stochastic else self.scores(x).numpy().tobytes()
+        return answers + (b"" if code is None else code.co_code)
 
     def _ask(self, x: Tensor) -> np.ndarray:
         array = x.detach().cpu().numpy()
@@ -93,8 +93,6 @@ class ScoreFunction(Model):
             raise InvalidModel(
                 f"{self.name}: returned {what}; must be scores (n, K), or classes (n,) below K"
             )
-        if scores and not np.isfinite(found).all():
-            raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
         if classes and not ((found >= 0) & (found < self.num_classes)).all():
             raise InvalidModel(f"{self.name}: returned a class outside 0 … {self.num_classes - 1}")
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,18 +14,16 @@ from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.registry import arguments, load, look_up
-from robustbench_lite.core.text import parse_name, split_outside, with_first
+from robustbench_lite.core.parameters import Amount, converted
+from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.models import MODELS
 from robustbench_lite.models.cache import Report, Trained
-from robustbench_lite.models.ensemble import Ensemble
+from robustbench_lite.models.checks import task_of
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.torch.module import TorchModel
-from robustbench_lite.models.transformed import Transformed
 
-FIRST = {"torchvision": "name", "weights": "path"}  # what follows the colon needs no key
 PARITY = 2000  # samples on which a lifted estimator's decisions are compared
 
 
@@ -50,40 +49,86 @@ def load_model(
 ) -> Model:
     """A model for data, on a device.
 
-    model: a name (trained on the data's training split on first use, then cached), several as
-    `ensemble(cnn,svm)`, one behind random transformations as `transformed(cnn,rotation=15)`,
-    `package.module:function` (called without arguments, or with the data where it takes one; what it returns
-    is a model), a `.skops` file, a `torch.nn.Module`, a fitted scikit-learn classifier, a NumPy function
-    (n, …) -> (n, K), or a `Model`. data: what it is for; gives the input shape and, by name,
-    the training split. Raises `UnknownName`, `InvalidModel`.
+    Parameters
+    ----------
+    model : str, Model, torch.nn.Module, estimator or function
+        A name (trained on the data's training split on first use, then cached), one around others such as
+        `ensemble(cnn,svm:most=500)` or `transformed(cnn,rotation=15)`, `package.module:function` (called
+        without arguments, or with the data where it takes one; what it returns is a model), a `.skops` file,
+        a `torch.nn.Module`, a fitted scikit-learn classifier, a NumPy function (n, …) -> (n, K), or a
+        `Model`. A name may say `reject=C`: the class that means "I will not say".
+    data : str or Data, default "digits"
+        What it is for; gives the input shape and, by name, the training split.
+    device : str, default "cpu"
+    seed : int, default 0
+        Of the training.
+    report : callable
+        Called with (model, fraction trained).
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    UnknownName, InvalidParameter, InvalidModel
+
+    Examples
+    --------
+    >>> load_model("linear").family
+    'linear'
     """
     if isinstance(model, Model):
         return model.to(device)
     held = load_data(data)
-    device = torch.device(device)
-    shape, classes = held.x.shape[1:], held.num_classes
-    if isinstance(model, str) and model.startswith("ensemble(") and model.endswith(")"):
-        names = split_outside(model[len("ensemble(") : -1])
-        return Ensemble([load_model(name, held, device, seed, report) for name in names], model)
-    if isinstance(model, str) and model.startswith("transformed(") and model.endswith(")"):
-        inner, *given = split_outside(model[len("transformed(") : -1])
-        made_of = load_model(inner, held, device, seed, report)
-        settings = dict(one.partition("=")[::2] for one in given)
-        recipe = cast(Callable[..., Model], Transformed)
-        return recipe(made_of, name=model, **arguments(Transformed.__init__, settings, skip=2))
-    if isinstance(model, str) and not is_reference(model) and not model.endswith(".skops"):
-        name, parameters = parse_name(with_first(model, FIRST.get(model.partition(":")[0])))
-        recipe = cast(Callable[..., Model], load(look_up("models", MODELS, name).where, "model"))
-        return recipe(held, Trained(seed, device, report), **arguments(recipe, parameters, skip=2))
-    made: object = model
-    name = ""
-    if isinstance(model, str) and is_reference(model):
-        made, name = _call(model, held), model.rpartition(":")[2]
-    elif isinstance(model, str):
+    train = Trained(seed, torch.device(device), report)
+    if isinstance(model, str):
+        return _named(model, held, train).to(device)
+    return as_model(model, held.x.shape[1:], held.num_classes, "", held.x, held.class_names).to(device)
+
+
+def _named(text: str, data: Data, train: Trained) -> Model:
+    """The model that a text names; its own name is the text where it wraps others."""
+    shape = data.x.shape[1:]
+    if text.endswith(".skops"):
         from robustbench_lite.models.sklearn.files import read_estimator
 
-        made, name = read_estimator(Path(model)), Path(model).stem
-    return as_model(made, shape, classes, name, held.x, held.class_names).to(device)
+        found = read_estimator(Path(text))
+        return as_model(found, shape, data.num_classes, Path(text).stem, data.x, data.class_names)
+    where, _, options = text.partition(",")
+    if is_reference(where):
+        reject = _reject(options, text)
+        made, name = _call(where, data), where.rpartition(":")[2]
+        return as_model(made, shape, data.num_classes, name, data.x, data.class_names, reject)
+    written = read_name("models", text)
+    entry = look_up("models", written.head)
+    values = given(entry, written)
+    reject = _reject(f"reject={values.pop('reject')}" if "reject" in values else "", text)
+    make = cast(Callable[..., Model], load(entry.where, "model"))
+    if entry.inner:
+        inner = [_named(one.text, data, train) for one in written.inner]
+        made_of = make(inner if entry.inner == "many" else inner[0], **arguments(make, values, skip=1))
+        made_of.name = written.text
+    else:
+        made_of = make(data, train, **arguments(make, values, skip=2))
+    return made_of if reject is None else _rejecting(made_of, reject)
+
+
+def _reject(options: str, text: str) -> int | None:
+    """The class in `reject=C`, all that may follow a reference."""
+    if not options:
+        return None
+    key, _, value = options.partition("=")
+    if key.strip() != "reject":
+        raise InvalidParameter("model", text, "package.module:function or package.module:function,reject=C")
+    return int(cast(int, converted("reject", value.strip(), Amount)))
+
+
+def _rejecting(model: Model, reject: int) -> Model:
+    held = copy.copy(model)
+    held.__dict__.pop("_fingerprint", None)
+    held.task = task_of(model.name, model.num_classes, model.num_classes, reject)
+    return held
 
 
 def as_model(
@@ -93,24 +138,28 @@ def as_model(
     name: str = "",
     x: Tensor | None = None,
     class_names: Sequence[str] | None = None,
+    reject: int | None = None,
 ) -> Model:
     """Whatever a user has, as a `Model` where it is; one that already is a `Model` keeps its settings.
 
     x (n, *input_shape), class_names: the data's, on which an estimator's decisions are compared.
     """
     if isinstance(made, Model):
-        return made
+        return made if reject is None else _rejecting(made, reject)
     if isinstance(made, nn.Module):
         device = next((p.device for p in made.parameters()), torch.device("cpu"))
-        return TorchModel(made, input_shape, name=name, num_classes=num_classes, device=device)
+        return TorchModel(made, input_shape, name=name, num_classes=num_classes, device=device, reject=reject)
     if hasattr(made, "predict") and hasattr(made, "get_params"):
         from robustbench_lite.models.sklearn.lift import lift_or_call
 
-        return lift_or_call(made, input_shape, None if x is None else x[:PARITY], name, class_names)
+        found = lift_or_call(made, input_shape, None if x is None else x[:PARITY], name, class_names)
+        return found if reject is None else _rejecting(found, reject)
     if callable(made):
         function = cast(Callable[[np.ndarray], object], made)
         flat = hasattr(getattr(made, "__self__", None), "n_features_in_")  # an estimator's own method
-        return ScoreFunction(function, input_shape, name=name, flatten=flat, num_classes=num_classes)
+        return ScoreFunction(
+            function, input_shape, name=name, flatten=flat, num_classes=num_classes, reject=reject
+        )
     what = "a name, a torch.nn.Module, a fitted scikit-learn classifier or a function"
     raise InvalidModel(f"{type(made).__name__} is no model: give {what}")
 
@@ -118,7 +167,7 @@ def as_model(
 def is_reference(text: str) -> bool:
     """Whether a text means `package.module:function` rather than `name:key=value`."""
     _, colon, name = text.partition(":")
-    known = text.partition(":")[0] in MODELS
+    known = text.partition(":")[0] in MODELS or "(" in text
     return bool(colon) and not known and name.replace(".", "").isidentifier() and "=" not in name
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_lite.core.errors import Unsupported, require
-from robustbench_lite.core.model import Access, Effort, Model, Precision
+from robustbench_lite.core.model import Access, Effort, Model
+from robustbench_lite.core.parameters import NonNegative, Probability
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.settings import Precision
 
 
 class Transformed(Model):
@@ -48,7 +50,7 @@ class Transformed(Model):
         self.family, self.num_classes = model.family, model.num_classes
         self.input_shape, self.device = model.input_shape, model.device
         self.access = min(model.access, Access.GRADIENT)
-        self.precision = model.precision
+        self.precision, self.task, self.batch_draws = model.precision, model.task, model.batch_draws
         self.notes = (*model.notes, "it sees a random transformation of its input; average with --eot")
         self._stream: Stream | None = None
 
@@ -83,8 +85,9 @@ class Transformed(Model):
         moved.model, moved.device = self.model.to(device), torch.device(device)
         return moved
 
-    def fingerprint(self) -> str:
-        return f"{self.model.fingerprint()} {self.rotation} {self.shift} {self.scale} {self.noise}"
+    def facts(self) -> bytes:
+        settings = f"{self.rotation} {self.shift} {self.scale} {self.noise}"
+        return f"transformed {self.model.fingerprint()} {settings}".encode()
 
     def _streams(self, rows: int) -> Stream:
         return self._stream or Stream.of(0, torch.arange(rows, device=self.device))
@@ -109,3 +112,14 @@ class Transformed(Model):
         if self.noise:
             x = (x + self.noise * stream.fold("noise").gaussian(tuple(x.shape[1:])).to(x)).clamp(0, 1)
         return x
+
+
+def transformed(
+    model: Model,
+    rotation: NonNegative = 0.0,
+    shift: Probability = 0.0,
+    scale: Probability = 0.0,
+    noise: NonNegative = 0.0,
+) -> Transformed:
+    """`transformed(NAME,rotation=15,shift=0.1)`: a model behind random transformations of its input."""
+    return Transformed(model, rotation, shift, scale, noise)

@@ -1,160 +1,202 @@
-"""The folder of a run: what is written where, each file whole or not there."""
+"""The folder of a run: the one place that knows what is written where; each file whole or not there."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
+from pydantic import BaseModel, ValidationError
 
 from robustbench_lite.core.errors import RobustError
-from robustbench_lite.jobs.job import Cell, Finished
-from robustbench_lite.records.schema import read, whole, write
-from robustbench_lite.runs.plan import Plan
+from robustbench_lite.records.schema import VERSION, count, read, read_compact, whole, write
 
-PACKAGES = ("robustbench-lite", "numpy", "pandas", "scipy", "scikit-learn")
+MANY = 1_000_000  # records beyond which names become categories and numbers shorter
+STALE = 3600.0  # seconds after which a temporary file is nobody's
+
+
+class Told(BaseModel):
+    """What notes.json holds beside the records, and failures.json (failures: job -> traceback).
+
+    jobs: keys of all the run's jobs, failed of those that failed; learnt: the run's own files there.
+    """
+
+    version: int = VERSION
+    refused: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    notes: list[str] = []
+    class_names: list[str] = []
+    jobs: list[str] | None = None
+    failed: list[str] = []
+    learnt: list[str] | None = None
 
 
 @dataclass(frozen=True)
-class Store:
-    """config.toml, records/, adversarial/, learnt/, pictures/, tables/ and what was told, in one folder."""
+class Folder:
+    """config.toml, notes.json, records/, adversarial/, learnt/, pictures/, tables/ and the reports of a run.
 
-    folder: Path
+    Records of a job stand in records/KEY.parquet, KEY being the job's; with them the job is done.
+    """
+
+    path: Path
 
     @classmethod
-    def open(cls, folder: Path, resume: bool) -> Store:
-        """Raises `RobustError` when the folder holds a run already and is not to be resumed."""
-        if (folder / "records").exists() and not resume:
-            raise RobustError(f"{folder} holds a run already; resume it, or choose another folder")
+    def create(cls, path: Path, resume: bool = False) -> Folder:
+        """A folder to write a run in.
+
+        Raises
+        ------
+        RobustError
+            When it holds a run already and is not to be resumed, or a run of another version.
+        """
+        folder = cls(path)
+        if (path / "records").exists():
+            if not resume:
+                raise RobustError(f"{path} holds a run already; resume it, or choose another folder")
+            folder.told()
         try:
-            (folder / "records").mkdir(parents=True, exist_ok=True)
+            (path / "records").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RobustError(f"{folder}: cannot be written: {error}") from None
-        return cls(folder)
+            raise RobustError(f"{path}: cannot be written: {error}") from None
+        for left in path.rglob(".*.tmp"):  # of a write that was killed
+            if time.time() - left.stat().st_mtime > STALE:
+                left.unlink(missing_ok=True)
+        return folder
 
-    def records_of(self, cell: Cell) -> pd.DataFrame | None:
-        """The records of a cell that is done already."""
-        shard = self._shard(cell)
-        return read([shard]) if shard.exists() else None
+    @classmethod
+    def open(cls, path: Path) -> Folder:
+        """A folder that holds a run; raises `RobustError` where there is none, or it cannot be read."""
+        folder = cls(path)
+        if not (path / "records").is_dir() or not folder.shards():
+            raise RobustError(f"{path} holds no run: there are no records in it")
+        folder.told()
+        return folder
 
-    def artifact(self, cell: Cell) -> str:
-        """Where the cell's adversarial examples go, inside the folder."""
-        return f"adversarial/{cell.identity()}.npz"
+    @property
+    def name(self) -> str:
+        """What the folder is called."""
+        return self.path.resolve().name
 
-    def save(self, cell: Cell, finished: Finished) -> None:
-        """The adversarial examples found, then the records: with those the cell is done."""
-        success = finished.records["success"].to_numpy(dtype=bool)
-        ids = finished.records["sample_id"].to_numpy(dtype="int64")[success]
-        with whole(self.folder / self.artifact(cell)) as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, ids=ids, adversarial=finished.adversarial.numpy()[success])
-        write(finished.records, self._shard(cell))
+    def told(self) -> Told:
+        """What was told beside the records; raises `RobustError` for another version of the schema."""
+        file = self.path / "notes.json"
+        if not file.is_file():
+            return Told()
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            held = facts.get("version", 1)
+            if held != VERSION:
+                raise RobustError(
+                    f"{self.path} holds records of version {held}; this release reads {VERSION}: run anew"
+                )
+            failures = self.path / "failures.json"
+            if failures.is_file():
+                facts["failures"] = json.loads(failures.read_text(encoding="utf-8"))
+            return Told.model_validate(facts)
+        except (OSError, ValueError, ValidationError) as error:
+            raise RobustError(f"{file}: cannot be read: {error}") from None
 
-    def learnt(self, cell: Cell, learnt: Mapping[str, Tensor]) -> str:
-        """Keep what a fitted attack learnt, the tensors and the cell's name; returns the file's name."""
-        name = hashlib.sha256(f"{cell} {cell.model.fingerprint()}".encode()).hexdigest()[:24]
-        arrays = {key: value.cpu().numpy() for key, value in learnt.items()} | {"cell": np.array(str(cell))}
-        with whole(self.folder / "learnt" / f"{name}.npz") as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, allow_pickle=False, **arrays)
+    def config(self) -> dict[str, object]:
+        """The values of config.toml, what the config came to among them under `resolved`."""
+        try:
+            return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RobustError(f"{self.path}: cannot be read: {error}") from None
+
+    def shards(self) -> list[Path]:
+        """The record files of the run, the oldest first; those it names, where it names them."""
+        files = sorted(
+            (self.path / "records").glob("[!.]*.parquet"), key=lambda f: (f.stat().st_mtime_ns, f.name)
+        )
+        own = self.told().jobs
+        return files if own is None else [file for file in files if file.stem in own]
+
+    def missing(self) -> list[str]:
+        """Keys of jobs that the run names and whose records are not there, though they did not fail."""
+        told = self.told()
+        there = {file.stem for file in (self.path / "records").glob("[!.]*.parquet")}
+        return [key for key in told.jobs or [] if key not in there and key not in told.failed]
+
+    def records(self) -> pd.DataFrame:
+        """All records of the run; of very many, what tables need."""
+        files = self.shards()
+        try:
+            return read(files) if count(files) <= MANY else read_compact(files)
+        except (OSError, ValueError) as error:
+            raise RobustError(f"{self.path}: cannot be read: {error}") from None
+
+    def records_of(self, key: str, fingerprint: str) -> pd.DataFrame | None:
+        """The records of a job that is done already, unless its data or models have changed since."""
+        file = self.path / "records" / f"{key}.parquet"
+        if not file.exists():
+            return None
+        found = read([file])
+        return found if (found["fingerprint"] == fingerprint).all() else None
+
+    def artifact(self, key: str) -> str:
+        """Where a job's adversarial examples go, inside the folder."""
+        return f"adversarial/{key}.npz"
+
+    def save(self, key: str, records: pd.DataFrame, arrays: Mapping[str, np.ndarray]) -> None:
+        """The adversarial examples found, then the records: with those the job is done."""
+        self._arrays(self.artifact(key), arrays)
+        write(records, self.path / "records" / f"{key}.parquet")
+
+    def save_learnt(self, title: str, arrays: Mapping[str, np.ndarray]) -> str:
+        """Keep what a fitted attack learnt, under a name made of its title; returns that."""
+        name = hashlib.sha256(title.encode()).hexdigest()[:24]
+        self._arrays(f"learnt/{name}.npz", {**arrays, "title": np.array(title)})
         return name
+
+    def save_pictures(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """What a reader is shown of a job."""
+        self._arrays(f"pictures/{key}.npz", arrays)
 
     def text(self, name: str, text: str) -> None:
         """A text file in the folder."""
-        with whole(self.folder / name) as temporary:
+        with whole(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def tables(
-        self, records: pd.DataFrame, tables: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]]
-    ) -> None:
-        """Every table of the records, as CSV."""
-        for name, table in tables.items():
-            self.text(f"tables/{name}.csv", table(records).to_csv(index=False))
+    def tell(self, told: Told) -> None:
+        """Write down what a reader should know beside the records."""
+        self.text("failures.json", json.dumps(told.failures, indent=2) + "\n")
+        self.text("notes.json", told.model_dump_json(indent=2, exclude={"failures"}) + "\n")
 
-    def pictures(self, cell: Cell, arrays: Mapping[str, np.ndarray]) -> None:
-        """What a reader is shown of a cell."""
-        file = self.folder / "pictures" / f"{cell.identity()}.npz"
-        with whole(file) as temporary, temporary.open("wb") as opened:
+    def pictures(self) -> Iterator[tuple[dict[str, list[object]], dict[str, np.ndarray]]]:
+        """The facts and arrays of every job that has something to show."""
+        for arrays in self._stored("pictures", self.told().jobs):
+            yield json.loads(str(arrays.pop("facts"))), arrays
+
+    def learnt(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """What fitted attacks learnt: a title and the arrays."""
+        for arrays in self._stored("learnt", self.told().learnt):
+            yield str(arrays.pop("title")), arrays
+
+    def _arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        with whole(self.path / name) as temporary, temporary.open("wb") as opened:
             np.savez_compressed(opened, allow_pickle=False, **arrays)
 
-    def told(
-        self,
-        failures: Mapping[str, str],
-        refused: Mapping[str, str],
-        notes: Sequence[str],
-        class_names: Sequence[str],
-        files: Sequence[str],
-    ) -> None:
-        """What failed and where, what could not be, and what a reader should know; files: the run's own."""
-        self.text("failures.json", json.dumps(dict(failures), indent=2) + "\n")
-        facts: dict[str, object] = {
-            "refused": dict(refused),
-            "notes": list(notes),
-            "class_names": list(class_names),
-        }
-        facts["files"] = list(files)
-        self.text("notes.json", json.dumps(facts, indent=2) + "\n")
-
-    def _shard(self, cell: Cell) -> Path:
-        return self.folder / "records" / f"{cell.identity()}.parquet"
+    def _stored(self, folder: str, own: Sequence[str] | None) -> Iterator[dict[str, np.ndarray]]:
+        files = (self.path / folder).glob("*.npz")
+        for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
+            if own is not None and file.stem not in own:
+                continue
+            try:
+                with np.load(file, allow_pickle=False) as held:
+                    arrays = {name: held[name] for name in held.files}
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
+                raise RobustError(f"{file}: cannot be read: {error}") from None
+            yield arrays
 
 
 def new_folder(data: str) -> Path:
     """runs/<time>-<data>."""
     plain = "".join(c if c.isalnum() else "-" for c in data.partition(":")[0])
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plain}"
-
-
-def resolved(plan: Plan) -> dict[str, object]:
-    """What a config came to: versions, revision, hardware, attacks, and the hashes of data and models."""
-    device = plan.models[0].device
-    facts: dict[str, object] = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "device": str(device),
-        "hardware": _hardware(device),
-        "python": platform.python_version(),
-        "git_revision": _git_revision(),
-        "data_sha256": plan.data.fingerprint(),
-    }
-    facts |= {f"version {package}": _version(package) for package in PACKAGES}
-    facts["version torch"] = str(torch.__version__)  # names its CUDA too
-    facts |= {f"model_sha256 {model.name}": model.fingerprint() for model in plan.models}
-    facts |= {f"attack {cell.attack.name}": repr(cell.attack) for cell in plan.cells}
-    return facts
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed as a package"
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _git_revision() -> str:
-    """The project's own revision, where it runs from a checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).resolve().parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "none"
-    return found.stdout.strip() or "none"

@@ -13,6 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from robustbench_lite.core.errors import RobustError
+
+VERSION = 2  # of the schema; a run of another version is refused
 SCHEMA = pa.schema(
     [
         ("run", pa.string()),
@@ -22,21 +25,30 @@ SCHEMA = pa.schema(
         ("defense", pa.string()),
         ("source_model", pa.string()),
         ("attack", pa.string()),
+        ("attack_name", pa.string()),
         ("parameters", pa.string()),
         ("threat", pa.string()),
+        ("threat_kind", pa.string()),
+        ("norm", pa.string()),
         ("eps", pa.float64()),
+        ("minimum", pa.bool_()),
         ("goal", pa.string()),
         ("sample_id", pa.int64()),
         ("label", pa.int64()),
         ("target", pa.int64()),
         ("clean_prediction", pa.int64()),
+        ("clean_rate", pa.float64()),
         ("adversarial_prediction", pa.int64()),
         ("success", pa.bool_()),
+        ("success_rate", pa.float64()),
+        ("outcome", pa.string()),
         ("valid", pa.bool_()),
+        ("reason_kind", pa.string()),
         ("reason", pa.string()),
         ("second_look", pa.bool_()),
         ("eight_bit", pa.bool_()),
         ("winner", pa.string()),
+        ("distance", pa.float64()),
         ("l0", pa.float64()),
         ("l0_values", pa.float64()),
         ("l1", pa.float64()),
@@ -47,23 +59,34 @@ SCHEMA = pa.schema(
         ("linf_units", pa.float64()),
         ("clean_confidence", pa.float64()),
         ("adversarial_confidence", pa.float64()),
-        ("exact_distance", pa.float64()),
-        ("certified_distance", pa.float64()),
+        ("lower_bound", pa.float64()),
+        ("bound_kind", pa.string()),
+        ("bound_alpha", pa.float64()),
         ("queries_at_success", pa.int64()),
         ("forwards", pa.int64()),
         ("backwards", pa.int64()),
+        ("fit_forwards", pa.float64()),
+        ("fit_backwards", pa.float64()),
+        ("fit_seconds", pa.float64()),
+        ("certify_seconds", pa.float64()),
         ("seconds", pa.float64()),
+        ("zero_gradients", pa.int64()),
+        ("nans", pa.int64()),
         ("precision", pa.string()),
-        ("stand_in", pa.bool_()),
+        ("surrogate", pa.bool_()),
+        ("batch_draws", pa.bool_()),
         ("seed", pa.int64()),
         ("artifact", pa.string()),
+        ("job", pa.string()),
+        ("fingerprint", pa.string()),
     ]
 )
 UNTABLED = {
     "run", "defense", "parameters", "reason", "l0_values", "l1_units", "l2_units", "linf_units",
-    "certified_distance", "precision", "artifact",
+    "bound_alpha", "precision", "artifact", "job", "fingerprint",
 }  # fmt: skip
 ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none
+KEY = ["job", "model", "source_model", "sample_id"]  # no two records agree in all of these
 
 
 def frame(columns: dict[str, object], rows: int) -> pd.DataFrame:
@@ -88,7 +111,12 @@ def read(files: Sequence[Path]) -> pd.DataFrame:
     """The records of files, in the order given."""
     if not files:
         return _pandas(SCHEMA.empty_table())
-    return _pandas(pa.concat_tables([pq.read_table(file, schema=SCHEMA) for file in files]))
+    found = _pandas(pa.concat_tables([pq.read_table(file, schema=SCHEMA) for file in files]))
+    twice = found["job"].notna() & found.duplicated(KEY)
+    if twice.any():
+        one = found.loc[twice].iloc[0]
+        raise RobustError(f"sample {one['sample_id']} of {one['model']} × {one['attack']} is recorded twice")
+    return found
 
 
 def read_compact(files: Sequence[Path]) -> pd.DataFrame:
@@ -119,7 +147,7 @@ def count(files: Sequence[Path]) -> int:
 def whole(file: Path) -> Iterator[Path]:
     """A temporary name that becomes `file`, once written and on the disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=f"{file.suffix}")
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.registry import check_name
+from robustbench_lite.core.settings import Search
+from robustbench_lite.runs.suite import LECTURES
 
-PRESET_MODELS = ("linear", "logistic", "svm", "knn", "tree", "cnn")
-PRESET_ATTACKS = ("noise", "exact", "fgsm", "iterative")
-PRESET_THREATS = ("linf:0.1", "l2:1")
+SETTINGS = tuple(field.name for field in fields(Search))
 
 
 class Config(BaseModel):
-    """Every choice of a run; a list multiplies the cells, one for every combination."""
+    """Every choice of a run; a list multiplies the jobs, one for every combination.
+
+    In a file, and as flags, the settings of `search` stand beside the others by their own names.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,21 +30,13 @@ class Config(BaseModel):
     data_dir: Path | None = None
     download: bool = False
     samples: int | None = Field(default=500, ge=1)
-    seed: int = 0
-    models: tuple[str, ...] = Field(default=PRESET_MODELS, min_length=1)
-    attacks: tuple[str, ...] = Field(default=PRESET_ATTACKS, min_length=1)
-    threats: tuple[str, ...] = Field(default=PRESET_THREATS, min_length=1)
+    models: tuple[str, ...] = Field(default=LECTURES.models, min_length=1)
+    attacks: tuple[str, ...] = Field(default=LECTURES.attacks, min_length=1)
+    threats: tuple[str, ...] = Field(default=LECTURES.threats, min_length=1)
     goals: tuple[str, ...] = Field(default=("untargeted",), min_length=1)
     transfer: bool = False
-    device: str = "auto"
-    batch_size: int | None = Field(default=None, ge=1)
-    budget: int | None = Field(default=None, ge=1)
-    eot: int = Field(default=1, ge=1)
-    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    compile: bool | None = None
-    time_limit: float | None = Field(default=None, gt=0)
-    eight_bit: bool = False
     pictures: bool = True
+    search: Search = Field(default_factory=Search)
 
     @field_validator("samples", mode="before")
     @classmethod
@@ -50,11 +47,43 @@ class Config(BaseModel):
 
 def make(values: dict[str, object]) -> Config:
     """A checked config; raises `RobustError` naming every fault at once."""
+    settings = {name: values[name] for name in SETTINGS if name in values}
+    others = {name: value for name, value in values.items() if name not in SETTINGS}
+    if settings:
+        others["search"] = settings
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(others)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors()]
-        raise RobustError("config: " + "; ".join(faults)) from None
+        raise RobustError("config: " + "; ".join(_fault(e["loc"], e["msg"]) for e in error.errors())) from None
+
+
+def _fault(where: tuple[int | str, ...], message: str) -> str:
+    """A fault in a line; what a setting's own check says already names it."""
+    said = message.removeprefix("Value error, ")
+    place = ".".join(str(part) for part in where if part != "search")
+    return said if said != message else f"{place}: {message.lower()}"
+
+
+def check_names(config: Config) -> None:
+    """Raise what is wrong with the names of a config, before anything heavy is imported."""
+    known = {"attacks": config.attacks, "threats": config.threats, "data": (config.data,)}
+    for kind, texts in known.items():
+        for text in texts:
+            check_name(kind, text)
+    for text in config.models:
+        if not text.endswith(".skops") and not refers(text):
+            check_name("models", text)
+    for text in config.goals:
+        parse_goal(text)
+
+
+def refers(text: str) -> bool:
+    """Whether a model's text means `package.module:function`."""
+    from robustbench_lite.models import MODELS
+
+    head, colon, name = text.partition(",")[0].partition(":")
+    plain = "(" not in text and "=" not in name
+    return bool(colon) and plain and head not in MODELS and name.replace(".", "").isidentifier()
 
 
 def read(file: Path) -> dict[str, object]:
@@ -70,6 +99,7 @@ def read(file: Path) -> dict[str, object]:
 def as_toml(config: Config, resolved: dict[str, object]) -> str:
     """The config and what it came to, as TOML that `read` takes back."""
     values = config.model_dump(mode="json")
+    values |= values.pop("search")
     values["samples"] = values["samples"] or "all"
     lines = [f"{k} = {_value(v)}" for k, v in values.items() if v is not None]
     lines += ["", "[resolved]"]

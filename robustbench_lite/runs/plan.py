@@ -1,110 +1,124 @@
-"""A plan: every cell of a run, made before the first is carried out."""
+"""A plan: every job of a run, made before the first is carried out."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TypeVar
 
-import torch
-
-from robustbench_lite.search.attack import Attack
-from robustbench_lite.search.driver import Search
-from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.jobs.job import Cell
+from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.core.threat import Threat
+from robustbench_lite.data.load import DataLike
+from robustbench_lite.jobs.job import Job, Judged, Work
+from robustbench_lite.jobs.make import Source, Watch, Workshop, told_apart
+from robustbench_lite.models.load import ModelLike
 from robustbench_lite.runs.config import Config
-from robustbench_lite.core.errors import RobustError, Unsupported
-from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.core.model import Model, parse_precision
-from robustbench_lite.threats.named import parse_threat
-from robustbench_lite.data.data import Data
-from robustbench_lite.data.load import DataLike, load_data
-from robustbench_lite.judging.judge import clean_scores
-from robustbench_lite.models.load import ModelLike, load_model
+from robustbench_lite.search.attack import AnyAttack, parameters_json
 
-SLICE = 2000  # samples a cell; what a crash can lose
-Watch = Callable[[str, float], None]
+Thing = TypeVar("Thing")
+SLICE = 2000  # samples a job; what a crash can lose
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a run is about, as it was given: names, or live objects of this process."""
+
+    data: DataLike
+    models: Sequence[ModelLike]
+    attacks: Sequence[str | AnyAttack]
+    threats: Sequence[str | Threat]
+
+    @classmethod
+    def of(cls, config: Config) -> Subject:
+        """What a config names."""
+        return cls(config.data, config.models, config.attacks, config.threats)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a run, in order, and those that cannot be, with the reason."""
+    """The jobs of a run, in order, those that cannot be, with the reason, and what makes them real."""
 
-    cells: tuple[Cell, ...]
+    jobs: tuple[Job, ...]
     refused: Mapping[str, str]
-    data: Data
-    models: tuple[Model, ...]
+    workshop: Workshop
+    models: tuple[Judged, ...]
+    notes: tuple[str, ...] = ()
 
 
-def plan(
-    config: Config,
-    data: DataLike,
-    models: Sequence[ModelLike],
-    attacks: Sequence[str | Attack],
-    watch: Watch = lambda what, fraction: None,
-) -> Plan:
-    """Load data and models and make the cells; raises `Unsupported` when not one of them can be."""
-    held = load_data(data, "test", config.samples, config.data_dir, config.seed, config.download)
-    built = [get_attack(a) for a in attacks]
-    threats = [parse_threat(t, held.domain) for t in config.threats]
-    goals = [parse_goal(g) for g in config.goals]
-    device = find_device(config.device)
-    how = Search(
-        config.seed,
-        config.batch_size,
-        config.budget,
-        config.time_limit,
-        config.eot,
-        parse_precision(config.precision),
-        config.compile,
-    )
-    loaded = [
-        load_model(spec, held, device, config.seed, lambda w, f: watch(f"training {w}", f)) for spec in models
-    ]
-    loaded = _told_apart(loaded)
-    clean = [clean_scores(model, held.x, config.batch_size or 1024) for model in loaded]
-    cells: list[Cell] = []
+def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction: None) -> Plan:
+    """Load data and models and make the jobs; raises `Unsupported` when not one of them can be.
+
+    What is given twice is done once.
+    """
+    folder = None if config.data_dir is None else str(config.data_dir)
+    source = Source(subject.data, config.samples, folder, config.download)
+    shop = Workshop(source, config.search, watch)
+    models, notes = _models(shop, subject.models)
+    attacks = _once([(text, shop.attack(text)) for text in map(shop.text_of_attack, subject.attacks)])
+    threats = _once([(text, shop.threat(text)) for text in map(shop.text_of_threat, subject.threats)])
+    goals = _once([(text, shop.goal(text)) for text in config.goals])
+    jobs: list[Job] = []
     refused: dict[str, str] = {}
-    for model, scores in zip(loaded, clean, strict=True):
-        others = [(m, c) for m, c in zip(loaded, clean, strict=True) if config.transfer and m is not model]
-        for threat, attack, goal in product(threats, built, goals):
-            cell = Cell(held, model, attack, threat, goal, scores, how, config.eight_bit)
-            reason = attack.refuses(model, threat)
+    n = len(shop.data)
+    base = Job(
+        data=shop.data_text, model="", name="", attack="", threat="", goal="", search=config.search,
+        samples=config.samples, begin=0, end=n, of=n, domain=shop.data.domain.fingerprint(),
+    )  # fmt: skip
+    for one in models:
+        shop.clean(one.model)
+        others = tuple(other for other in models if config.transfer and other is not one)
+        for (threat_text, threat), (attack_text, attack), (goal_text, goal) in product(
+            threats, attacks, goals
+        ):
+            job = replace(
+                base, model=one.model, name=one.name, attack=attack_text, threat=threat_text,
+                goal=goal_text, others=others, parameters=parameters_json(attack),
+                revision=attack.revision,
+            )  # fmt: skip
+            reason = attack.refuses(shop.model_named(one.model, one.name), threat)
             if reason:
-                refused[str(cell)] = reason
+                title = " × ".join([one.name, str(attack), str(threat)] + [str(goal)] * goal.targeted)
+                refused[title] = reason
                 continue
-            for part in (slice(begin, begin + SLICE) for begin in range(0, len(held), SLICE)):
-                here = replace(cell, data=held[part], clean=scores[part])
-                cells.append(here)
-                for other, says in others:
-                    judged = replace(here, model=other, clean=says[part])
-                    cells.append(replace(judged, source=model, source_clean=here.clean))
-    if not cells:
+            jobs += [replace(job, begin=at, end=min(n, at + SLICE)) for at in range(0, n, SLICE)]
+    if not jobs:
         raise Unsupported("; ".join(dict.fromkeys(refused.values())))
-    return Plan(tuple(cells), refused, held, tuple(loaded))
+    return Plan(tuple(jobs), refused, shop, tuple(models), notes)
 
 
-def _told_apart(models: Sequence[Model]) -> list[Model]:
-    """The models, the second of a name called `name#2`: records and tables know them by name."""
-    found: list[Model] = []
-    for model in models:
-        times = 1 + sum(other.name.partition("#")[0] == model.name for other in found)
-        if times > 1:
-            model = copy.copy(model)
-            model.name = f"{model.name}#{times}"
-        found.append(model)
+def _models(shop: Workshop, given: Sequence[ModelLike]) -> tuple[list[Judged], tuple[str, ...]]:
+    """The models by text and name, each of what they are once; and a note where one was given twice."""
+    texts: dict[str, str] = {}
+    notes: list[str] = []
+    for text in map(shop.text_of_model, given):
+        model = shop.model(text)
+        known = f"{model.name} {model.fingerprint()}"
+        if known in texts:
+            notes.append(f"{model.name} was given twice, and is counted once")
+        texts.setdefault(known, text)
+    names = told_apart([shop.model(text) for text in texts.values()])
+    return [Judged(text, name) for text, name in zip(texts.values(), names, strict=True)], tuple(notes)
+
+
+def _once(pairs: list[tuple[str, Thing]]) -> list[tuple[str, Thing]]:
+    """Each thing once, under the first text that names it."""
+    found: list[tuple[str, Thing]] = []
+    for text, thing in pairs:
+        if all(thing is not known and repr(thing) != repr(known) for _, known in found):
+            found.append((text, thing))
     return found
 
 
-def find_device(name: str) -> torch.device:
-    """auto: CUDA where there is one; raises `RobustError` for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise RobustError(f"device {name!r}: must be auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RobustError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
+def estimate(work: Work) -> tuple[int, float]:
+    """Passes a job takes at most, and their seconds, from the speed of the model on a few samples."""
+    schedule = work.attack.schedule(work.model, work.threat)
+    rows = len(work.data) * schedule.lanes
+    passes = rows * (3 + (1 + schedule.points) * max(1, schedule.steps))
+    x = work.data.x[:64].to(work.model.device)
+    work.model.scores(x[:2])
+    began = time.perf_counter()
+    work.model.scores(x)
+    each = (time.perf_counter() - began) / len(x)
+    return passes, 1.5 * passes * each  # a backward pass costs about two forward ones

@@ -1,181 +1,194 @@
-"""A run: plan the cells, carry out those that are not there yet, keep every record."""
+"""A run: plan the jobs, carry out those that are not there yet, keep every record."""
 
 from __future__ import annotations
 
 import logging
-import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
+import torch
 
-from robustbench_lite.search.attack import Attack, as_text
-from robustbench_lite.search.driver import Outcome
-from robustbench_lite.jobs.job import Cell, Finished, attempt, concluded, learn
-from robustbench_lite.runs.config import Config, as_toml, make
-from robustbench_lite.core.errors import UnknownName
+from robustbench_lite.core.settings import Search
+from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
+from robustbench_lite.engines.serial import Done, serial
+from robustbench_lite.jobs.make import Watch
 from robustbench_lite.models.load import ModelLike
-from robustbench_lite.engines.explanations import pictures
-from robustbench_lite.runs.plan import Plan, Watch, plan
+from robustbench_lite.records.folder import Folder, Told
 from robustbench_lite.records.schema import read
 from robustbench_lite.reports.build import rebuild
-from robustbench_lite.reports.tables.catalogue import TABLES, Styled
-from robustbench_lite.records.folder import Store, resolved
+from robustbench_lite.reports.results import Results
+from robustbench_lite.runs.config import Config, as_toml
+from robustbench_lite.runs.plan import Plan, Subject, plan
+from robustbench_lite.search.attack import AnyAttack, Attack
 
+PACKAGES = ("robustbench-lite", "numpy", "pandas", "scipy", "scikit-learn")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run found.
-
-    failures: cell -> traceback; refused: cell -> why it cannot be; notes: what to know of data and models.
-    """
-
-    records: pd.DataFrame
-    path: Path | None
-    failures: Mapping[str, str]
-    refused: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-
-    def table(self, name: str = "summary") -> pd.DataFrame:
-        """A table of the records, by its name in `reports.tables.TABLES`: `summary`, `worst_case`, …"""
-        if name not in TABLES:
-            raise UnknownName("table", name, TABLES)
-        return Styled(TABLES[name](self.records))
-
-
 def run(
-    data: DataLike = "digits",
+    data: DataLike | None = None,
     models: Sequence[ModelLike] | None = None,
-    attacks: Sequence[str | Attack] | None = None,
-    threats: Sequence[str] | None = None,
-    samples: int | None = 500,
-    device: str = "auto",
-    out: str | Path | None = None,
-    resume: bool = False,
-    *,
-    goals: Sequence[str] = ("untargeted",),
-    transfer: bool = False,
-    seed: int = 0,
-    data_dir: str | Path | None = None,
-    download: bool = False,
-    batch_size: int | None = None,
-    budget: int | None = None,
-    eot: int = 1,
-    precision: str = "auto",
-    compile: bool | None = None,
-    time_limit: float | None = None,
-    eight_bit: bool = False,
+    attacks: Sequence[str | AnyAttack] | None = None,
+    threats: Sequence[str | Threat] | None = None,
+    search: Search | None = None,
+    config: Config | None = None,
+    out: str | Path | Folder | None = None,
     watch: Watch = lambda what, fraction: None,
-) -> RunResult:
-    """Attack models on data and judge every sample; models, attacks, threats None: the default preset's.
+) -> Results:
+    """Attack models on data and judge every sample.
 
-    transfer: judge every model's adversarial examples on all the others too. out: a folder for the records
-    and tables (None: nothing is written). resume: cells whose records are in `out` already are read, not run
-    again. Raises `RobustError` for what the user can put right; a cell that fails by itself is written down
-    in `failures` and the run goes on.
+    Parameters
+    ----------
+    data : str, Data, torch Dataset or pair (x, y), optional
+        A name (`digits`, `mnist`, `folder:PATH`, …) or the user's own; of one's own all samples are taken
+        unless `config.samples` says how many.
+    models, attacks, threats : sequences, optional
+        Names, or live models, `Attack` and `Threat` objects; None: the config's.
+    search : Search, optional
+        How attacks are carried out and judged; None: the config's.
+    config : Config, optional
+        Everything else: goals, samples, transfer, pictures; None: the suite `lectures`.
+    out : path or Folder, optional
+        Where records and tables go (None: nothing is written). To go on with a run, give
+        `Folder.create(path, resume=True)`: jobs whose records are there are read, not run again.
+    watch : callable
+        Called with (what is going on, fraction of the whole).
+
+    Returns
+    -------
+    Results
+        `.table("summary")`, `.records`, `.failures`, …
+
+    Raises
+    ------
+    RobustError
+        For what the user can put right; a job that fails by itself is written down in `failures` and the run
+        goes on.
+
+    Examples
+    --------
+    >>> result = run("digits", ["linear"], ["exact"], ["linf:0.1"], config=Config(samples=20))
+    >>> len(result.records)
+    20
     """
-    usual = Config()
-    config = make(
-        {
-            "data": _name(data),
-            "models": tuple(_name(model) for model in models or usual.models),
-            "attacks": tuple(_name(attack) for attack in attacks or usual.attacks),
-            "threats": tuple(threats or usual.threats),
-            "goals": tuple(goals),
-            "transfer": transfer,
-            "samples": "all" if samples is None else samples,
-            "seed": seed,
-            "device": device,
-            "data_dir": data_dir,
-            "download": download,
-            "batch_size": batch_size,
-            "budget": budget,
-            "eot": eot,
-            "precision": precision,
-            "compile": compile,
-            "time_limit": time_limit,
-            "eight_bit": eight_bit,
-        }
+    told = config or Config()
+    own = data is not None and not isinstance(data, str)
+    values: dict[str, object] = {"search": search or told.search}
+    if data is not None:
+        values["data"] = _name(data)
+    if own and "samples" not in told.model_fields_set:
+        values["samples"] = None
+    for field, given in (("models", models), ("attacks", attacks), ("threats", threats)):
+        if given is not None:
+            values[field] = tuple(_name(one) for one in given)
+    settled = told.model_copy(update=values)
+    subject = Subject(
+        told.data if data is None else data,
+        told.models if models is None else models,
+        told.attacks if attacks is None else attacks,
+        told.threats if threats is None else threats,
     )
-    made = plan(config, data, models or config.models, attacks or config.attacks, watch)
-    return carry_out(made, config, None if out is None else Store.open(Path(out), resume), watch)
+    made = plan(settled, subject, watch)
+    folder = out if isinstance(out, Folder) or out is None else Folder.create(Path(out))
+    return carry_out(made, settled, folder, watch)
 
 
 def carry_out(
-    plan: Plan, config: Config, store: Store | None, watch: Watch = lambda what, fraction: None
-) -> RunResult:
-    """Run the cells that the store does not hold yet; write what they found, and the tables."""
-    if store is not None:
-        store.text("config.toml", as_toml(config, resolved(plan)))
-    frames: list[pd.DataFrame] = []
-    failures: dict[str, str] = {}
-    learnt: dict[str, Mapping[str, Tensor] | None] = {}
-    found: tuple[str, Outcome] | None = None  # the last search: transferred cells share it
-    own: list[str] = []  # files of this run; its folder may hold others, of an earlier one
-    for index, cell in enumerate(plan.cells):
-        own.append(cell.identity())
-        known = None if store is None else store.records_of(cell)
-        if known is not None:
-            frames.append(known)
-            continue
-
-        def progress(fraction: float, what: str = str(cell), done: int = index) -> None:
-            watch(what, (done + fraction) / len(plan.cells))
-
-        progress(0.0)
-        try:
-            origin = cell.sought
-            if str(origin) not in learnt:
-                held = learnt[str(origin)] = learn(origin, plan.data)
-                if held is not None and store is not None:
-                    own.append(store.learnt(origin, held))
-            if found is None or found[0] != origin.identity():
-                found = origin.identity(), attempt(origin, learnt[str(origin)], progress)
-            names = ("", "") if store is None else (store.folder.name, store.artifact(cell))
-            finished = concluded(cell, found[1], *names)
-        except Exception:  # whatever a model or an attack does, the other cells still count
-            failures[str(cell)] = traceback.format_exc()
-            continue
-        frames.append(finished.records)
-        if store is not None:
-            if config.pictures:
-                _show(cell, finished, store)
-            store.save(cell, finished)
+    plan: Plan, config: Config, folder: Folder | None, watch: Watch = lambda what, fraction: None
+) -> Results:
+    """Carry out the jobs of a plan; write what they found, the tables and the page."""
+    if folder is not None:
+        folder.text("config.toml", as_toml(config, resolved(plan)))
+    done = list(serial(plan.jobs, plan.workshop, folder, config.pictures, watch))
     watch("done", 1.0)
+    frames = [one.records for one in done if one.records is not None]
     records = pd.concat(frames, ignore_index=True) if frames else read([])
-    of_models = (f"{model.name}: {note}" for model in plan.models for note in model.notes)
-    notes = tuple(dict.fromkeys([*plan.data.notes, *of_models]))
-    result = RunResult(records, None if store is None else store.folder, failures, plan.refused, notes)
-    if store is not None:
-        store.told(failures, plan.refused, notes, plan.data.class_names, own)
+    told = _told(plan, done)
+    results = Results(
+        records, None if folder is None else folder.path, told.failures, told.refused, tuple(told.notes),
+        tuple(told.class_names),
+    )  # fmt: skip
+    if folder is not None:
+        folder.tell(told)
         if len(records):
-            store.tables(records, TABLES)
             watch("report", 1.0)
             try:
-                rebuild([store.folder], ("html", "md"))
+                rebuild([results.in_folder(folder)], ("html", "md", "csv"))
             except Exception:  # the records are there; a report can be made again
-                log.exception("no report could be made; try: robust report %s", store.folder)
-    return result
+                log.exception("no report could be made; try: robust report %s", folder.path)
+    return results
 
 
-def _show(cell: Cell, finished: Finished, store: Store) -> None:
-    """Keep what a reader is shown; a model that fails at it loses nothing but the pictures."""
-    try:
-        shown = pictures(cell, finished)
-    except Exception as error:
-        log.warning("no pictures of %s: %s", cell, error)
-        return
-    if shown is not None:
-        store.pictures(cell, shown)
+def _told(plan: Plan, done: Sequence[Done]) -> Told:
+    data = plan.workshop.data
+    models = [plan.workshop.model_named(one.model, one.name) for one in plan.models]
+    notes = [*data.notes, *plan.notes, *(f"{m.name}: {note}" for m in models for note in m.notes)]
+    return Told(
+        refused=dict(plan.refused),
+        failures={str(one.job): one.failure for one in done if one.records is None},
+        notes=list(dict.fromkeys(notes)),
+        class_names=list(data.class_names),
+        jobs=[one.job.key() for one in done],
+        failed=[one.job.key() for one in done if one.records is None],
+        learnt=sorted({name for one in done for name in one.learnt}),
+    )
 
 
 def _name(thing: object) -> str:
     """What a config calls something that may be an object."""
-    if isinstance(thing, Attack):
-        return as_text(thing)
-    return thing if isinstance(thing, str) else str(getattr(thing, "name", "") or type(thing).__name__)
+    if isinstance(thing, str | Attack) or hasattr(thing, "contains"):
+        return str(thing)
+    return str(getattr(thing, "name", "") or ("own data" if isinstance(thing, tuple) else type(thing).__name__))
+
+
+def resolved(plan: Plan) -> dict[str, object]:
+    """What a config came to: versions, revision, hardware, attacks, and the hashes of data and models."""
+    shop = plan.workshop
+    facts: dict[str, object] = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "device": str(shop.device),
+        "hardware": _hardware(shop.device),
+        "python": platform.python_version(),
+        "git_revision": _git_revision(),
+        "data_sha256": shop.data.fingerprint(),
+    }
+    facts |= {f"version {package}": _version(package) for package in PACKAGES}
+    facts["version torch"] = str(torch.__version__)  # names its CUDA too
+    facts |= {f"model_sha256 {one.name}": shop.model(one.model).fingerprint() for one in plan.models}
+    attacks = {job.attack: shop.attack(job.attack) for job in plan.jobs}
+    return facts | {f"attack {attack.name}": repr(attack) for attack in attacks.values()}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed as a package"
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _git_revision() -> str:
+    """The project's own revision, where it runs from a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return found.stdout.strip() or "none"

@@ -6,27 +6,28 @@ import json
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.parameters import check_fields
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import ALL_NORMS, Norm, Threat
-from robustbench_lite.threats.ball import Lp
 
 Self = TypeVar("Self", bound="Iterate")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Iterate:
-    """Where an attack stands: x (n, …); attacks add what else they carry, every tensor with rows first.
+    """Where an attack stands: z (n, …), of which the threat makes an input; for balls the input itself.
 
-    done (n,): rows that have nothing left to try, where an attack knows such a thing.
+    Attacks add what else they carry, every tensor with rows first. done (n,): rows that have nothing left to
+    try, where an attack knows such a thing.
     """
 
-    x: Tensor
+    z: Tensor
     done: Tensor | None = None
 
     def __getitem__(self: Self, rows: Tensor) -> Self:
@@ -34,85 +35,121 @@ class Iterate:
         return replace(self, **{k: v[rows] for k, v in carried.items() if isinstance(v, Tensor)})
 
 
-@dataclass(frozen=True)
-class Attack:
-    """An attack's hyper-parameters, in a frozen dataclass, with `start` and `step`; one-shot without `step`.
+State = TypeVar("State", bound=Iterate)
 
-    name: as in the registry; access: what it needs of a model; norms: the balls it works in; paper: its
-    source; revision: raised when its results change, so that resumed runs do not mix. minimal: whether it can
-    seek the smallest perturbation (a threat without eps); fixed: whether it can attack a given eps. exact:
-    whether no smaller perturbation exists than the one it finds. every_sample: whether samples that the model
-    gets wrong by itself are attacked too. Fields `steps` and `restarts` tell the driver what they say.
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the driver plans with.
+
+    Parameters
+    ----------
+    steps : int, default 0
+        How many follow the start, at most.
+    restarts : int, default 1
+        Independent starts that run side by side.
+    targets : int, default 0
+        Of the likeliest wrong classes, how many an untargeted goal is sought through, side by side; 0: the
+        goal as it is.
+    points : int, default 1
+        Points that a row asks for at once, at most.
+    """
+
+    steps: int = 0
+    restarts: int = 1
+    targets: int = 0
+    points: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """How many rows stand for a sample."""
+        return self.restarts * max(1, self.targets)
+
+
+@dataclass(frozen=True)
+class Attack(Generic[State]):
+    """An attack's hyper-parameters in a frozen dataclass, with `start` and `step`; one-shot without `step`.
+
+    Fields declare their ranges (`steps: Count = 40`), which are checked when the attack is made. Facts of the
+    class: name, as in the registry; access, what it needs of a model; norms and threats, the balls and the
+    kinds of threat it works in; paper, its source; revision, raised when its results change, so that resumed
+    runs do not mix. minimum_norm: whether it can seek the smallest perturbation (a threat without eps);
+    fixed_budget: whether it can attack a given eps. every_sample: whether samples that the model gets wrong
+    by itself are attacked too.
+
+    Examples
+    --------
+    >>> from robustbench_lite.attacks.named import get_attack
+    >>> get_attack("pgd:steps=10").steps
+    10
     """
 
     name: ClassVar[str]
     access: ClassVar[Access] = Access.GRADIENT
     norms: ClassVar[frozenset[Norm]] = ALL_NORMS
+    threats: ClassVar[frozenset[str]] = frozenset({"ball"})
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 1
-    minimal: ClassVar[bool] = False
-    fixed: ClassVar[bool] = True
-    exact: ClassVar[bool] = False
+    minimum_norm: ClassVar[bool] = False
+    fixed_budget: ClassVar[bool] = True
     every_sample: ClassVar[bool] = False
 
-    @property
-    def iterations(self) -> int:
-        """How many steps follow the start."""
-        return int(getattr(self, "steps", 0))
+    def __post_init__(self) -> None:
+        check_fields(self)
 
-    @property
-    def lanes(self) -> int:
-        """How many independent starts run side by side."""
-        return int(getattr(self, "restarts", 1))
+    def __str__(self) -> str:
+        return as_text(self)
 
-    @property
-    def points(self) -> int:
-        """How many points a row asks for at once, at most."""
-        return 1
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        """How many steps, restarts, targets and points this attack takes on a model under a threat.
 
-    def length(self, problem: Problem) -> int:
-        """How many steps these rows take, where their shape decides it."""
-        return self.iterations
-
-    @property
-    def aims(self) -> int:
-        """How many classes an untargeted goal is sought through, side by side; 0: the goal as it is."""
-        return 0
+        The default reads the fields `steps`, `restarts` and `targets` where there are such.
+        """
+        numbers = {
+            name: int(getattr(self, name)) for name in ("steps", "restarts", "targets") if hasattr(self, name)
+        }
+        return Schedule(**numbers)
 
     @abstractmethod
-    def start(self, problem: Problem) -> Iterate:
+    def start(self, problem: Problem) -> State:
         """The first iterate; a point that has not been evaluated will be scored by the driver."""
 
-    def step(self, problem: Problem, state: Iterate) -> Iterate:
+    def step(self, problem: Problem, state: State) -> State:
         """The next iterate."""
         raise NotImplementedError(f"{type(self).__name__} takes no steps")
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
-        """Why this attack cannot meet this model and threat; None when it can."""
+        """Why this attack cannot meet this model and threat, in one line; None when it can."""
         if model.access < self.access:
             has, needs = model.access.name.lower(), self.access.name.lower()
             return f"{self.name} needs {needs} access; {model.name} allows {has}"
-        if isinstance(threat, Lp) and threat.norm not in self.norms:
+        if threat.kind not in self.threats:
+            wanted = " or ".join(sorted(self.threats))
+            return f"{self.name} works under threats of kind {wanted}; not under {threat}"
+        if threat.norm is not None and threat.norm not in self.norms:
             return f"{self.name} works in {', '.join(sorted(self.norms))}; not in {threat.norm}"
-        if isinstance(threat, Lp) and threat.eps is None and not self.minimal:
+        if threat.minimum and not self.minimum_norm:
             return f"{self.name} needs a fixed eps, such as {threat.norm}:0.1; not {threat}"
-        if threat.eps is not None and not self.fixed:
+        if threat.eps is not None and not self.fixed_budget:
             return f"{self.name} seeks the smallest perturbation, such as l2:min; not {threat}"
         return None
 
 
-class Composite(Attack):
+AnyAttack = Attack[Any]  # whatever it carries from step to step
+
+
+class Composite(Attack[Iterate]):
     """An attack made of attacks: `course` yields (attack, problem) and is sent the ledger after each."""
 
     @abstractmethod
-    def course(self, problem: Problem) -> Generator[tuple[Attack, Problem], Ledger, None]:
+    def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:
         """The attacks to run, each on some of the problem's rows or all of them."""
 
     def start(self, problem: Problem) -> Iterate:
         raise NotImplementedError("the driver runs a composite's course")
 
 
-class Fitted(Attack):
+class Fitted(Attack[Iterate]):
     """An attack learnt on one set of samples and applied to others, such as a universal perturbation."""
 
     every_sample = True
@@ -129,24 +166,30 @@ class Fitted(Attack):
         raise NotImplementedError("the driver fits this attack before it is applied")
 
 
-def parameters(attack: Attack) -> dict[str, object]:
+def parameters(attack: AnyAttack) -> dict[str, object]:
     """An attack's fields and their values."""
     return {f.name: getattr(attack, f.name) for f in fields(attack)}
 
 
-def defaults(attack: type[Attack]) -> dict[str, object]:
+def defaults(attack: type[AnyAttack]) -> dict[str, object]:
     """An attack's fields and their defaults."""
     return {f.name: None if f.default is MISSING else f.default for f in fields(attack)}
 
 
-def as_text(attack: Attack) -> str:
-    """The attack in the grammar of names: `iterative:steps=10`, what is left at its default left out."""
+def as_text(attack: AnyAttack) -> str:
+    """The attack in the grammar of names: `iterative:steps=10`, what is left at its default left out.
+
+    A wrapper's inner attack, its field `attack`, stands in brackets: `curve(apgd:steps=20,rounds=5)`.
+    """
     usual = defaults(type(attack))
-    changed = {k: v for k, v in parameters(attack).items() if v != usual[k]}
-    text = ",".join(f"{k}={v}" for k, v in changed.items())
-    return f"{attack.name}:{text}" if text else attack.name
+    held = parameters(attack)
+    inner = held.pop("attack", None)
+    changed = [f"{k}={v}" for k, v in held.items() if v != usual[k]]
+    if inner is None:
+        return f"{attack.name}:{','.join(changed)}" if changed else attack.name
+    return f"{attack.name}({','.join([str(inner), *changed])})"
 
 
-def parameters_json(attack: Attack) -> str:
+def parameters_json(attack: AnyAttack) -> str:
     """Every parameter as it was used, for the records."""
     return json.dumps(parameters(attack), default=str, sort_keys=True)

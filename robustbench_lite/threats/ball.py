@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import require
+from robustbench_lite.core.parameters import parse_number
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm, far_along, norms
 from robustbench_lite.threats.projection import onto_ball
@@ -28,6 +30,9 @@ class Lp:
     norm: Norm
     eps: float | None
     domain: Domain = field(default_factory=Domain)
+    text: str = field(default="", compare=False)  # as it was written
+
+    kind: ClassVar[str] = "ball"
 
     def __post_init__(self) -> None:
         if self.eps is not None:
@@ -36,7 +41,24 @@ class Lp:
                 require(self.eps == int(self.eps), "eps", self.eps, "a whole number of pixels for l0")
 
     def __str__(self) -> str:
-        return f"{self.norm}:{'min' if self.eps is None else f'{self.eps:.10g}'}"
+        return self.text or f"{self.norm}:{'min' if self.eps is None else f'{self.eps:.10g}'}"
+
+    @property
+    def minimum(self) -> bool:
+        return self.eps is None
+
+    def within(self, domain: Domain) -> Lp:
+        return replace(self, domain=domain)
+
+    def sized(self, eps: float | None) -> Lp:
+        """The ball of another size, in the same domain."""
+        return replace(self, eps=eps, text="")
+
+    def origin(self, x0: Tensor) -> Tensor:
+        return x0
+
+    def render(self, z: Tensor, x0: Tensor) -> Tensor:
+        return z
 
     def distance(self, x: Tensor, x0: Tensor) -> Tensor:
         return norms(x.double() - x0.double(), self.domain, self.norm)
@@ -48,8 +70,7 @@ class Lp:
         return onto_ball(x, x0, eps, self.norm.value, self.domain)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        if self.domain.mask is not None:
-            gradient = gradient * self.domain.mask
+        gradient = self.domain.free(gradient)
         flat = gradient.flatten(1)
         match self.norm:
             case Norm.LINF:
@@ -109,3 +130,27 @@ def _in_unit_ball(stream: Stream, shape: Sequence[int], norm: Norm) -> Tensor:
         point = sign * weight[:, :d] / weight.sum(1, keepdim=True)
     ball: Tensor = point.reshape(-1, *shape)
     return ball
+
+
+def linf(domain: Domain, eps: str) -> Lp:
+    """No feature changes by more than eps; `min`: the smallest that succeeds."""
+    return _of(Norm.LINF, domain, eps)
+
+
+def l2(domain: Domain, eps: str) -> Lp:
+    """Euclidean length at most eps; `min`: the smallest that succeeds."""
+    return _of(Norm.L2, domain, eps)
+
+
+def l1(domain: Domain, eps: str) -> Lp:
+    """The sum of changes at most eps; `min`: the smallest that succeeds."""
+    return _of(Norm.L1, domain, eps)
+
+
+def l0(domain: Domain, eps: str) -> Lp:
+    """At most eps pixels change; `min`: the fewest that succeed."""
+    return _of(Norm.L0, domain, eps)
+
+
+def _of(norm: Norm, domain: Domain, eps: str) -> Lp:
+    return Lp(norm, None if eps == "min" else parse_number(eps), domain)

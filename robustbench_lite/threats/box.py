@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
@@ -18,10 +18,23 @@ class Box:
     """Anything inside the domain, whatever its distance from x0; fooling images have no x0 at all."""
 
     domain: Domain = field(default_factory=Domain)
-    eps: float | None = None
+
+    kind: ClassVar[str] = "box"
+    norm: ClassVar[Norm | None] = None
+    minimum: ClassVar[bool] = False
+    eps: ClassVar[float | None] = None
 
     def __str__(self) -> str:
         return "box"
+
+    def within(self, domain: Domain) -> Box:
+        return Box(domain)
+
+    def origin(self, x0: Tensor) -> Tensor:
+        return x0
+
+    def render(self, z: Tensor, x0: Tensor) -> Tensor:
+        return z
 
     def distance(self, x: Tensor, x0: Tensor) -> Tensor:
         return norms(x.double() - x0.double(), self.domain, Norm.L2)
@@ -30,7 +43,7 @@ class Box:
         return self.domain.admits(x, x0)
 
     def project(self, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        return self.domain.clamp(x if self.domain.mask is None else torch.where(self.domain.mask, x, x0))
+        return self.domain.clamp(self.domain.kept(x, x0))
 
     def steepest(self, gradient: Tensor) -> Tensor:
         return Lp(Norm.L2, None, self.domain).steepest(gradient)
@@ -42,3 +55,8 @@ class Box:
         low, high = self.domain.bounds(x0)
         x = low + (high - low) * stream.uniform(tuple(x0.shape[1:]), x0.dtype)
         return self.project(x, x0, eps)
+
+
+def box(domain: Domain) -> Box:
+    """Anything inside the domain."""
+    return Box(domain)

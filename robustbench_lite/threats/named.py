@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import InvalidParameter
-from robustbench_lite.core.text import parse_number
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.threats.ball import Lp
-from robustbench_lite.threats.box import Box
+from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
+from robustbench_lite.core.threat import Threat
 
 
-def parse_threat(text: str, domain: Domain | None = None) -> Lp | Box:
-    """The threat a text names: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:1`, `l2:min` or `box`."""
-    allowed = "norm:eps with norm l0, l1, l2 or linf, such as linf:8/255, l2:0.5, l0:1, l2:min; or box"
-    domain = domain or Domain()
-    name, _, size = text.strip().lower().partition(":")
-    if name == "box" and not size:
-        return Box(domain)
-    if name not in set(Norm) or not size:
-        raise InvalidParameter("threat", text, allowed)
-    return Lp(Norm(name), None if size == "min" else parse_number(size), domain)
+def parse_threat(text: str | Threat, domain: Domain | None = None) -> Threat:
+    """The threat that a text names, inside a domain.
 
+    Parameters
+    ----------
+    text : str or Threat
+        `linf:8/255`, `l2:0.5`, `l1:12`, `l0:1` (pixels), `l2:min` (the smallest perturbation), `box`,
+        `rotation:15,shift=0.1`, or what an installed package adds. A `Threat` stays what it is.
+    domain : Domain, optional
+        The box, mask and steps of the data; None: [0, 1], or a ready threat's own.
 
-def with_domain(threat: Lp | Box, domain: Domain) -> Lp | Box:
-    """The threat inside another domain."""
-    return replace(threat, domain=domain)
+    Raises
+    ------
+    UnknownName, InvalidParameter
+        Where there is no such threat, or it has no such size.
+
+    Examples
+    --------
+    >>> str(parse_threat("linf:8/255"))
+    'linf:8/255'
+    """
+    if not isinstance(text, str):
+        return text if domain is None else text.within(domain)
+    written = text.strip().lower()
+    name = read_name("threats", written)
+    entry = look_up("threats", name.head)
+    make = cast(Callable[..., Threat], load(entry.where, "threat"))
+    made: Any = make(domain or Domain(), **arguments(make, given(entry, name), skip=1))
+    return cast(Threat, replace(made, text=written) if hasattr(made, "text") else made)

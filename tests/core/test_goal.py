@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from robustbench_lite.core.errors import InvalidParameter
-from robustbench_lite.core.goal import Goal, Targets, margin, parse_goal
+from robustbench_lite.core.goal import Goal, Targets, parse_goal
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.task import margin
 
 SCORES = torch.tensor([[3.0, 1.0, 2.0, -1.0], [0.0, 5.0, 4.0, 4.5], [1.0, 1.0, 1.0, 1.0]])
 Y = torch.tensor([0, 1, 2])

@@ -9,8 +9,9 @@ from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core import registry
 from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
+from robustbench_lite.core.names import parse_name
+from robustbench_lite.core.parameters import parse_number
 from robustbench_lite.core.registry import arguments, build, entries, load, look_up
-from robustbench_lite.core.text import parse_name, parse_number
 
 
 def test_the_grammar_of_names() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -182,7 +181,7 @@ class Lifted(Model):
         moved.transforms = tuple(t.to(device) for t in self.transforms)
         return moved
 
-    def fingerprint(self) -> str:
+    def facts(self) -> bytes:
         parts = [self.core.facts(), *(t.facts() for t in self.transforms)]
         parts += [] if self.columns is None else [repr(self.columns.tolist()).encode()]
-        return hashlib.sha256(b"||".join(parts)).hexdigest()
+        return b"||".join(parts)

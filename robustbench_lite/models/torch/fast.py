@@ -8,18 +8,19 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.core.model import Precision, reference_precision
+from robustbench_lite.core.model import reference_precision
+from robustbench_lite.core.settings import Precision
 from robustbench_lite.models.torch.outputs import as_scores
 
 
 def resolved(precision: Precision, module: nn.Module, device: torch.device) -> Precision:
     """What `auto` comes to for a module on a device."""
-    if precision is not Precision.AUTO:
+    if precision != "auto":
         return precision
     convolves = any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in module.modules())
     if convolves and _multiplies_bfloat16(device):
-        return Precision.BFLOAT16
-    return Precision.TF32 if device.type == "cuda" else Precision.FLOAT32
+        return "bfloat16"
+    return "tf32" if device.type == "cuda" else "float32"
 
 
 def faster(module: nn.Module, precision: Precision, x: Tensor) -> nn.Module:
@@ -31,7 +32,7 @@ def faster(module: nn.Module, precision: Precision, x: Tensor) -> nn.Module:
     made = _folded(module, x)
     if not any(p.dim() == 5 for p in made.parameters()):
         made = made.to(memory_format=torch.channels_last)
-    return made.to(torch.bfloat16) if precision is Precision.BFLOAT16 else made
+    return made.to(torch.bfloat16) if precision == "bfloat16" else made
 
 
 def _folded(module: nn.Module, x: Tensor) -> nn.Module:

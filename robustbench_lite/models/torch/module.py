@@ -10,10 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, require
-from robustbench_lite.core.model import Access, Effort, Model, Precision
+from robustbench_lite.core.model import Access, Effort, Model, probes
 from robustbench_lite.core.random import Stream
-from robustbench_lite.models.checks import answers_twice_alike, gradient_fault, needs_its_batch
+from robustbench_lite.core.settings import Precision
+from robustbench_lite.models.checks import (
+    answers_twice_alike,
+    draws_alone,
+    gradient_fault,
+    needs_its_batch,
+    task_of,
+)
 from robustbench_lite.models.torch.accelerate import accelerated, repays
+from robustbench_lite.models.torch.draws import DrawsBySample
 from robustbench_lite.models.torch.fast import faster, resolved
 from robustbench_lite.models.torch.outputs import as_scores
 
@@ -26,8 +34,9 @@ class TorchModel(Model):
     The module may return (n, K) scores, one logit (n, 1) or (n,) (classes 0 and 1 then score 0 and the
     logit), a tuple or mapping whose first entry they are, or an object with `.logits`. mean, std: per-channel
     normalisation it expects, applied to inputs in [0, 1]; input_range: the range it expects instead of
-    [0, 1], applied before mean and std. outputs: `logits`, `probabilities`, or `auto`: whichever a trial
-    shows. Raises `InvalidModel` when the module does not do this.
+    [0, 1], applied before mean and std. reject: the class that means "I will not say". outputs: `logits`,
+    `probabilities`, or `auto`: whichever a trial shows. Raises `InvalidModel` when the module does
+    not do this.
     """
 
     def __init__(
@@ -43,6 +52,7 @@ class TorchModel(Model):
         outputs: str = "auto",
         num_classes: int | None = None,
         device: torch.device | str = "cpu",
+        reject: int | None = None,
     ) -> None:
         require(outputs in OUTPUTS, "outputs", outputs, f"one of {', '.join(OUTPUTS)}")
         require(input_range[0] < input_range[1], "input_range", input_range, "(low, high) with low < high")
@@ -61,15 +71,12 @@ class TorchModel(Model):
         self._offset = ((low - shift) / scale).to(self.device)
         self._plain = mean is None and input_range == (0.0, 1.0)
         self.outputs = "logits"
-        self._seed: int | None = None
+        self._stream: Stream | None = None
         self._cast: torch.dtype | None = None
         self._copies: dict[tuple[Precision, bool | None], TorchModel | None] = {}
         trial = self._try()
         self.num_classes = trial.shape[1]
-        if num_classes not in (None, self.num_classes):
-            raise InvalidModel(
-                f"{self.name}: gives {self.num_classes} scores; the data has {num_classes} classes"
-            )
+        self.task = task_of(self.name, self.num_classes, num_classes, reject)
         self.outputs = _kind(trial) if outputs == "auto" else outputs
         if self.outputs == "probabilities":
             self.notes = ("its outputs are probabilities; their logarithms serve as scores",)
@@ -77,12 +84,7 @@ class TorchModel(Model):
 
     def scores(self, x: Tensor) -> Tensor:
         x = self._as_taken(x, self._cast)
-        if self._seed is None:
-            scores = as_scores(self.module(x))
-        else:
-            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-                torch.manual_seed(self._seed)
-                scores = as_scores(self.module(x))
+        scores = as_scores(self.module(x)) if self._stream is None else self._scores_drawn(x, self._stream)
         return scores.clamp_min(1e-38).log() if self.outputs == "probabilities" else scores
 
     def for_search(self, precision: Precision, effort: Effort) -> TorchModel | None:
@@ -91,7 +93,7 @@ class TorchModel(Model):
         What draws at random is never compiled: a recording would draw the same again and again.
         """
         chosen = resolved(precision, self.module, self.device)
-        if chosen is Precision.FLOAT32 and not effort.compile:
+        if chosen == "float32" and not effort.compile:
             return None
         plain = self._copy(chosen)
         on_cpu = self.device.type == "cpu"
@@ -112,7 +114,7 @@ class TorchModel(Model):
         fast = copy.copy(self)
         x = self._inputs()
         fast.module = faster(self.module, precision, self._as_taken(x, None))
-        fast._cast = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+        fast._cast = torch.bfloat16 if precision == "bfloat16" else torch.float32
         fast.precision = str(precision)
         try:
             broken = gradient_fault(fast, x) is not None
@@ -122,15 +124,22 @@ class TorchModel(Model):
         return self._copies[precision, None]
 
     def draw(self, stream: Stream) -> Model:
-        """A stochastic module with its generator seeded by all rows at once.
+        """A stochastic module whose draws come from each row's own key.
 
-        One generator serves a batch, so what a sample meets does depend on its neighbours here.
+        Draws whose first axis is not the samples come from one generator, seeded by all rows at once; then
+        `batch_draws` says that what a sample meets depends on its neighbours.
         """
         if not self.stochastic:
             return self
         fixed = copy.copy(self)
-        fixed._seed = int(stream.key.sum().item()) & 0x7FFFFFFFFFFFFFFF
+        fixed._stream = stream
         return fixed
+
+    def _scores_drawn(self, x: Tensor, stream: Stream) -> Tensor:
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            torch.manual_seed(int(stream.key.sum().item()) & 0x7FFFFFFFFFFFFFFF)
+            with DrawsBySample(stream):
+                return as_scores(self.module(x))
 
     def to(self, device: torch.device | str) -> TorchModel:
         moved = copy.copy(self)
@@ -140,14 +149,15 @@ class TorchModel(Model):
         moved._factor, moved._offset = self._factor.to(moved.device), self._offset.to(moved.device)
         return moved
 
-    def fingerprint(self) -> str:
+    def facts(self) -> bytes:
         digest = hashlib.sha256(f"{self.module!r} {self.outputs}".encode())
+        digest.update(code_of(self.module))
         for key, value in sorted(self.module.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         for value in (self._factor, self._offset):
             digest.update(value.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return digest.digest()
 
     def _as_taken(self, x: Tensor, cast: torch.dtype | None) -> Tensor:
         """Inputs in [0, 1] as the module takes them."""
@@ -158,18 +168,17 @@ class TorchModel(Model):
 
     def _inputs(self) -> Tensor:
         """Four inputs: black, white, grey and noise."""
-        noise = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(0))
-        x = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise * 0 + 0.5, noise])
-        return x.to(self.device)
+        return probes(self.input_shape).to(self.device)
 
     def _examine(self) -> None:
         """What it cannot do is marked, with the reason; what would falsify results is refused."""
         x = self._inputs()
         if not answers_twice_alike(self, x):
             self.stochastic = True
+            self.batch_draws = not draws_alone(self, x)
+            beside = ", and what it draws for a sample depends on its batch" if self.batch_draws else ""
             self.notes += (
-                "it answers the same input differently from call to call, and draws for a batch at once; "
-                "average with --eot",
+                f"it answers the same input differently from call to call{beside}; average with --eot",
             )
         elif needs_its_batch(self, x):
             raise InvalidModel(
@@ -202,3 +211,24 @@ def _kind(scores: Tensor) -> str:
     inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
     whole = bool(((scores.sum(1) - 1).abs() < 1e-5).all())
     return "probabilities" if inside and whole else "logits"
+
+
+def code_of(module: nn.Module) -> bytes:
+    """The code that a module and its parts run, where it is not torch's own."""
+    parts: list[bytes] = []
+    for name, part in module.named_modules():
+        cls = type(part)
+        own = part.__dict__.get("forward")
+        if cls.__module__.partition(".")[0] == "torch" and own is None:
+            continue
+        forward = own or cls.forward
+        code = getattr(forward, "__code__", None)
+        parts.append(f"{name} {cls.__qualname__}".encode())
+        if code is not None:
+            parts += [code.co_code, repr(code.co_names).encode(), repr(_plain(code.co_consts)).encode()]
+    return b"|".join(parts)
+
+
+def _plain(constants: tuple[object, ...]) -> list[object]:
+    """Constants without the addresses that nested code prints."""
+    return [getattr(c, "co_code", c) for c in constants]

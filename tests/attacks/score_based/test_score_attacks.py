@@ -7,7 +7,7 @@ import torch
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.goal import margin
+from robustbench_lite.core.task import margin
 from tests.conftest import linear_model, samples_of, small_network
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 import robustbench_lite as rb
 from robustbench_lite.attacks.sparse.one_pixel import OnePixel, Population
 from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.goal import margin, parse_goal
+from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Model, Precision
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.task import margin
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.search.driver import Samples, Search, search
 from robustbench_lite.threats.named import parse_threat

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidParameter
-from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Effort, Precision, fast_arithmetic, reference_precision
+from robustbench_lite.core.task import margin
 from robustbench_lite.models.torch.accelerate import Padded, launch_bound
 from robustbench_lite.models.torch.fast import faster
 from robustbench_lite.models.torch.module import TorchModel

@@ -13,9 +13,8 @@ from torch import nn
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter, UnknownName
-from robustbench_lite.core.goal import margin
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.core.text import split_outside
+from robustbench_lite.core.task import margin
 from robustbench_lite.models.ensemble import Ensemble
 from robustbench_lite.models.zoo.linear import LinearModel
 from tests.conftest import linear_model, samples_of, small_network

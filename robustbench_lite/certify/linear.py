@@ -1,0 +1,116 @@
+"""Linear models: the nearest point of another class, in closed form or by a programme a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustbench_lite.certify.certifier import BoundKind, Bounds, rounded_down
+from robustbench_lite.certify.halfspace import outward, smallest_move
+from robustbench_lite.certify.polytope import smallest_step
+from robustbench_lite.core.domain import Domain
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.model import Linear, Model
+from robustbench_lite.core.threat import Norm, Threat
+
+
+class LinearBounds:
+    """The exact distance of every sample to the nearest other class, or to the class sought."""
+
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        """None for models whose structure is linear, under a norm."""
+        if not isinstance(model.structure, Linear) or threat.norm is None:
+            return f"{model.name} is no linear model under a norm"
+        return None
+
+    def bounds(
+        self, model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
+    ) -> Bounds:
+        """Exact: the least over the classes that will do."""
+        structure = model.structure
+        assert isinstance(structure, Linear)
+        assert threat.norm is not None
+        norm, domain = threat.norm, threat.domain
+        scores = scores_of(structure, x0)
+        nearest = torch.full((len(x0),), torch.inf, dtype=torch.float64, device=x0.device)
+        classes = range(1, len(structure.bias)) if target is None else range(target.shape[1])
+        for number in classes:
+            to = (y + number) % len(structure.bias) if target is None else target[:, number]
+            point = nearest_point(structure, norm, domain, x0, y, to, target is not None, 0.0)
+            gained = scores_of(structure, point).gather(1, to[:, None])[:, 0]
+            beaten = scores_of(structure, point)
+            rival = beaten.gather(1, y[:, None])[:, 0]
+            if target is not None:
+                rival = beaten.scatter(1, to[:, None], -torch.inf).amax(1)
+            room = 1e-7 * (1 + scores.abs().amax(1))
+            there = (gained >= rival - room) & (to != y)
+            distance = threat.distance(point, x0)
+            nearest = torch.minimum(nearest, torch.where(there, distance, torch.inf))
+        return Bounds(rounded_down(nearest, norm), BoundKind.EXACT)
+
+
+def scores_of(structure: Linear, x: Tensor) -> Tensor:
+    """The scores of x (n, …) in float64 (n, K)."""
+    weight, bias = (part.to(x.device) for part in (structure.weight, structure.bias))
+    return x.double().flatten(1) @ weight.T + bias
+
+
+def nearest_point(
+    structure: Linear,
+    norm: Norm,
+    domain: Domain,
+    x0: Tensor,
+    y: Tensor,
+    to: Tensor,
+    targeted: bool,
+    overshoot: float,
+) -> Tensor:
+    """The point nearest to each x0 (n, …) where class `to` (n,) passes y, or with a target every other class.
+
+    A little past the boundary: `overshoot`, relative to the scores. As near as it gets where none is.
+    """
+    scores = scores_of(structure, x0)
+    scale = scores.abs().amax(1)
+    if targeted or domain.spacing is not None:
+        return _by_programme(structure, norm, domain, x0, y, to, targeted, overshoot)
+    weight = structure.weight.to(x0.device)
+    gap = (scores.gather(1, y[:, None]) - scores.gather(1, to[:, None]))[:, 0]
+    need = gap + overshoot * (gap.abs() + scale)
+    return smallest_move(x0, weight[to] - weight[y], need.clamp_min(0), norm, domain)
+
+
+def _by_programme(
+    structure: Linear,
+    norm: Norm,
+    domain: Domain,
+    x0: Tensor,
+    y: Tensor,
+    to: Tensor,
+    targeted: bool,
+    overshoot: float,
+) -> Tensor:
+    weight, bias = (part.cpu().numpy() for part in (structure.weight, structure.bias))
+    origin = x0.double().flatten(1).cpu().numpy()
+    low, high = (b.expand_as(x0).double().flatten(1).cpu().numpy() - origin for b in domain.bounds(x0))
+    if domain.mask is not None:
+        fixed = ~domain.mask.expand_as(x0).flatten(1).cpu().numpy()
+        low[fixed], high[fixed] = 0.0, 0.0
+    unit = np.zeros(origin.shape[1])
+    if domain.spacing is not None:
+        unit = domain.spacing.expand_as(x0[0]).flatten().double().cpu().numpy()
+    count = domain.pixels(x0[:1]).shape[1]
+    number = torch.arange(count, device=x0.device, dtype=x0.dtype)[None]
+    pixel = domain.spread(number, x0[:1]).flatten().long().cpu().numpy()
+    scores = origin @ weight.T + bias
+    steps = np.zeros(origin.shape)
+    for i, (goal, own) in enumerate(zip(to.tolist(), y.tolist(), strict=True)):
+        others = np.arange(len(bias)) != goal if targeted else np.arange(len(bias)) == own
+        need = scores[i, others] - scores[i, goal] + overshoot * np.abs(scores[i]).max()
+        step = smallest_step(weight[goal] - weight[others], need, low[i], high[i], norm, pixel, unit)
+        steps[i] = 0.0 if step is None else step
+    delta = torch.from_numpy(steps).to(x0.device).reshape(x0.shape)
+    point = outward(x0.double() + delta, x0, delta)
+    if domain.spacing is not None:  # a step is written as float32 writes it
+        point = torch.where(domain.spacing > 0, (x0.double() + delta).to(x0.dtype), point)
+    return domain.clamp(point)

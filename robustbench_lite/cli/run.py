@@ -1,0 +1,136 @@
+"""The commands that attack: `run` and `diagnose`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from robustbench_lite.cli.options import chosen, with_settings
+from robustbench_lite.core.errors import RobustError
+
+if TYPE_CHECKING:
+    from robustbench_lite.runs.plan import Plan
+
+MANY = "; may be repeated."
+
+
+@click.command()
+@click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--data", help="Data set: digits, mnist, folder:PATH, npz:PATH, csv:PATH,label=NAME, …")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where torchvision's files are.")
+@click.option("--download", is_flag=True, default=None, help="Fetch a data set that is not there.")
+@click.option("--model", "models", multiple=True, help=f"Name, or package.module:function{MANY}")
+@click.option("--attack", "attacks", multiple=True, help=f"Name, such as iterative:steps=10{MANY}")
+@click.option("--threat", "threats", multiple=True, help=f"linf:8/255, l2:0.5, l0:1, l2:min, box{MANY}")
+@click.option("--goal", "goals", multiple=True, help=f"untargeted, random, least_likely, top:K{MANY}")
+@click.option("--transfer", is_flag=True, default=None, help="Judge what breaks a model on all others too.")
+@click.option("--samples", help="How many test samples, or all.  [default: 500]")
+@click.option("--pictures/--no-pictures", default=None, help="Keep what the report shows of samples.")
+@with_settings()
+@click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/<time>-<data>]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out: jobs that are done are kept.")
+@click.option("--dry-run", is_flag=True, help="Print the jobs and an estimate, and stop.")
+@click.option("--quiet", is_flag=True, help="No progress and no tables.")
+@click.option("--verbose", is_flag=True, help="Tell what is decided on the way, on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    config: Path | None,
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    **described: object,
+) -> None:
+    """Attack models on data, judge every sample, print a table and write a folder.
+
+    CONFIG is a TOML file with the same names as the flags, lists in the plural (models, attacks, threats,
+    goals); flags go before it.
+    """
+    from robustbench_lite.runs.config import check_names, make, read
+
+    if resume and out is None:
+        raise RobustError("--resume needs --out, the folder of the run to go on with")
+    flags = {name: value for name, value in described.items() if value not in (None, ())}
+    kept = Path() if out is None else out / "config.toml"
+    written = read(config) if config else read(kept) if resume and kept.is_file() else {}
+    settled = make({**written, **flags, **chosen(ctx)})
+    check_names(settled)
+    if verbose:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("robustbench_lite").setLevel(logging.INFO)
+
+    from rich.console import Console
+
+    from robustbench_lite.cli.terminal import show_result, watching
+    from robustbench_lite.records.folder import Folder, new_folder
+    from robustbench_lite.runs.plan import Subject, plan
+    from robustbench_lite.runs.run import carry_out
+
+    with watching(quiet or as_json) as watch:
+        made = plan(settled, Subject.of(settled), watch)
+        if not dry_run:
+            folder = Folder.create(out or new_folder(settled.data), resume)
+            try:
+                result = carry_out(made, settled, folder, watch)
+            except KeyboardInterrupt:
+                click.echo(f"stopped; go on with: robust run --resume --out {folder.path}", err=True)
+                sys.exit(130)
+    if dry_run:
+        _show_plan(made)
+        return
+    if as_json:
+        summary = json.loads(result.table("summary").to_json(orient="records"))
+        answer = {"path": str(result.path), "summary": summary, "failures": dict(result.failures)}
+        click.echo(json.dumps(answer, indent=2))
+    elif not quiet:
+        show_result(result, Console())
+    sys.exit(1 if result.failures else 0)
+
+
+def _show_plan(plan: Plan) -> None:
+    from robustbench_lite.runs.plan import estimate
+
+    total = 0.0
+    for job in plan.jobs:
+        passes, seconds = estimate(plan.workshop.work(job))
+        total += seconds
+        click.echo(f"{job}: {job.end - job.begin} samples, at most {passes} passes, {seconds:.1f} s")
+    for name, reason in plan.refused.items():
+        click.echo(f"{name}: not possible: {reason}")
+    click.echo(f"{len(plan.jobs)} jobs, at most {total:.0f} s on {plan.workshop.device}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--samples", type=int, help="How many samples to check.  [default: as many as the run's]")
+@click.option("--attack", "attacks", multiple=True, help=f"Of the run's attacks{MANY}")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diagnose(folder: Path, samples: int | None, attacks: Sequence[str], as_json: bool) -> None:
+    """Check whether the gradient attacks of the run in FOLDER can be trusted; writes tables/flags.csv."""
+    from rich.console import Console
+
+    from robustbench_lite.cli.terminal import show_flags, watching
+    from robustbench_lite.diagnosis.run import diagnose_run
+    from robustbench_lite.records.folder import Folder
+    from robustbench_lite.runs.config import make, read
+
+    settled = make(read(folder / "config.toml"))
+    settled = settled.model_copy(update={"samples": samples} if samples else {})
+    with watching(as_json) as watch:
+        flags = diagnose_run(settled, attacks, watch)
+    Folder.open(folder).text("tables/flags.csv", flags.to_csv(index=False))
+    if as_json:
+        click.echo(flags.to_json(orient="records", indent=2))
+    else:
+        show_flags(flags, Console())

@@ -1,0 +1,246 @@
+"""Making jobs real: names become data, models, attacks, threats and goals, each once a process."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from robustbench_lite.attacks.named import get_attack
+from robustbench_lite.certify.certifier import Bounds, certify
+from robustbench_lite.core.errors import RobustError, UnknownName
+from robustbench_lite.core.goal import Goal, parse_goal
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.settings import Search
+from robustbench_lite.core.threat import Threat
+from robustbench_lite.data.data import Data
+from robustbench_lite.data.load import DataLike, load_data
+from robustbench_lite.jobs.job import Job, Work
+from robustbench_lite.judging.judge import Clean, look_clean
+from robustbench_lite.models.load import ModelLike, load_model
+from robustbench_lite.search.attack import AnyAttack, Attack, Fitted
+from robustbench_lite.search.driver import Samples, targets_of
+from robustbench_lite.search.fitting import Fitting, OutOfTime, fit
+from robustbench_lite.threats.named import parse_threat
+
+Watch = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which data a run is about.
+
+    Parameters
+    ----------
+    data : str or Data
+    samples : int, optional
+        How many of the test split, chosen by the seed; None: all.
+    data_dir : str, optional
+    download : bool, default False
+    """
+
+    data: DataLike
+    samples: int | None = None
+    data_dir: str | None = None
+    download: bool = False
+
+
+class Workshop:
+    """Makes what jobs name, and keeps it: live objects are known as `object:…` in this process only."""
+
+    def __init__(self, source: Source, search: Search, watch: Watch = lambda what, fraction: None) -> None:
+        self.source, self.search, self.watch = source, search, watch
+        self.device = find_device(search.device)
+        self.objects: dict[str, object] = {}
+        self.data = load_data(
+            source.data, "test", source.samples, source.data_dir, search.seed, source.download
+        )
+        self.data_text = (
+            source.data if isinstance(source.data, str) else f"object:{self.data.fingerprint()[:16]}"
+        )
+        self._models: dict[str, Model] = {}
+        self._named: dict[tuple[str, str], Model] = {}
+        self._clean: dict[str, Clean] = {}
+        self._bounds: dict[tuple[str, str, str], tuple[Bounds | None, float]] = {}
+        self._fittings: dict[tuple[str, ...], Fitting | None] = {}
+
+    def text_of_model(self, model: ModelLike) -> str:
+        """The text that a job names a model by."""
+        if isinstance(model, str):
+            return model
+        made = load_model(model, self.data, self.device)
+        text = f"object:{made.fingerprint()[:16]}"
+        self._models[text] = made
+        return text
+
+    def text_of_attack(self, attack: str | AnyAttack) -> str:
+        """The text that a job names an attack by: its own where that makes the same attack again."""
+        if not isinstance(attack, Attack):
+            return attack
+        try:
+            if get_attack(str(attack)) == attack:
+                return str(attack)
+        except (RobustError, UnknownName):
+            pass
+        try:
+            code = inspect.getsource(type(attack))
+        except (OSError, TypeError):
+            code = type(attack).__qualname__
+        text = f"object:{hashlib.sha256(f'{attack!r} {code}'.encode()).hexdigest()[:16]}"
+        self.objects[text] = attack
+        return text
+
+    def text_of_threat(self, threat: str | Threat) -> str:
+        """The text that a job names a threat by."""
+        if isinstance(threat, str):
+            return threat
+        text = f"object:{hashlib.sha256(repr(threat).encode()).hexdigest()[:16]}"
+        self.objects[text] = threat
+        return text
+
+    def model(self, text: str) -> Model:
+        """The model of a text, trained or read once."""
+        if text not in self._models:
+            if text.startswith("object:"):
+                raise RobustError(f"model {text}: a live object exists in the process that made it only")
+            self._models[text] = load_model(
+                text, self.data, self.device, self.search.seed, lambda w, f: self.watch(f"training {w}", f)
+            )
+        return self._models[text]
+
+    def model_named(self, text: str, name: str) -> Model:
+        """The model of a text under the name that reports call it by."""
+        if (text, name) not in self._named:
+            held = copy.copy(self.model(text))
+            held.name = name
+            self._named[text, name] = held
+        return self._named[text, name]
+
+    def clean(self, text: str) -> Clean:
+        """What a model says of all samples without an attack."""
+        if text not in self._clean:
+            data = self.data
+            self._clean[text] = look_clean(self.model(text), data.x, data.y, data.ids, self.search)
+        return self._clean[text]
+
+    def attack(self, text: str) -> AnyAttack:
+        """The attack of a text."""
+        held = self.objects.get(text)
+        return held if isinstance(held, Attack) else get_attack(text)
+
+    def threat(self, text: str) -> Threat:
+        """The threat of a text, in the data's domain."""
+        held = self.objects.get(text)
+        return parse_threat(text, self.data.domain) if held is None else held  # type: ignore[return-value]
+
+    def goal(self, text: str) -> Goal:
+        """The goal of a text."""
+        return parse_goal(text)
+
+    def work(self, job: Job) -> Work:
+        """What a job becomes; what it learns or proves beforehand is learnt and proven now."""
+        rows = slice(job.begin, job.end)
+        model = self.model_named(job.model, job.name)
+        made = Work(
+            self.data[rows],
+            model,
+            self.clean(job.model)[rows],
+            self.attack(job.attack),
+            self.threat(job.threat),
+            self.goal(job.goal),
+            job.search,
+            tuple((self.model_named(o.model, o.name), self.clean(o.model)[rows]) for o in job.others),
+            key=job.key(),
+        )
+        bounds, seconds = self._proven(job)
+        if bounds is not None:
+            bounds = replace(bounds, distance=bounds.distance[rows])
+        return replace(made, bounds=bounds, certify_seconds=seconds, fitting=self._learnt(job, made))
+
+    def _proven(self, job: Job) -> tuple[Bounds | None, float]:
+        """What certifiers prove of all samples, once a model, threat and goal."""
+        key = job.model, job.threat, job.goal
+        if key not in self._bounds:
+            aim = self.threat(job.threat), self.goal(job.goal)
+            self._bounds[key] = prove(
+                self.model(job.model), *aim, self.data, self.clean(job.model), job.search
+            )
+        return self._bounds[key]
+
+    def _learnt(self, job: Job, work: Work) -> Fitting | None:
+        """What a fitted attack learns, once for all slices."""
+        if not isinstance(work.attack, Fitted) or work.attack.refuses(work.model, work.threat):
+            return None
+        key = job.model, job.attack, job.threat, job.goal, job.parameters
+        if key not in self._fittings:
+            self._fittings[key] = learn(work, self.data)
+        return self._fittings[key]
+
+
+def prove(
+    model: Model,
+    threat: Threat,
+    goal: Goal,
+    data: Data,
+    clean: Clean,
+    search: Search,
+    given: torch.Tensor | None = None,
+) -> tuple[Bounds | None, float]:
+    """The lower bounds of all samples, 0 for those the model has wrong, and the seconds they took."""
+    began = time.perf_counter()
+    samples = Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, given)
+    if threat.norm is None or model.stochastic:
+        return None, 0.0
+    target = targets_of(goal, samples, search)
+    device = model.device
+    bounds = certify(
+        model,
+        threat.within(threat.domain.to(device)),
+        goal,
+        data.x.to(device),
+        data.y.to(device),
+        None if target is None else target.to(device),
+    )
+    if bounds is not None:
+        distance = torch.where(clean.prediction == data.y, bounds.distance.cpu(), 0.0)
+        bounds = replace(bounds, distance=distance)
+    return bounds, time.perf_counter() - began
+
+
+def learn(work: Work, data: Data) -> Fitting | None:
+    """What the work's attack learns from the data's training split; None where its time was over."""
+    assert isinstance(work.attack, Fitted)
+    training = data.training()
+    clean = look_clean(work.model, training.x, training.y, training.ids, work.search)
+    samples = Samples(training.x, training.y, training.ids, clean.scores, clean.prediction, work.given)
+    try:
+        return fit(work.attack, work.model, work.threat, work.goal, samples, work.search)
+    except OutOfTime:
+        return None
+
+
+def told_apart(models: Sequence[Model]) -> list[str]:
+    """Names for models, the second of a name called `name#2`: records and tables know them by name."""
+    found: list[str] = []
+    for model in models:
+        times = 1 + sum(name.partition("#")[0] == model.name for name in found)
+        found.append(f"{model.name}#{times}" if times > 1 else model.name)
+    return found
+
+
+def find_device(name: str) -> torch.device:
+    """auto: CUDA where there is one; raises `RobustError` for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RobustError(f"device {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RobustError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
