@@ -56,8 +56,8 @@ def warnings(results: Results) -> list[str]:
     for row in results.table("worst_case").to_dict("records"):
         if row["by_transfer"] > 0:
             found.append(
-                f"{row['model']}, {row['threat']}: {share(row['by_transfer'])} of the samples were broken only "
-                "by points made on other models: they count in the worst case, not for the attacks."
+                f"{row['model']}, {row['threat']}: only points made on other models broke "
+                f"{share(row['by_transfer'])} of the samples; they count in the worst case only."
             )
     for (model, threat), _ in table.groupby(["model", "threat"], sort=False, observed=True):
         held = results.records

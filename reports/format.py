@@ -27,9 +27,9 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:.0f}–{100 * high:.0f}"
 
 
-def bracket(proven: float, attacked: float) -> str:
-    """What is proven and what attacks left: [15.4, 18.2]; one number where they meet."""
+def proven_to(proven: float, attacked: float) -> str:
+    """What is proven, and what attacks left: 15.4–18.2; one number where they meet."""
     if not math.isfinite(proven):
         return percent(attacked)
     low, high = percent(proven), percent(attacked)
-    return low if low == high else f"[{low}, {high}]"
+    return low if low == high else f"{low}–{high}"

@@ -2,9 +2,12 @@
 
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,14 +15,20 @@ from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.attacks import ATTACKS
+from robustbench_lite.attacks.named import get_attack
+from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.registry import load
+from robustbench_lite.core.registry import build, load
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.data.data import Data
+from robustbench_lite.judging.judge import Originals, look_clean
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.zoo.linear import LinearModel
 from robustbench_lite.models.zoo.networks import resnet18
-from robustbench_lite.search.attack import Attack
+from robustbench_lite.records.schema import frame
+from robustbench_lite.search.attack import AnyAttack, Attack
+from robustbench_lite.search.driver import Samples
+from robustbench_lite.search.fitting import fit
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # tests run side by side
@@ -101,22 +110,142 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 
 
 # What would take minutes at its defaults takes fewer steps here; the laws are the same.
-SHORT: dict[str, dict[str, object]] = {
-    "auto": {"steps": 20, "queries": 50},
-    "cw": {"steps": 30, "rounds": 3, "rate": 0.1, "weight": 1.0},
-    "fab": {"steps": 20},
-    "hopskipjump": {"steps": 3, "queries": 20, "tries": 30},
-    "lbfgs": {"rounds": 4},
-    "nes": {"steps": 10, "pairs": 8},
-    "one_pixel": {"steps": 5, "population": 20},
-    "simba": {"steps": 60},
-    "sparse_rs": {"steps": 100},
-    "spsa": {"steps": 10, "pairs": 8},
-    "square": {"steps": 200},
+SHORT: dict[str, str] = {
+    "auto": "steps=20,queries=50",
+    "cw": "steps=30,rounds=3,rate=0.1,weight=1",
+    "fab": "steps=20",
+    "fooling": "steps=40,population=50",
+    "hopskipjump": "steps=3,queries=20,tries=30",
+    "lbfgs": "rounds=4",
+    "nes": "steps=10,pairs=8",
+    "one_pixel": "steps=5,population=20",
+    "simba": "steps=60",
+    "sparse_rs": "steps=100",
+    "spsa": "steps=10,pairs=8",
+    "square": "steps=200",
+    "universal": "steps=20",
 }
 
 
-def attack_class(name: str) -> type[Attack]:
+def short(name: str) -> str:
+    """A registered attack as short as the laws may be tested on."""
+    return f"{name}:{SHORT[name]}" if name in SHORT else name
+
+
+def attack_with(
+    model: object,
+    x: Tensor,
+    y: Tensor,
+    attack: object,
+    threat: object = "linf:8/255",
+    seed: int = 0,
+    *,
+    goal: object = "untargeted",
+    targets: Tensor | None = None,
+    domain: Domain | None = None,
+    progress: Callable[[float], None] = lambda fraction: None,
+    **options: object,
+) -> rb.AttackResult:
+    """`rb.attack` with settings of the search and parameters of the attack as keywords."""
+    search, parameters = settings_in({"seed": seed, **options})
+    within = rb.parse_threat(threat, domain)  # type: ignore[arg-type]
+    made = named_with(attack, parameters)
+    aim = goal if targets is None else targets
+    return rb.attack(model, x, y, made, within, aim, search, progress)  # type: ignore[arg-type]
+
+
+def diagnose_with(
+    model: object,
+    x: Tensor,
+    y: Tensor,
+    attack: object,
+    threat: object = "linf:8/255",
+    seed: int = 0,
+    *,
+    goal: str = "untargeted",
+    domain: Domain | None = None,
+    **options: object,
+) -> pd.DataFrame:
+    """`rb.diagnose`, likewise."""
+    search, parameters = settings_in({"seed": seed, **options})
+    within = rb.parse_threat(threat, domain)  # type: ignore[arg-type]
+    return rb.diagnose(model, x, y, named_with(attack, parameters), within, goal, search)  # type: ignore[arg-type]
+
+
+def run_with(
+    data: object = "digits",
+    models: Sequence[object] | None = None,
+    attacks: Sequence[object] | None = None,
+    threats: Sequence[object] | None = None,
+    samples: int | None = 500,
+    device: str = "auto",
+    out: Path | None = None,
+    resume: bool = False,
+    *,
+    watch: Callable[[str, float], None] = lambda what, fraction: None,
+    **options: object,
+) -> rb.Results:
+    """`rb.run` with everything as keywords."""
+    search, others = settings_in({"device": device, **options})
+    config = rb.Config(samples=samples, **others)  # type: ignore[arg-type]
+    folder = rb.Folder.create(out, resume) if out is not None else None
+    return rb.run(data, models, attacks, threats, search, config, folder, watch)  # type: ignore[arg-type]
+
+
+def settings_in(options: Mapping[str, object]) -> tuple[rb.Search, dict[str, object]]:
+    """The settings of a search among keywords, and the other keywords."""
+    known = {field.name for field in fields(rb.Search)}
+    settings = {name: value for name, value in options.items() if name in known}
+    return rb.Search(**settings), {k: v for k, v in options.items() if k not in known}  # type: ignore[arg-type]
+
+
+def named_with(attack: object, parameters: Mapping[str, object]) -> AnyAttack:
+    """An attack by name with parameters as values."""
+    if isinstance(attack, Attack):
+        return attack
+    made = get_attack(str(attack))
+    changed = {**{f.name: getattr(made, f.name) for f in fields(made)}, **parameters}
+    return build(type(made), changed)
+
+
+def samples_for(x: Tensor, y: Tensor, ids: Tensor, scores: Tensor) -> Samples:
+    """Samples as a search sees them, with the model's scores (n, K) of them."""
+    return Samples(x, y, ids, scores, scores.argmax(1))
+
+
+def learnt_by(*arguments: object) -> dict[str, Tensor]:
+    """What `fit` learns."""
+    return dict(fit(*arguments).artifact)  # type: ignore[arg-type]
+
+
+def recorded(columns: Mapping[str, object], n: int) -> pd.DataFrame:
+    """Records with the columns that follow from those given: rates, outcomes and the threat's parts."""
+    success = np.broadcast_to(np.asarray(columns["success"], dtype=bool), (n,))
+    label, clean = (np.broadcast_to(np.asarray(columns[c]), (n,)) for c in ("label", "clean_prediction"))
+    threat = str(columns["threat"])
+    norm = threat.partition(":")[0]
+    distance = columns.get(norm)
+    usual: dict[str, object] = {
+        "success_rate": success.astype(float),
+        "clean_rate": (label == clean).astype(float),
+        "outcome": np.where(label != clean, "wrong", np.where(success, "broken", "held")).astype(object),
+        "attack_name": str(columns["attack"]).partition(":")[0],
+        "threat_kind": "ball",
+        "norm": norm,
+        "minimum": columns.get("eps") is None,
+        "distance": distance,
+        "zero_gradients": 0,
+    }
+    return frame(usual | dict(columns), n)
+
+
+def look(model: Model, x: Tensor, y: Tensor) -> Originals:
+    """Samples as the judge sees them."""
+    ids = torch.arange(len(y))
+    return Originals(x, y, ids, look_clean(model, x, y, ids))
+
+
+def attack_class(name: str) -> type[AnyAttack]:
     """The class of a registered attack."""
     found = load(ATTACKS[name].where, "attack")
     assert isinstance(found, type)
@@ -127,5 +256,5 @@ def attack_class(name: str) -> type[Attack]:
 def threats_of(name: str, sizes: Mapping[Norm, float]) -> list[str]:
     """Every threat that a registered attack claims: of the sizes given, and the smallest."""
     cls = attack_class(name)
-    fixed = [f"{norm}:{sizes[norm]:g}" for norm in sorted(cls.norms)] if cls.fixed else []
-    return fixed + ([f"{norm}:min" for norm in sorted(cls.norms)] if cls.minimal else [])
+    fixed = [f"{norm}:{sizes[norm]:g}" for norm in sorted(cls.norms)] if cls.fixed_budget else []
+    return fixed + ([f"{norm}:min" for norm in sorted(cls.norms)] if cls.minimum_norm else [])

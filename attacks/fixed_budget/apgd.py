@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.losses import LossName, loss_named
-from robustbench_lite.core.parameters import Amount, Count
+from robustbench_lite.core.losses import loss_named
+from robustbench_lite.core.parameters import Amount, Count, LossName
 from robustbench_lite.core.problem import Evaluation, Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm

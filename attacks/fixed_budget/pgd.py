@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustbench_lite.core.losses import LossName, loss_named
-from robustbench_lite.core.parameters import Count, Positive
+from robustbench_lite.core.losses import loss_named
+from robustbench_lite.core.parameters import Count, LossName, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate

@@ -75,7 +75,9 @@ class DeepFool(Attack[DeepFoolState]):
 def elsewhere(problem: Problem, x: Tensor) -> Tensor:
     """A random point a tenth of eps from x (n, …), or a hundredth of the box: where no slope shows."""
     low, high = problem.threat.domain.bounds(x)
-    way = problem.threat.domain.free(problem.random("elsewhere").gaussian(tuple(x.shape[1:])).to(x))
+    way = problem.threat.domain.free(
+        problem.steady("elsewhere", problem.step // 10).gaussian(tuple(x.shape[1:])).to(x)
+    )
     unit = problem.threat.steepest(way)
     far = (
         0.01 * float((high - low).amax()) * (1.0 if problem.threat.norm is Norm.LINF else x[0].numel() ** 0.5)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.sparse.pixels import Pixels, channels_elsewhere, painted
-from robustbench_lite.core.losses import LossName, loss_named
+from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.core.parameters import Count, Positive, Range
+from robustbench_lite.core.parameters import Count, LossName, Positive, Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate, Schedule

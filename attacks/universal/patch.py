@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.universal.batches import batches
-from robustbench_lite.core.losses import LossName, loss_named
+from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.parameters import Count
+from robustbench_lite.core.parameters import Count, LossName
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm, Threat

@@ -105,7 +105,8 @@ class Universal(Fitted):
 def _likely_classes(problem: Problem) -> Tensor:
     """The classes that come second most often, at most STARTS of them."""
     scores = problem.scores(problem.x0).scatter(1, problem.y[:, None], -torch.inf)
-    times = torch.bincount(scores.argmax(1), minlength=scores.shape[1])
+    first = problem.oracle.model.prediction(scores).clamp_min(0)
+    times = torch.bincount(first, minlength=scores.shape[1])
     return times.topk(min(STARTS, int((times > 0).sum()))).indices
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,11 +29,13 @@ class LinearBounds:
     def bounds(
         self, model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
     ) -> Bounds:
-        """Exact: the least over the classes that will do."""
+        """Exact, the least over the classes that will do; sound where features take steps."""
         structure = model.structure
         assert isinstance(structure, Linear)
         assert threat.norm is not None
-        norm, domain = threat.norm, threat.domain
+        # Without the steps of features everything is allowed that is with them: still a bound, and cheap.
+        norm, domain = threat.norm, replace(threat.domain, spacing=None)
+        kind = BoundKind.EXACT if threat.domain.spacing is None else BoundKind.SOUND
         scores = scores_of(structure, x0)
         nearest = torch.full((len(x0),), torch.inf, dtype=torch.float64, device=x0.device)
         classes = range(1, len(structure.bias)) if target is None else range(target.shape[1])
@@ -47,7 +51,7 @@ class LinearBounds:
             there = (gained >= rival - room) & (to != y)
             distance = threat.distance(point, x0)
             nearest = torch.minimum(nearest, torch.where(there, distance, torch.inf))
-        return Bounds(rounded_down(nearest, norm), BoundKind.EXACT)
+        return Bounds(rounded_down(nearest, norm), kind)
 
 
 def scores_of(structure: Linear, x: Tensor) -> Tensor:

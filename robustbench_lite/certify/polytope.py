@@ -1,10 +1,13 @@
 """The smallest step into an intersection of half-spaces, inside a box: one program a sample, by SciPy.
 
 Least squares by the least-distance programme of Lawson & Hanson 1974 (chapter 23), linear and integer
-programmes by HiGHS; least squares over whole steps by outer approximation (Duran & Grossmann 1986).
+programmes by HiGHS; least squares over whole steps by branch and bound.
 """
 
 from __future__ import annotations
+
+import heapq
+import itertools
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp, nnls
@@ -12,7 +15,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp, nnls
 from robustbench_lite.core.threat import Norm
 
 Array = np.ndarray
-CUTS = 200  # rounds of tangents, at most, for least squares over whole steps
+NODES = 2000  # of branch and bound, at most, for least squares over whole steps
+TOLERANCE = 1e-7  # relative, of squared lengths
 
 
 def smallest_step(
@@ -85,27 +89,62 @@ def _l2(normals: Array, need: Array, low: Array, high: Array) -> Array | None:
 def _l2_in_steps(
     normals: Array, need: Array, low: Array, high: Array, scale: Array, whole: Array
 ) -> Array | None:
-    """Over (steps, squares): squares at least the tangents met so far, until they are no longer too low."""
-    d = len(low)
-    cost = np.append(np.zeros(d), np.ones(d))
-    first = np.hstack([normals, np.zeros((len(need), d))])
-    cuts, ends = [first], [need]
+    """Branch and bound over the whole numbers, each relaxation by `_l2`; best bound first."""
     best, found = np.inf, None
-    bounds = np.append(low, np.zeros(d)), np.append(high, np.full(d, np.inf))
-    for _ in range(CUTS):
-        answer = _solve(cost, np.vstack(cuts), np.concatenate(ends), *bounds, np.append(whole, np.zeros(d)))
-        if answer is None:
-            return found
-        steps = np.where(whole > 0, np.round(answer[:d]), answer[:d])
-        at = scale * steps
-        value = float(np.square(at).sum())
-        if value < best:
-            best, found = value, steps
-        if best <= float(answer[d:].sum()) * (1 + 1e-9) + 1e-15:
-            return found
-        cuts.append(np.hstack([np.diag(-2 * at * scale), np.eye(d)]))
-        ends.append(-np.square(at))
+    order = itertools.count()
+    waiting: list[tuple[float, int, Array, Array]] = [(0.0, next(order), low, high)]
+    for _ in range(NODES):
+        if not waiting:
+            break
+        bound, _, least, most = heapq.heappop(waiting)
+        if bound >= best * (1 - TOLERANCE):
+            break
+        relaxed = _l2_relaxed(normals, need, least, most, scale)
+        if relaxed is None:
+            continue
+        value = float(np.square(scale * relaxed).sum())
+        if value >= best * (1 - TOLERANCE):
+            continue
+        apart = np.where(whole > 0, np.abs(relaxed - np.round(relaxed)), 0.0)
+        at = int((apart * scale).argmax())
+        if apart[at] < 1e-7:
+            best, found = value, np.where(whole > 0, np.round(relaxed), relaxed)
+            continue
+        # Rounding towards what is needed often holds already, and cuts what is left.
+        up = np.where(whole > 0, np.where(normals.mean(0) > 0, np.ceil(relaxed), np.floor(relaxed)), relaxed)
+        up = np.clip(up, least, most)
+        cost = float(np.square(scale * up).sum())
+        if (normals @ up >= need - 1e-12).all() and cost < best:
+            best, found = cost, up
+        for side in (0, 1):
+            inner, outer = least.copy(), most.copy()
+            if side:
+                inner[at] = np.ceil(relaxed[at])
+            else:
+                outer[at] = np.floor(relaxed[at])
+            if inner[at] <= outer[at]:
+                heapq.heappush(waiting, (value, next(order), inner, outer))
     return found
+
+
+def _l2_relaxed(normals: Array, need: Array, low: Array, high: Array, scale: Array) -> Array | None:
+    """Over steps of any size: the shortest scale · steps within the box, which need not hold 0."""
+    # The nearest point of the box to 0 is where the least-distance programme starts from.
+    base: Array = np.clip(0.0, low, high)
+    unit = np.eye(len(low))
+    rows = np.vstack([normals / scale, unit, -unit])
+    limit = np.concatenate([need, low * scale, -high * scale])
+    size = np.linalg.norm(rows, axis=1).clip(1e-300)
+    if (normals @ base >= need).all():
+        return base
+    system = np.vstack([rows.T, limit]) / size
+    goal = np.append(np.zeros(len(low)), 1.0)
+    weights, distance = nnls(system, goal, maxiter=100 * system.shape[1])
+    residual = goal - system @ weights
+    if distance < 1e-10:
+        return None
+    relaxed: Array = np.clip(-residual[:-1] / residual[-1] / scale, low, high)
+    return relaxed
 
 
 def _l0(

@@ -37,6 +37,7 @@ def info(kind: str, name: str) -> None:
     """Describe one attack, model, defense, data set, threat or certifier: source and parameters."""
     import inspect
 
+    from robustbench_lite.core.parameters import described, hints_of
     from robustbench_lite.core.registry import load, look_up, read_name
 
     kinds = kind if kind == "data" else f"{kind}s"
@@ -50,8 +51,10 @@ def info(kind: str, name: str) -> None:
     skip = {"model": 1 if entry.inner else 2, "data": 1, "threat": 1}.get(kind, 0)
     skip = 0 if isinstance(thing, type) else skip
     parameters = list(inspect.signature(thing).parameters.values())[skip:] if callable(thing) else []
+    hints = hints_of(thing) if parameters else {}
     for p in parameters:
-        click.echo(f"  {p.name}: {p.annotation}" + ("" if p.default is p.empty else f" = {p.default}"))
+        usual = "" if p.default is p.empty else f" = {p.default}"
+        click.echo(f"  {p.name}: {described(hints[p.name])}{usual}")
     if not parameters:
         click.echo("  no parameters")
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from robustbench_lite.demo import WEIGHTS, Example, ImageExample
 from robustbench_lite.jobs.make import Watch
 from robustbench_lite.reports.findings import doubts
-from robustbench_lite.reports.format import bracket, interval, number, percent
+from robustbench_lite.reports.format import interval, number, percent, proven_to
 from robustbench_lite.reports.page.page import sheet
 from robustbench_lite.reports.results import Results
 
@@ -81,7 +81,7 @@ def show_result(result: Results, console: Console) -> None:
 def _table(title: str, words: list[str], numbers: list[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
     for head in words:
-        table.add_column(head, overflow="fold", min_width=11)
+        table.add_column(head, overflow="fold", min_width=9)
     for head in numbers:
         table.add_column(head, justify="right", no_wrap=True)
     return table
@@ -104,7 +104,7 @@ def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame) -> Table:
             percent(row["clean"]) if first else "",
             percent(row["success"]),
             interval(row["low"], row["high"]),
-            bracket(row["proven"], row["robust"]),
+            proven_to(row["proven"], row["robust"]),
             number(row["l2"]),
             number(row["linf"]),
             number(row["queries"]),
@@ -124,7 +124,7 @@ def _worst(worst: pd.DataFrame) -> Table:
         table.add_row(
             *names,
             percent(row["clean"]),
-            bracket(row["proven"], row["robust"]),
+            proven_to(row["proven"], row["robust"]),
             interval(row["low"], row["high"]),
         )
     return table

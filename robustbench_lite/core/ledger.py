@@ -37,6 +37,7 @@ class Ledger:
     candidate_z: Tensor = field(init=False)
     candidate_margin: Tensor = field(init=False)
     streak: Tensor = field(init=False)
+    confirmed: Tensor = field(init=False)
     forwards: Tensor = field(init=False)
     backwards: Tensor = field(init=False)
     zero_gradients: Tensor = field(init=False)
@@ -51,6 +52,7 @@ class Ledger:
         self.best_distance = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
         self.best_margin = torch.full((n,), -torch.inf, device=device)
         self.rate = torch.full((n,), -1.0, device=device)
+        self.confirmed = torch.zeros_like(self.found)
         self.candidate_z, self.candidate_margin = self.best_z.clone(), self.best_margin.clone()
         counts = [torch.zeros(n, dtype=torch.int64, device=device) for _ in range(5)]
         self.forwards, self.backwards, self.zero_gradients, self.nans, self.streak = counts
@@ -118,7 +120,7 @@ class Ledger:
         """Look at points of a random model: met (m,) by all of so many draws, their mean margin (m,)."""
         if not len(rows):
             return
-        went_on = torch.zeros_like(self.streak).index_reduce(0, rows, met.long(), "amax", include_self=False)
+        went_on = torch.zeros_like(self.streak).scatter_reduce(0, rows, met.long(), "amax")
         seen = torch.zeros_like(self.found).index_fill(0, rows, True)
         longer = torch.where(went_on > 0, self.streak + draws, 0)
         self.streak = torch.where(seen, longer, self.streak)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,7 +46,6 @@ def dlr(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
-LossName = Literal["ce", "dlr", "margin"]
 
 
 def loss_named(name: str) -> Loss:

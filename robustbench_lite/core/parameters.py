@@ -45,6 +45,8 @@ NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # above 0, at most 1
 Fraction = Annotated[float, Range(0, 1, open_low=True, open_high=True)]  # between 0 and 1
 Probability = Annotated[float, Range(0, 1)]
+LossName = Literal["ce", "dlr", "margin"]  # see core.losses
+Size = NonNegative | Literal["min"]  # of a ball; min: the smallest that succeeds
 
 
 def parse_number(text: str, field_name: str = "eps") -> float:
@@ -136,6 +138,17 @@ def _from_text(
     if (str in kinds or object in kinds) and not listed:
         return text
     raise InvalidParameter(field, text, _described(options))
+
+
+def described(hint: object) -> str:
+    """A type and its range in words: `int, at least 1`."""
+    words = {type(None): "none"}
+    parts = []
+    for kind, limit in _options(hint):
+        name = words.get(kind, getattr(kind, "__name__", str(kind)))  # type: ignore[call-overload]
+        told = ", ".join(map(str, limit)) if isinstance(limit, tuple) else str(limit)
+        parts.append(f"one of {told}" if isinstance(limit, tuple) else f"{name}, {told}" if limit else name)
+    return " or ".join(parts)
 
 
 def _described(options: list[tuple[object, Range | tuple[object, ...] | None]]) -> str:

@@ -20,7 +20,9 @@ from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Threat
 
-CONFIRMED = 20  # fresh draws of a stochastic model that confirm a success during the search
+CONFIRMED = 20  # fresh draws of a stochastic model that all have to stand before a sample leaves
+STRAIGHT = 10  # steps that a row on a plateau goes the same way
+MEASURED = 5  # fresh draws that decide between a sample's best candidate and its last point
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Problem:
             case "nearest":
                 return (self.best_distance <= self.eps) & (self.eps < torch.inf)
             case "mean":
-                return (self.ledger.rate[self.row] >= 1) & self.goal.stop
+                return self.ledger.confirmed[self.row] & self.goal.stop
             case _:
                 return torch.zeros_like(self.found)
 
@@ -292,11 +294,11 @@ class Problem:
             rows = self._one_row_of_each_sample()
             first = self[rows]
             candidate = self.ledger.candidate_z[first.row]
-            first._measure(candidate)
+            first._measure(candidate, MEASURED)
             alone = torch.bincount(self.row, minlength=len(self.ledger.found))[first.row] == 1
             moved = (z[rows] != candidate).flatten(1).any(1)
             last = rows[alone & moved]
-            self[last]._measure(z[last])
+            self[last]._measure(z[last], MEASURED)
 
     @property
     def _confirmations(self) -> int:
@@ -316,12 +318,16 @@ class Problem:
         lost = ~(flat.isfinite().all(1) & (flat != 0).any(1))
         self._count(self.ledger.zero_gradients, lost)
         if self.explore and (gradient.is_cuda or bool(lost.any())):
-            way = self.threat.domain.free(
-                self.random("nowhere").gaussian(tuple(gradient.shape[1:])).to(gradient)
-            )
+            # The same for some steps: a walk that turns at every step comes nowhere.
+            stream = self.steady("nowhere", self.step // STRAIGHT)
+            way = self._free(stream.gaussian(tuple(gradient.shape[1:])).to(gradient))
             way = way / per_row(torch.linalg.vector_norm(way.flatten(1), dim=1).clamp_min(1e-30), way)
             gradient = torch.where(per_row(lost, gradient), way, gradient)
         return gradient
+
+    def _free(self, values: Tensor) -> Tensor:
+        """Values shaped like z, 0 where the input may not change."""
+        return self.threat.domain.free(values) if values.shape == self.x0.shape else values
 
     def _count(self, counter: Tensor, which: Tensor) -> None:
         """Add to a counter of the ledger for the rows that are (n,) and do not idle."""
@@ -381,12 +387,12 @@ class Problem:
             enough = self.ledger.streak[self.row] >= CONFIRMED
             if self.goal.stop and bool((enough & success).any()):
                 self.ledger.streak[self.row[enough & success]] = 0
-                self[enough & success]._measure(z[enough & success])
+                self[enough & success]._measure(z[enough & success], CONFIRMED)
             return success
         if self.oracle.model.stochastic:
             nearer = success & (distance < self.best_distance)
             if bool(nearer.any()):
-                rate, _ = self[nearer]._fresh(z[nearer])
+                rate, _ = self[nearer]._fresh(z[nearer], CONFIRMED)
                 success[nearer.clone()] = rate > 0.5
             success = success & nearer
         self.ledger.see(self.row, z, success, distance, kept, self.attack)
@@ -403,24 +409,28 @@ class Problem:
         margin = self.goal.progress(model.task, flat, y, target).view(draws, -1)
         return met, (margin[0] if draws == 1 else margin.mean(0)).nan_to_num(nan=-torch.inf, posinf=torch.inf)
 
-    def _fresh(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _fresh(self, z: Tensor, draws: int) -> tuple[Tensor, Tensor]:
         """The success rate and mean margin of a point a row over fresh draws; -1 beyond the budget."""
-        allowed = self.ledger.affordable(self.row, CONFIRMED)
+        allowed = self.ledger.affordable(self.row, draws)
         if allowed is not None:
-            rate, margin = self[allowed]._fresh(z[allowed])
+            rate, margin = self[allowed]._fresh(z[allowed], draws)
             return _spread(rate, allowed, -1.0), _spread(margin, allowed, -torch.inf)
-        answers = self.oracle.truth(self.threat.render(z, self.x0), self._noise("confirm"), CONFIRMED)
-        self.ledger.charge(self.row, CONFIRMED, 0, self.idle)
+        answers = self.oracle.truth(self.threat.render(z, self.x0), self._noise("confirm"), draws)
+        self.ledger.charge(self.row, draws, 0, self.idle)
         met, margin = self._reached(answers)
         return met.float().mean(0), margin
 
-    def _measure(self, z: Tensor) -> None:
+    def _measure(self, z: Tensor, draws: int) -> None:
         """Ask fresh draws about a point a row, and keep it where it succeeds more often than what is kept."""
-        rate, margin = self._fresh(z)
+        rate, margin = self._fresh(z, draws)
         distance = self.threat.distance(z, self.x0)
         asked = (rate >= 0) & (distance <= self.eps) & self._admitted(z)
         part = self[asked]
-        self.ledger.measure(part.row, z[asked], rate[asked], distance[asked], margin[asked], self.attack)
+        # Few draws are trusted less than many (Laplace's rule of succession).
+        sure = (rate[asked] * draws + 1) / (draws + 2)
+        self.ledger.measure(part.row, z[asked], sure, distance[asked], margin[asked], self.attack)
+        if draws >= CONFIRMED:
+            self.ledger.confirmed[part.row[rate[asked] >= 1]] = True
 
     def _admitted(self, z: Tensor) -> Tensor:
         """Whether the input that each row's z makes is in the domain (n,)."""

@@ -99,6 +99,8 @@ def given(entry: Entry, name: Name) -> dict[str, object]:
         if not entry.first or entry.first in found:
             raise InvalidParameter(name.head, name.text, "name or name:key=value,key=value")
         found = {entry.first: name.first, **found}
+    if entry.first and not entry.inner and entry.first not in found:
+        raise InvalidParameter(name.head, name.text, f"{name.head}:{entry.first.upper()}")
     if name.inner and not entry.inner:
         raise InvalidParameter(name.head, name.text, f"without brackets: {name.head} wraps nothing")
     if (entry.inner == "many" and not name.inner) or (

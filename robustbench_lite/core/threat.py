@@ -29,7 +29,8 @@ def norms(delta: Tensor, domain: Domain, norm: Norm) -> Tensor:
     delta = delta.double()
     match norm:
         case Norm.L0:
-            return (domain.pixels((delta != 0).double()) > 0).sum(1).double()
+            changed = (domain.pixels((delta != 0).double()) > 0).sum(1).double()
+            return torch.where(delta.flatten(1).isnan().any(1), torch.nan, changed)
         case Norm.L1:
             return delta.flatten(1).abs().sum(1)
         case Norm.L2:

@@ -7,7 +7,7 @@ from sklearn import datasets
 
 from robustbench_lite.data.data import Options, Raw, in_memory
 from robustbench_lite.data.split import divide
-from robustbench_lite.data.tabular import scaled
+from robustbench_lite.data.tabular import Table, scaled
 
 
 def digits(options: Options) -> Raw:
@@ -38,6 +38,5 @@ def iris(options: Options) -> Raw:
 def _table(found: datasets.Bunch, name: str, options: Options) -> Raw:
     y = torch.from_numpy(found.target).long()
     x = torch.from_numpy(found.data).double()
-    train, test = divide(y, options.seed)
     names = tuple(str(c) for c in found.target_names)
-    return scaled(x, y, train, test, names, tuple(found.feature_names), name, options)
+    return scaled(Table(x, y, names, tuple(found.feature_names), name), options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,23 +16,25 @@ from robustbench_lite.data.data import Options, Raw
 from robustbench_lite.data.split import divide
 
 
-def scaled(
-    x: Tensor,
-    y: Tensor,
-    train: Tensor,
-    test: Tensor,
-    class_names: tuple[str, ...],
-    features: Sequence[str],
-    what: str,
-    options: Options,
-    integer: Sequence[str] = (),
-    fixed: Sequence[str] = (),
-) -> Raw:
-    """One split of a table x (n, d) float64, its features scaled by the smallest and largest of train.
+@dataclass(frozen=True)
+class Table:
+    """A table: x (n, d) float64, y (n,), what its classes, features and itself are called."""
+
+    x: Tensor
+    y: Tensor
+    class_names: tuple[str, ...]
+    features: Sequence[str]
+    name: str
+
+
+def scaled(table: Table, options: Options, integer: Sequence[str] = (), fixed: Sequence[str] = ()) -> Raw:
+    """One split of a table, its features scaled by the smallest and largest of the training split.
 
     The box of a feature is [0, 1], widened where the test split goes beyond it; integer features move in
     whole steps and fixed ones not at all.
     """
+    x, y, features, what = table.x, table.y, table.features, table.name
+    train, test = divide(y, options.seed)
     for field, names in (("integer", integer), ("fixed", fixed)):
         unknown = [name for name in names if name not in features]
         if unknown:
@@ -52,7 +55,7 @@ def scaled(
     return Raw(
         take=lambda i: z[rows][i],
         y=y[rows],
-        class_names=class_names,
+        class_names=table.class_names,
         place=lambda i: f"{what}, row {int(rows[i])}",
         domain=Domain(low, high, mask, spacing, pixel_dim=None),
         units=units,
@@ -83,8 +86,7 @@ def csv(options: Options, path: str, label: str, integer: str = "", fixed: str =
     if len(names) < 2 or int(y.bincount().min()) < 2:
         raise InvalidData(f"{path}: column {label!r} needs two classes or more, each with two rows or more")
     x = torch.from_numpy(inputs.to_numpy(dtype="float64").copy())
-    train, test = divide(y, options.seed)
     features = [str(c) for c in inputs.columns]
     listed = [[part for part in text.split("|") if part] for text in (integer, fixed)]
     class_names = tuple(str(name) for name in names)
-    return scaled(x, y, train, test, class_names, features, path, options, *listed)
+    return scaled(Table(x, y, class_names, features, path), options, *listed)

@@ -119,7 +119,7 @@ def _values(work: Work, progress: Callable[[str], None]) -> Iterator[tuple[str, 
     progress("the attack itself")
     base = _broken(work)
     takes_steps = "steps" in {f.name for f in fields(attack)}
-    if takes_steps and can_be_traced(attack, work.model, work.goal):
+    if takes_steps and can_be_traced(attack, work.model, threat, work.goal):
         progress("loss_rising")
         yield "loss_rising", _still_rising(work, base)
     if takes_steps:

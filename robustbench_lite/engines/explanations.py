@@ -63,7 +63,7 @@ def explanations(work: Work, finished: Finished) -> dict[str, np.ndarray] | None
     reach = 3 * float(torch.linalg.vector_norm((both[1] - both[0]).double()))
     found["cut"] = _cut(oracle, both[0], way, reach).cpu().numpy()
     found["reach"] = np.array(reach)
-    if can_be_traced(work.attack, work.model, work.goal):
+    if can_be_traced(work.attack, work.model, work.threat, work.goal):
         scores = trace_of(work, rows[:1], truth=True)
         if len(scores):
             own = work.data.y[rows[:1]].expand(scores.shape[1])

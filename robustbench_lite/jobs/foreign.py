@@ -89,6 +89,8 @@ def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame
         "forwards": 0,
         "backwards": 0,
         "seconds": 0.0,
+        "zero_gradients": 0,
+        "nans": 0,
         "artifact": file,
     }
     return frame(columns, len(samples)), (*held.notes, *model.notes)

@@ -220,7 +220,7 @@ def _records(
     columns = dict(vars(verdict))
     cut = outcome.cut.numpy()
     columns["outcome"] = _became(columns["outcome"], outcome, cut, own)
-    for name, text in (("reason", "a limit was reached"), ("reason_kind", Reason.UNATTACKED)):
+    for name, text in (("reason", "not attacked: a limit was reached"), ("reason_kind", Reason.UNATTACKED)):
         columns[name] = np.where(cut, str(text), columns[name])
     names = np.array([*outcome.attacks, None], dtype=object)
     stored = [artifact if won and own and artifact else None for won in verdict.success]

@@ -74,7 +74,7 @@ class Workshop:
         if isinstance(model, str):
             return model
         made = load_model(model, self.data, self.device)
-        text = f"object:{made.fingerprint()[:16]}"
+        text = f"object:{made.fingerprint()[:16]}:{made.name}"
         self._models[text] = made
         return text
 

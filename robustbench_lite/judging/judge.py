@@ -132,14 +132,14 @@ def judge(
     if len(won):
         other = max(1, min(settings.batch_size or BATCH, len(won)) // 2 + 1)
         again[won.numpy()] = (rate_of(look(x, "again", won, other), won) > 0.5).tolist()
-    if settings.eight_bit and x0.dim() == 4 and threat.kind == "ball" and len(won):
+    if settings.eight_bit and x0.dim() == 4 and z.shape == x0.shape and len(won):
         grid, possible = eight_bit_image(threat, x[won], x0[won])
         whole = x.clone()
         whole[won] = grid
         stood = rate_of(look(whole, "8-bit", won, None), won) > 0.5
         rounded[won.numpy()] = (stood & possible).tolist()
     nothing = torch.full((n,), torch.nan, dtype=torch.float64)
-    delta = None if complaint else x.double() - x0.double()
+    delta = None if complaint else torch.where(per_row(finite, x), x.double() - x0.double(), torch.nan)
     measure = {norm: nothing if delta is None else norms(delta, threat.domain, norm) for norm in Norm}
     distance = nothing if complaint else threat.distance(z, x0)
     if originals.lower_bound is not None:
@@ -161,7 +161,7 @@ def judge(
         eight_bit=rounded,
         distance=distance.numpy(),
         l0=measure[Norm.L0].numpy(),
-        l0_values=(nothing if delta is None else (delta != 0).flatten(1).sum(1).double()).numpy(),
+        l0_values=(nothing if delta is None else _changed(delta)).numpy(),
         l1=measure[Norm.L1].numpy(),
         l2=measure[Norm.L2].numpy(),
         linf=measure[Norm.LINF].numpy(),
@@ -321,6 +321,12 @@ def _reached(target: Tensor | None, prediction: Tensor, n: int) -> np.ndarray:
         return np.full(n, -1)
     hit = target == prediction[:, None]
     return torch.where(hit.any(1), prediction, target[:, 0]).numpy()
+
+
+def _changed(delta: Tensor) -> Tensor:
+    """How many values of each input changed (n,), NaN where it cannot be told."""
+    flat = delta.flatten(1)
+    return torch.where(flat.isnan().any(1), torch.nan, (flat != 0).sum(1).double())
 
 
 def _eps(threat: Threat, x0: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -29,18 +32,27 @@ def needs_its_batch(model: Model, x: Tensor) -> bool:
             return True
 
 
-def task_of(name: str, scores: int, classes: int | None, reject: int | None) -> Classification:
-    """What so many scores mean for data of so many classes; raises `InvalidModel` where they do not fit.
+Kind = TypeVar("Kind", bound=Model)
 
-    A class that rejects may be one more than the data has.
+
+def fitted_to(model: Kind, classes: int | None, reject: int | None = None) -> Kind:
+    """The model for data of so many classes, with a class that rejects where one is named.
+
+    That may be one more than the data has. Raises `InvalidModel` where scores and classes do not fit.
     """
+    name, scores = model.name, model.num_classes
     one_more = reject is not None and classes is not None and scores == classes + 1 and reject == classes
     fits = classes is None or scores == classes or one_more
     if not fits:
         raise InvalidModel(f"{name}: gives {scores} scores; the data has {classes} classes")
     if reject is not None and not 0 <= reject < scores:
         raise InvalidModel(f"{name}: reject = {reject}: must be one of its classes, 0 to {scores - 1}")
-    return Classification(reject)
+    if reject is None:
+        return model
+    held = copy.copy(model)
+    held.__dict__.pop("_fingerprint", None)
+    held.task = Classification(reject)
+    return held
 
 
 def draws_alone(model: Model, x: Tensor) -> bool:

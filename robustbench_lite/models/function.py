@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.models.checks import answers_twice_alike, needs_its_batch, task_of
+from robustbench_lite.models.checks import answers_twice_alike, fitted_to, needs_its_batch
 
 ArrayFunction = Callable[[np.ndarray], object]
 
@@ -35,7 +35,6 @@ class ScoreFunction(Model):
         flatten: bool = False,
         num_classes: int | None = None,
         notes: Sequence[str] = (),
-        reject: int | None = None,
     ) -> None:
         self.function, self.flatten = function, flatten
         self.name = name or getattr(function, "__name__", "function")
@@ -47,7 +46,7 @@ class ScoreFunction(Model):
         self.access = Access.DECISION if decides else Access.SCORE
         trial = self.scores(x)
         self.num_classes = trial.shape[1]
-        self.task = task_of(self.name, self.num_classes, num_classes, reject)
+        fitted_to(self, num_classes)
         if not bool(trial.isfinite().all()):
             raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
         whole = bool((trial >= 0).all()) and bool(((trial.sum(1) - 1).abs() < 1e-5).all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.models import MODELS
 from robustbench_lite.models.cache import Report, Trained
-from robustbench_lite.models.checks import task_of
+from robustbench_lite.models.checks import fitted_to
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.torch.module import TorchModel
 
@@ -111,7 +110,7 @@ def _named(text: str, data: Data, train: Trained) -> Model:
         made_of.name = written.text
     else:
         made_of = make(data, train, **arguments(make, values, skip=2))
-    return made_of if reject is None else _rejecting(made_of, reject)
+    return fitted_to(made_of, made_of.num_classes, reject)
 
 
 def _reject(options: str, text: str) -> int | None:
@@ -122,13 +121,6 @@ def _reject(options: str, text: str) -> int | None:
     if key.strip() != "reject":
         raise InvalidParameter("model", text, "package.module:function or package.module:function,reject=C")
     return int(cast(int, converted("reject", value.strip(), Amount)))
-
-
-def _rejecting(model: Model, reject: int) -> Model:
-    held = copy.copy(model)
-    held.__dict__.pop("_fingerprint", None)
-    held.task = task_of(model.name, model.num_classes, model.num_classes, reject)
-    return held
 
 
 def as_model(
@@ -145,21 +137,22 @@ def as_model(
     x (n, *input_shape), class_names: the data's, on which an estimator's decisions are compared.
     """
     if isinstance(made, Model):
-        return made if reject is None else _rejecting(made, reject)
+        return made if reject is None else fitted_to(made, num_classes, reject)
     if isinstance(made, nn.Module):
         device = next((p.device for p in made.parameters()), torch.device("cpu"))
-        return TorchModel(made, input_shape, name=name, num_classes=num_classes, device=device, reject=reject)
+        return fitted_to(TorchModel(made, input_shape, name=name, device=device), num_classes, reject)
     if hasattr(made, "predict") and hasattr(made, "get_params"):
         from robustbench_lite.models.sklearn.lift import lift_or_call
 
-        found = lift_or_call(made, input_shape, None if x is None else x[:PARITY], name, class_names)
-        return found if reject is None else _rejecting(found, reject)
+        sample = None if x is None else x[:PARITY]
+        found = lift_or_call(made, input_shape, sample, name, class_names)
+        return fitted_to(found, found.num_classes, reject)
     if callable(made):
         function = cast(Callable[[np.ndarray], object], made)
         flat = hasattr(getattr(made, "__self__", None), "n_features_in_")  # an estimator's own method
-        return ScoreFunction(
-            function, input_shape, name=name, flatten=flat, num_classes=num_classes, reject=reject
-        )
+        classes = num_classes if reject is None or reject != num_classes else reject + 1
+        asked = ScoreFunction(function, input_shape, name=name, flatten=flat, num_classes=classes)
+        return fitted_to(asked, num_classes, reject)
     what = "a name, a torch.nn.Module, a fitted scikit-learn classifier or a function"
     raise InvalidModel(f"{type(made).__name__} is no model: give {what}")
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Fitted
 
 
@@ -33,7 +34,8 @@ class Trace:
         return torch.stack(same[-count:]) if same else torch.empty(0, 1, 1)
 
 
-def can_be_traced(attack: AnyAttack, model: Model, goal: Goal) -> bool:
+def can_be_traced(attack: AnyAttack, model: Model, threat: Threat, goal: Goal) -> bool:
     """Whether a path says something: many steps along gradients, of a model that stands still."""
     single = not isinstance(attack, Composite | Fitted) and attack.access is Access.GRADIENT
-    return single and not goal.targeted and not model.stochastic
+    many = single and attack.schedule(model, threat).steps > 1
+    return many and not goal.targeted and not model.stochastic

@@ -51,6 +51,8 @@ class Affine:
     def render(self, z: Tensor, x0: Tensor) -> Tensor:
         if x0.dim() != 4:
             raise Unsupported(f"{self}: only images (C, H, W) can be turned; not {tuple(x0.shape[1:])}")
+        if not len(x0):
+            return x0
         tall, wide = x0.shape[2:]
         angle = z[:, 0] * (math.pi / 180)
         # affine_grid measures in half widths: a share s of the image is 2 s.

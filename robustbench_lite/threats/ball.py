@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import require
-from robustbench_lite.core.parameters import parse_number
+from robustbench_lite.core.parameters import Size
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm, far_along, norms
 from robustbench_lite.threats.projection import onto_ball
@@ -132,25 +132,25 @@ def _in_unit_ball(stream: Stream, shape: Sequence[int], norm: Norm) -> Tensor:
     return ball
 
 
-def linf(domain: Domain, eps: str) -> Lp:
+def linf(domain: Domain, eps: Size) -> Lp:
     """No feature changes by more than eps; `min`: the smallest that succeeds."""
     return _of(Norm.LINF, domain, eps)
 
 
-def l2(domain: Domain, eps: str) -> Lp:
+def l2(domain: Domain, eps: Size) -> Lp:
     """Euclidean length at most eps; `min`: the smallest that succeeds."""
     return _of(Norm.L2, domain, eps)
 
 
-def l1(domain: Domain, eps: str) -> Lp:
+def l1(domain: Domain, eps: Size) -> Lp:
     """The sum of changes at most eps; `min`: the smallest that succeeds."""
     return _of(Norm.L1, domain, eps)
 
 
-def l0(domain: Domain, eps: str) -> Lp:
+def l0(domain: Domain, eps: Size) -> Lp:
     """At most eps pixels change; `min`: the fewest that succeed."""
     return _of(Norm.L0, domain, eps)
 
 
-def _of(norm: Norm, domain: Domain, eps: str) -> Lp:
-    return Lp(norm, None if eps == "min" else parse_number(eps), domain)
+def _of(norm: Norm, domain: Domain, eps: Size) -> Lp:
+    return Lp(norm, None if isinstance(eps, str) else eps, domain)

@@ -14,7 +14,7 @@ from robustbench_lite.core.model import Linear
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.models.zoo.linear import LinearModel
 from robustbench_lite.threats.named import parse_threat
-from tests.conftest import linear_model, samples_of
+from tests.conftest import attack_with, linear_model, samples_of
 
 
 def gap(model: LinearModel, x: Tensor, y: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def test_fgsm_on_a_binary_linear_model_is_the_closed_form_worst_case(eps: float)
     """The drop is the sum of |w_i| · min(eps, room_i), room to the box in the direction that hurts."""
     model = linear_model(classes=2, shape=(1, 8, 8))
     x, y = samples_of(model, 100)
-    result = rb.attack(model, x, y, "fgsm", f"linf:{eps}", goal="untargeted,stop=never")
+    result = attack_with(model, x, y, "fgsm", f"linf:{eps}", goal="untargeted,stop=never")
     weight = model.structure.weight
     w = (weight[1 - y] - weight[y]).reshape(x.shape)
     room = torch.where(w > 0, 1 - x.double(), x.double())
@@ -45,7 +45,7 @@ def test_linear_demo_is_the_best_of_a_fine_grid(threat: str) -> None:
     """Two inputs, every point of a 201 × 201 grid of the box that lies in the ball."""
     model = linear_model(classes=3, shape=(2,), seed=3)
     x, y = samples_of(model, 12)
-    result = rb.attack(model, x, y, "linear_demo", threat, goal="untargeted,stop=never")
+    result = attack_with(model, x, y, "linear_demo", threat, goal="untargeted,stop=never")
     within = parse_threat(threat)
 
     def margin(points: Tensor, label: Tensor) -> Tensor:
@@ -73,11 +73,11 @@ def test_linear_demo_is_the_best_of_a_fine_grid(threat: str) -> None:
 def test_no_attack_beats_the_closed_form_on_a_linear_model(threat: str) -> None:
     model = linear_model(classes=4, shape=(1, 5, 5))
     x, y = samples_of(model, 80)
-    exact = rb.attack(model, x, y, "linear_demo", threat).records["success"].astype(bool)
+    exact = attack_with(model, x, y, "linear_demo", threat).records["success"].astype(bool)
     for attack in ("fgsm", "iterative", "noise"):
         if attack != "noise" and threat.startswith("l0"):
             continue
-        found = rb.attack(model, x, y, attack, threat).records["success"].astype(bool)
+        found = attack_with(model, x, y, attack, threat).records["success"].astype(bool)
         assert not (found & ~exact).any(), attack
 
 
@@ -85,8 +85,8 @@ def test_targeted_linear_demo_reaches_whatever_can_be_reached() -> None:
     model = linear_model(classes=3)
     x, y = samples_of(model, 40)
     target = (y + 1) % 3
-    exact = rb.attack(model, x, y, "linear_demo", "linf:0.3", targets=target).records["success"].sum()
-    other = rb.attack(model, x, y, "iterative", "linf:0.3", targets=target).records["success"].sum()
+    exact = attack_with(model, x, y, "linear_demo", "linf:0.3", targets=target).records["success"].sum()
+    other = attack_with(model, x, y, "iterative", "linf:0.3", targets=target).records["success"].sum()
     # Only the gain on y is maximised, so a third class may come between; it rarely does.
     assert exact >= 0.9 * other
     assert exact > 0
@@ -99,7 +99,7 @@ def test_goodfellow_softmax_regression_on_mnist_falls_to_fgsm(real_data: Path) -
     model = rb.load_model("logistic", data)
     assert isinstance(model.structure, Linear)
     clean = float((model.scores(data.x).argmax(1) == data.y).float().mean())
-    result = rb.attack(model, data.x, data.y, "fgsm", "linf:0.25")
+    result = attack_with(model, data.x, data.y, "fgsm", "linf:0.25")
     says = result.records["adversarial_prediction"]
     assert clean >= 0.92
     assert float((says != result.records["label"]).mean()) >= 0.995
@@ -116,7 +116,7 @@ def test_goodfellow_logistic_three_against_seven(real_data: Path) -> None:
     clean = float((model.scores(data.x).argmax(1) != data.y).float().mean())
 
     def error(attack: str, domain: Domain | None) -> float:
-        records = rb.attack(model, data.x, data.y, attack, "linf:0.25", domain=domain).records
+        records = attack_with(model, data.x, data.y, attack, "linf:0.25", domain=domain).records
         return float((records["adversarial_prediction"] != records["label"]).mean())
 
     assert 0.01 <= clean <= 0.02
@@ -145,7 +145,7 @@ def test_batches_of_7_and_500_give_the_same_records() -> None:
     model = rb.load_model("cnn", data)
     for attack in ("noise", "iterative"):
         one, other = (
-            rb.attack(model, data.x, data.y, attack, "linf:0.1", batch_size=size) for size in (7, 500)
+            attack_with(model, data.x, data.y, attack, "linf:0.1", batch_size=size) for size in (7, 500)
         )
         same = one.records["success"] == other.records["success"]
         assert same.mean() >= 0.995

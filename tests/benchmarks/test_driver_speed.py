@@ -17,13 +17,15 @@ from torch import Tensor
 from torch.nn import functional
 
 import robustbench_lite as rb
+from robustbench_lite.attacks.fixed_budget.bim import Iterative
 from robustbench_lite.attacks.fixed_budget.fgsm import FGSM
-from robustbench_lite.attacks.fixed_budget.iterative import Iterative
 from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.settings import Search
 from robustbench_lite.search.attack import Attack
-from robustbench_lite.search.driver import Samples, Search, search
+from robustbench_lite.search.driver import search
 from robustbench_lite.threats.named import parse_threat
 from tests.benchmarks.timing import interleaved
+from tests.conftest import samples_for
 
 pytestmark = pytest.mark.benchmark
 STEPS = 40
@@ -53,7 +55,7 @@ def bare(model: rb.Model, x: Tensor, y: Tensor, steps: int) -> Callable[[], None
 def test_driver_over_a_bare_loop(benchmark: BenchmarkFixture, attack: Attack, steps: int, goal: str) -> None:
     data = rb.load_data("digits", samples=500)
     model = rb.load_model("cnn", data)
-    samples = Samples(data.x, data.y, data.ids, model.scores(data.x))
+    samples = samples_for(data.x, data.y, data.ids, model.scores(data.x))
     how, threat, aim = Search(batch_size=500), parse_threat("linf:0.1"), parse_goal(goal)
 
     def ours() -> None:
@@ -68,8 +70,8 @@ def test_driver_over_a_bare_loop(benchmark: BenchmarkFixture, attack: Attack, st
 MEMORY = """
 import resource, sys, torch
 import robustbench_lite as rb
-from robustbench_lite.search.driver import Samples, Search, search
-from robustbench_lite.attacks.fixed_budget.iterative import Iterative
+from robustbench_lite.search.driver import search
+from robustbench_lite.attacks.fixed_budget.bim import Iterative
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.threats.named import parse_threat
 from tests.benchmarks.timing import interleaved
@@ -81,7 +83,7 @@ model = rb.TorchModel(net, (3, 32, 32))
 n = int(sys.argv[1])
 x = torch.rand(n, 3, 32, 32)
 scores = torch.cat([model.scores(part) for part in x.split(500)]).detach()
-samples = Samples(x, scores.argmax(1), torch.arange(n), scores)
+samples = samples_for(x, scores.argmax(1), torch.arange(n), scores)
 search(Iterative(steps=2), model, parse_threat("linf:0.01"), Goal(), samples, Search(batch_size=100))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

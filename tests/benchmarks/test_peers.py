@@ -30,19 +30,20 @@ from robustbench_lite.attacks.score_based.square import Square
 from robustbench_lite.attacks.sparse.one_pixel import OnePixel
 from robustbench_lite.attacks.universal.universal import Universal
 from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.core.model import Effort, Precision
+from robustbench_lite.core.model import Effort
+from robustbench_lite.core.settings import Precision, Search
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.zoo.training import Schedule, fit_network
 from robustbench_lite.search.attack import Attack
-from robustbench_lite.search.driver import Outcome, Samples, Search, fit, search
+from robustbench_lite.search.driver import Outcome, search
 from robustbench_lite.threats.named import parse_threat
 from tests.benchmarks.timing import interleaved, seconds
-from tests.conftest import cifar10_resnet18
+from tests.conftest import cifar10_resnet18, learnt_by, samples_for
 
 pytestmark = pytest.mark.benchmark
 foolbox = pytest.importorskip("foolbox", reason="needs the extra peers")
 torchattacks = pytest.importorskip("torchattacks", reason="needs the extra peers")
-PRECISIONS = [Precision.FLOAT32, Precision.AUTO]
+PRECISIONS = ["float32", "auto"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -55,7 +56,7 @@ class Setting:
     y: Tensor
 
     def ours(self, attack: Attack, threat: str, precision: Precision) -> Callable[[], Outcome]:
-        samples = Samples(self.x, self.y, torch.arange(len(self.y)), self.scores(self.x))
+        samples = samples_for(self.x, self.y, torch.arange(len(self.y)), self.scores(self.x))
         how = Search(precision=precision, batch_size=len(self.y))
         within, goal = parse_threat(threat), parse_goal("untargeted")
         return lambda: search(attack, self.model, within, goal, samples, how)
@@ -231,8 +232,8 @@ def test_one_pixel_on_digits(benchmark: BenchmarkFixture, digits: Setting) -> No
         done = run()
         rate = float(done.forwards.sum()) / (time.perf_counter() - began)
         figures |= {f"{precision}_over_forward": rate / max(rates.values())}
-    evolved = some.ours(OnePixel(), "l0:1", Precision.AUTO)
-    grid = some.ours(OnePixel("exhaustive"), "l0:1", Precision.AUTO)()
+    evolved = some.ours(OnePixel(), "l0:1", "auto")
+    grid = some.ours(OnePixel("exhaustive"), "l0:1", "auto")()
     found = benchmark.pedantic(evolved, rounds=1)
     figures |= {"evolution": some.success(found.adversarial), "exhaustive": some.success(grid.adversarial)}
     peer = torchattacks.OnePixel(some.whole(), pixels=1, steps=10, popsize=10, inf_batch=512)
@@ -250,11 +251,11 @@ def test_universal_on_digits(benchmark: BenchmarkFixture, digits: Setting) -> No
     )
     training = rb.load_data("digits").training()
     x, y = training.x[:500], training.y[:500]
-    held = Samples(x, y, torch.arange(500), digits.scores(x))
+    held = samples_for(x, y, torch.arange(500), digits.scores(x))
     threat, goal = parse_threat("linf:0.2"), parse_goal("untargeted")
     began = time.perf_counter()
     delta = benchmark.pedantic(
-        lambda: fit(Universal(images=500), digits.model, threat, goal, held)["delta"], rounds=1
+        lambda: learnt_by(Universal(images=500), digits.model, threat, goal, held)["delta"], rounds=1
     )
     ours_s = time.perf_counter() - began
     made = art.UniversalPerturbation(
@@ -296,7 +297,7 @@ def test_hopskipjump_on_digits(benchmark: BenchmarkFixture, name: str) -> None:
         predict, (1, 8, 8), 10, channels_first=True, clip_values=(0, 1)
     )
     jump = art.HopSkipJump(box, norm=2, max_iter=10, init_eval=100, init_size=100, verbose=False)
-    samples = Samples(x, y, torch.arange(len(y)), model.scores(x))
+    samples = samples_for(x, y, torch.arange(len(y)), model.scores(x))
     threat, goal = parse_threat("l2:min"), parse_goal("untargeted")
 
     def ours() -> Outcome:
@@ -363,7 +364,7 @@ def test_on_a_gpu(
         ),
     }
     attack, threat, theirs, norm = rows[work]
-    compare(benchmark, setting, setting.ours(attack, threat, Precision.AUTO), theirs, norm, rounds=3)
+    compare(benchmark, setting, setting.ours(attack, threat, "auto"), theirs, norm, rounds=3)
 
 
 @pytest.mark.gpu
@@ -371,7 +372,7 @@ def test_one_step_on_a_gpu(benchmark: BenchmarkFixture, cifar10: rb.Data, real_d
     """A step of 512 images, none of which leaves, against the bare compiled bfloat16 pass."""
     setting = cifar(cifar10, real_data, "robust", "cuda", 512)
     steps = 100
-    bare = setting.model.for_search(Precision.BFLOAT16, Effort(512, steps, compile=True))
+    bare = setting.model.for_search("bfloat16", Effort(512, steps, compile=True))
     assert bare is not None
     x = setting.x.cuda()
 
@@ -381,8 +382,8 @@ def test_one_step_on_a_gpu(benchmark: BenchmarkFixture, cifar10: rb.Data, real_d
             torch.autograd.grad(bare.scores(leaf).sum(), leaf)
         torch.cuda.synchronize()
 
-    samples = Samples(setting.x, setting.y, torch.arange(512), setting.scores(setting.x))
-    how = Search(precision=Precision.BFLOAT16, batch_size=512, compile=True)
+    samples = samples_for(setting.x, setting.y, torch.arange(512), setting.scores(setting.x))
+    how = Search(precision="bfloat16", batch_size=512, compile=True)
     goal = parse_goal("untargeted,margin=1000")  # out of reach, so that every sample stays
 
     def ours() -> Outcome:

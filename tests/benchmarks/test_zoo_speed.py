@@ -15,6 +15,7 @@ from torch import Tensor
 
 import robustbench_lite as rb
 from tests.benchmarks.timing import interleaved, seconds
+from tests.conftest import attack_with
 
 pytestmark = pytest.mark.benchmark
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -80,7 +81,7 @@ def test_gradients_of_an_rbf_svm_in_a_batch(benchmark: BenchmarkFixture, device:
 
     def attack(n: int, batch: int) -> rb.AttackResult:
         goal = "untargeted,stop=never"
-        return rb.attack(
+        return attack_with(
             model, data.x[:n], data.y[:n], "iterative:steps=40", "linf:0.1", goal=goal, batch_size=batch
         )
 
@@ -96,8 +97,8 @@ def test_gradients_of_an_rbf_svm_in_a_batch(benchmark: BenchmarkFixture, device:
 def test_exact(benchmark: BenchmarkFixture, model: str, norm: str) -> None:
     data = rb.load_data("digits", samples=500)
     held = rb.load_model(model, data)
-    rb.attack(held, data.x[:2], data.y[:2], "exact", f"{norm}:min")
-    records = rb.attack(held, data.x, data.y, "exact", f"{norm}:min").records
-    benchmark.pedantic(lambda: rb.attack(held, data.x, data.y, "exact", f"{norm}:min"), rounds=3)
+    attack_with(held, data.x[:2], data.y[:2], "exact", f"{norm}:min")
+    records = attack_with(held, data.x, data.y, "exact", f"{norm}:min").records
+    benchmark.pedantic(lambda: attack_with(held, data.x, data.y, "exact", f"{norm}:min"), rounds=3)
     median = float(np.median(records[norm][records["success"]].to_numpy(float)))
     told(benchmark, search_seconds=float(records["seconds"].sum()), median=median)

@@ -6,7 +6,7 @@ import torch
 from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.goal import Goal, Targets, parse_goal
 from robustbench_lite.core.random import Stream
-from robustbench_lite.core.task import margin
+from robustbench_lite.core.task import Classification, margin
 
 SCORES = torch.tensor([[3.0, 1.0, 2.0, -1.0], [0.0, 5.0, 4.0, 4.5], [1.0, 1.0, 1.0, 1.0]])
 Y = torch.tensor([0, 1, 2])
@@ -46,17 +46,17 @@ def test_margin_is_the_best_other_score_less_the_true_one() -> None:
 def test_a_goal_is_met_by_class_margin_and_confidence() -> None:
     moved = torch.tensor([[1.0, 2.0, 0.0, 0.0]])
     y, target = torch.tensor([0]), torch.tensor([1])
-    assert Goal().met(moved, y, None, None).item()
-    assert Goal(Targets.GIVEN).met(moved, y, target, None).item()
-    assert not Goal(Targets.GIVEN).met(moved, y, torch.tensor([2]), None).item()
-    assert Goal(margin=1.0).met(moved, y, None, None).item()
-    assert not Goal(margin=1.01).met(moved, y, None, None).item()
+    assert Goal().met(Classification(), moved, y, None, None).item()
+    assert Goal(Targets.GIVEN).met(Classification(), moved, y, target, None).item()
+    assert not Goal(Targets.GIVEN).met(Classification(), moved, y, torch.tensor([2]), None).item()
+    assert Goal(margin=1.0).met(Classification(), moved, y, None, None).item()
+    assert not Goal(margin=1.01).met(Classification(), moved, y, None, None).item()
     sure = moved.softmax(1).amax(1)
-    assert Goal(confidence=0.5).met(moved, y, None, sure).item()
-    assert not Goal(confidence=0.7).met(moved, y, None, sure).item()
+    assert Goal(confidence=0.5).met(Classification(), moved, y, None, sure).item()
+    assert not Goal(confidence=0.7).met(Classification(), moved, y, None, sure).item()
     with pytest.raises(InvalidParameter, match="no scale"):
-        Goal(confidence=0.5).met(moved, y, None, None)
-    assert not Goal().met(torch.tensor([[0.0, torch.nan, 0.0, 0.0]]), y, None, None).item()
+        Goal(confidence=0.5).met(Classification(), moved, y, None, None)
+    assert not Goal().met(Classification(), torch.tensor([[0.0, torch.nan, 0.0, 0.0]]), y, None, None).item()
 
 
 def test_targets_are_resolved_from_clean_scores() -> None:

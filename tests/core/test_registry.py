@@ -9,17 +9,41 @@ from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core import registry
 from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
-from robustbench_lite.core.names import parse_name
+from robustbench_lite.core.names import Name, parse_name
 from robustbench_lite.core.parameters import parse_number
 from robustbench_lite.core.registry import arguments, build, entries, load, look_up
 
 
 def test_the_grammar_of_names() -> None:
-    assert parse_name("pgd") == ("pgd", {})
-    assert parse_name(" pgd:steps=3, size=8/255 ") == ("pgd", {"steps": "3", "size": "8/255"})
-    for wrong in ("pgd:", "pgd:steps", "pgd:=3", "pgd:a=1,a=2", "pgd:a b=1"):
+    assert parse_name("pgd") == Name("pgd", "pgd")
+    assert parse_name(" pgd:steps=3, size=8/255 ").parameters == {"steps": "3", "size": "8/255"}
+    assert parse_name("pgd(steps=3)").parameters == {"steps": "3"}
+    assert parse_name("linf:8/255").first == "8/255"
+    assert parse_name("rotation:15,shift=0.1") == Name(
+        "rotation:15,shift=0.1", "rotation", (), {"shift": "0.1"}, "15"
+    )
+    for wrong in ("", "pgd:", "pgd:a=1,b", "pgd:a=1,a=2", "pgd(a", "pgd(a))", "a(b,c(d)"):
         with pytest.raises(InvalidParameter):
             parse_name(wrong)
+    for wrong in ("pgd:steps", "pgd:=3", "pgd:a b=1"):
+        with pytest.raises((InvalidParameter, UnknownName)):
+            get_attack(wrong)
+
+
+def test_names_in_brackets_are_names_again() -> None:
+    def own(head: str) -> list[str]:
+        return {"transformed": ["rotation", "noise"], "jpeg": ["quality"]}.get(head, [])
+
+    both = parse_name("ensemble(svm:most=500,knn)", own)
+    assert [one.text for one in both.inner] == ["svm:most=500", "knn"]
+    assert both.inner[0].parameters == {"most": "500"}
+    turned = parse_name("transformed(nets:lenet5,rotation=15)", own)
+    assert (turned.inner[0].text, turned.parameters) == ("nets:lenet5", {"rotation": "15"})
+    deep = parse_name("jpeg(transformed(weights:a.pt,network=m:f,noise=0.1),quality=75)", own)
+    (inner,) = deep.inner
+    assert deep.parameters == {"quality": "75"}
+    assert inner.parameters == {"noise": "0.1"}
+    assert inner.inner[0].text == "weights:a.pt,network=m:f"
 
 
 def test_numbers_as_people_write_them() -> None:
@@ -75,9 +99,9 @@ def test_third_parties_add_theirs_but_take_no_name(monkeypatch: pytest.MonkeyPat
         EntryPoint("fgsm", "evil:FGSM", group),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    known = entries("attacks", ATTACKS)
+    known = entries("attacks")
     assert known["theirs"].summary == "from robustbench_lite.attacks.noise"
     assert known["fgsm"] == ATTACKS["fgsm"]
     assert get_attack("theirs:steps=2") == get_attack("noise:steps=2")
     with pytest.raises(UnknownName, match="unknown attack 'their'; did you mean theirs"):
-        look_up("attacks", ATTACKS, "their")
+        look_up("attacks", "their")

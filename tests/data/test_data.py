@@ -11,6 +11,7 @@ from PIL import Image
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, UnknownName
 from robustbench_lite.data import DATA
+from tests.conftest import attack_with, run_with
 
 
 @pytest.mark.parametrize("name", ["digits", "breast_cancer", "wine", "iris"])
@@ -81,13 +82,13 @@ def test_csv_with_whole_and_fixed_columns(table: Path) -> None:
     assert data.domain.mask.tolist() == [True, True, False]
     assert data.units is not None
     model = rb.load_model("logistic", data)
-    result = rb.run(data, [model], ["fgsm"], ["linf:0.3"], samples=None)
+    result = run_with(data, [model], ["fgsm"], ["linf:0.3"], samples=None)
     records = result.records
     assert records["valid"].all()
     assert not result.failures
     moved = result.records["linf_units"].astype(float)
     assert (moved[records["forwards"] > 0] > 0).any()
-    raw = rb.attack(model, data.x, data.y, "fgsm", "linf:0.3", domain=data.domain)
+    raw = attack_with(model, data.x, data.y, "fgsm", "linf:0.3", domain=data.domain)
     delta = (raw.adversarial - data.x).double() * data.units
     assert torch.allclose(delta[:, 0], delta[:, 0].round(), atol=1e-4)
     assert bool((delta[:, 2] == 0).all())

@@ -8,18 +8,17 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-import robustbench_lite as rb
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.model import Model
 from robustbench_lite.diagnosis.checks import CHECKS
 from robustbench_lite.models.torch.module import TorchModel
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import diagnose_with, linear_model, run_with, samples_of, small_network
 
 
 def flags(model: Model, attack: str, threat: str = "linf:0.2", **options: object) -> pd.DataFrame:
     x, y = samples_of(model, 40)
-    return rb.diagnose(model, x, y, attack, threat, **options).set_index("check")  # type: ignore[arg-type]
+    return diagnose_with(model, x, y, attack, threat, **options).set_index("check")  # type: ignore[arg-type]
 
 
 class Misled(Model):
@@ -131,14 +130,14 @@ def test_what_cannot_be_diagnosed_is_said() -> None:
     x, y = samples_of(model, 5)
     for attack, threat in (("noise", "linf:0.1"), ("ddn", "l2:min")):
         with pytest.raises(Unsupported, match="only gradient attacks at a fixed eps"):
-            rb.diagnose(model, x, y, attack, threat)
+            diagnose_with(model, x, y, attack, threat)
     with pytest.raises(Unsupported, match="no sample right"):
-        rb.diagnose(model, x, (y + 1) % 3, "pgd", "linf:0.1")
+        diagnose_with(model, x, (y + 1) % 3, "pgd", "linf:0.1")
 
 
 def test_a_finished_run_is_diagnosed_from_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    rb.run("digits", ["logistic"], ["noise", "fgsm"], ["linf:0.1"], samples=40, out=folder)
+    run_with("digits", ["logistic"], ["noise", "fgsm"], ["linf:0.1"], samples=40, out=folder)
     done = CliRunner().invoke(main, ["diagnose", str(folder), "--samples", "30"], catch_exceptions=False)
     assert done.exit_code == 0
     assert "logistic × fgsm × linf:0.1" in done.output

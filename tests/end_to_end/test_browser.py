@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import robustbench_lite as rb
+from tests.conftest import run_with
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -21,7 +21,7 @@ BRIGHTNESS = "name => getComputedStyle(document.body)[name].match(/\\d+/g).slice
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser") / "run"
     attacks = ["noise", "fgsm", "exact", "universal:method=sgd,steps=5", "fooling:steps=5"]
-    rb.run(
+    run_with(
         "digits", ["logistic", "tree"], attacks, ["linf:0.1", "l2:min", "box"], 40, out=folder, transfer=True
     )
     return folder / "report.html"

@@ -10,9 +10,11 @@ from torch import Tensor
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Model
-from robustbench_lite.judging.judge import Verdict, clean_scores, eight_bit_image, judge
+from robustbench_lite.core.settings import Search
+from robustbench_lite.judging.judge import eight_bit_image, judge
+from robustbench_lite.judging.verdict import Reason, Verdict
 from robustbench_lite.threats.named import parse_threat
-from tests.conftest import linear_model, samples_of
+from tests.conftest import linear_model, look, samples_of
 
 THREAT = "linf:0.1"
 
@@ -20,7 +22,7 @@ THREAT = "linf:0.1"
 def verdict(returned: object, threat: str = THREAT, goal: Goal | None = None, **options: object) -> Verdict:
     model = linear_model()
     x, y = samples_of(model)
-    return judge(model, parse_threat(threat), goal or Goal(), x, y, returned, model.scores(x), **options)  # type: ignore[arg-type]
+    return judge(model, parse_threat(threat), goal or Goal(), look(model, x, y), returned, **options)  # type: ignore[arg-type]
 
 
 def broken_points() -> Tensor:
@@ -37,6 +39,18 @@ def nearly(x: Tensor) -> Tensor:
     return x + (far - x) * 0.2
 
 
+KINDS = {
+    "outside the ball": Reason.OUTSIDE_BALL,
+    "outside the box": Reason.OUTSIDE_BOX,
+    "NaN": Reason.NOT_FINITE,
+    "infinite": Reason.NOT_FINITE,
+    "another shape": Reason.SHAPE,
+    "fewer samples": Reason.COUNT,
+    "float64": Reason.DTYPE,
+    "an integer image": Reason.DTYPE,
+    "an array": Reason.TYPE,
+    "nothing": Reason.TYPE,
+}
 LIARS: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "outside the ball": (lambda x: broken_points(), "outside the ball: distance"),
     "outside the box": (lambda x: x - 2 * torch.eye(16)[0].reshape(1, 4, 4), "outside the box by"),
@@ -59,6 +73,7 @@ def test_a_liar_is_a_row_with_its_reason_and_never_a_success(name: str) -> None:
     assert len(found.valid) == 20
     assert not found.valid.any()
     assert not found.success.any()
+    assert set(found.reason_kind) == {str(KINDS[name])}
     for text in found.reason:
         assert __import__("re").search(reason, text), text
 
@@ -96,7 +111,7 @@ def test_a_sample_that_was_wrong_before_is_no_success() -> None:
     model = linear_model()
     x, y = samples_of(model)
     wrong = (y + 1) % 3
-    found = judge(model, parse_threat(THREAT), Goal(), x, wrong, x, model.scores(x))
+    found = judge(model, parse_threat(THREAT), Goal(), look(model, x, wrong), x)
     assert found.valid.all()
     assert not found.success.any()
 
@@ -109,11 +124,11 @@ def test_success_needs_the_target_where_there_is_one() -> None:
     third = 3 - y - says
     for target, expected in ((says, True), (third, False)):
         found = judge(
-            model, parse_threat("box"), parse_goal("given"), x, y, points, model.scores(x), target[:, None]
+            model, parse_threat("box"), parse_goal("given"), look(model, x, y), points, target[:, None]
         )
         assert (found.success == expected).all()
     both = torch.stack([third, says], 1)
-    found = judge(model, parse_threat("box"), parse_goal("top:2"), x, y, points, model.scores(x), both)
+    found = judge(model, parse_threat("box"), parse_goal("top:2"), look(model, x, y), points, both)
     assert found.success.all()
     assert (found.target == says.numpy()).all()
 
@@ -146,12 +161,12 @@ def test_masks_and_steps_are_held() -> None:
     threat = parse_threat("linf:0.5", Domain(mask=mask))
     changed = x.clone()
     changed[:, 0, 0, 0] = 0.5
-    found = judge(model, threat, Goal(), x, y, changed, model.scores(x))
+    found = judge(model, threat, Goal(), look(model, x, y), changed)
     assert not found.valid.any()
     steps = parse_threat("linf:0.5", Domain(spacing=torch.full((1, 4, 4), 0.25)))
     for move, allowed in ((0.25, True), (0.1, False)):
         moved = torch.where(x < 0.5, x + move, x - move)
-        assert (judge(model, steps, Goal(), x, y, moved, model.scores(x)).valid == allowed).all()
+        assert (judge(model, steps, Goal(), look(model, x, y), moved).valid == allowed).all()
 
 
 class Moody(Model):
@@ -176,7 +191,7 @@ class Moody(Model):
 def test_the_second_look_uses_another_batch_size() -> None:
     x, y = samples_of(linear_model())
     model = Moody()
-    found = judge(model, parse_threat("box"), Goal(), x, y, broken_points(), clean_scores(model, x))
+    found = judge(model, parse_threat("box"), Goal(), look(model, x, y), broken_points())
     assert found.success.all()
     assert set(found.second_look.tolist()) == {True, False}  # some stood by accident, some did not
     steady = verdict(broken_points(), "box")
@@ -212,7 +227,9 @@ def test_eight_bit_verdicts_are_those_of_the_rounded_point() -> None:
         over = model.scores(at).argmax(1) != y
         low, high = torch.where(over, low, middle), torch.where(over, middle, high)
     edge = x + (far - x) * (high + 1e-5).reshape(-1, 1, 1, 1)
-    found = judge(model, parse_threat("box"), Goal(), x, y, edge, model.scores(x), eight_bit=True)
+    found = judge(
+        model, parse_threat("box"), Goal(), look(model, x, y), edge, settings=Search(eight_bit=True)
+    )
     grid, _ = eight_bit_image(parse_threat("box"), edge, x)
     stands = (model.scores(grid).argmax(1) != y).numpy()
     assert found.success.all()

@@ -9,7 +9,7 @@ from robustbench_lite.core.errors import InvalidParameter, Unsupported
 from robustbench_lite.core.random import Stream
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.transformed import Transformed
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import attack_with, linear_model, samples_of, small_network
 
 
 class Pixels(nn.Module):
@@ -61,7 +61,9 @@ def test_an_expectation_over_draws_holds_where_a_single_draw_does_not() -> None:
     data = rb.load_data("digits", samples=150)
     wrapped = Transformed(rb.load_model("logistic", data), shift=0.06, rotation=10)
     one, many = (
-        rb.attack(wrapped, data.x, data.y, "pgd:steps=20", "linf:0.1", goal="untargeted,stop=never", eot=eot)
+        attack_with(
+            wrapped, data.x, data.y, "pgd:steps=20", "linf:0.1", goal="untargeted,stop=never", eot=eot
+        )
         for eot in (1, 16)
     )
 
@@ -89,5 +91,5 @@ def test_names_and_what_is_no_image() -> None:
     with pytest.raises(Unsupported, match="only images"):
         Transformed(linear_model(2, (5,)))
     x, y = samples_of(linear_model(3, (1, 4, 4)), 5)
-    found = rb.attack(Transformed(linear_model(3, (1, 4, 4)), shift=0.1), x, y, "pgd", "linf:0.1")
+    found = attack_with(Transformed(linear_model(3, (1, 4, 4)), shift=0.1), x, y, "pgd", "linf:0.1")
     assert found.records["valid"].all()

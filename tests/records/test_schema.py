@@ -27,7 +27,7 @@ def test_a_frame_has_every_column_and_nulls_where_nothing_is_known() -> None:
     assert list(found.columns) == SCHEMA.names
     assert found["target"].isna().tolist() == [False, True, True]
     assert found["model"].tolist() == ["cnn"] * 3
-    assert found["certified_distance"].isna().all()
+    assert found["bound_alpha"].isna().all()
     assert found["success"].tolist() == [True, False, False]
 
 

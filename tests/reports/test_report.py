@@ -21,16 +21,18 @@ import robustbench_lite as rb
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.engines.explanations import chosen
-from robustbench_lite.records.schema import frame, read_compact
+from robustbench_lite.records.folder import Folder
+from robustbench_lite.records.schema import read_compact
 from robustbench_lite.reports.build import rebuild, server
 from robustbench_lite.reports.findings import verdict, warnings
 from robustbench_lite.reports.leaderboard import leaderboard, model_info
 from robustbench_lite.reports.page.page import command, drawn, page
-from robustbench_lite.reports.results import Folder
+from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.catalogue import TABLES
 from robustbench_lite.reports.tables.pairs import compared
 from robustbench_lite.reports.tables.statistics import clopper_pearson, mcnemar, wilson
 from robustbench_lite.runs.config import make, read
+from tests.conftest import recorded, run_with
 
 
 class Tables(HTMLParser):
@@ -72,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
     attacks = ["noise", "fgsm", "iterative:steps=5", "exact", "universal:method=sgd,steps=10"]
     threats = ["linf:0.1", "l2:min"]
-    rb.run("digits", ["logistic", "tree"], attacks, threats, 40, out=folder, transfer=True)
+    run_with("digits", ["logistic", "tree"], attacks, threats, 40, out=folder, transfer=True)
     return folder
 
 
@@ -89,7 +91,7 @@ def made(draw: st.DrawFn) -> pd.DataFrame:
             valid = np.array(bits[:n])
             success = np.array(bits[n:]) & valid & (clean == label)
             frames.append(
-                frame(
+                recorded(
                     {
                         "model": model, "attack": attack, "threat": "linf:0.1", "eps": 0.1, "data": "d",
                         "goal": "untargeted", "family": "f", "sample_id": np.arange(n), "label": label,
@@ -97,7 +99,7 @@ def made(draw: st.DrawFn) -> pd.DataFrame:
                         "adversarial_prediction": np.where(success, label + 1, clean), "l0": 1.0, "l1": 2.0,
                         "l2": np.linspace(0.1, 1, n), "linf": 0.1, "clean_confidence": 0.9,
                         "adversarial_confidence": 0.6, "queries_at_success": np.where(success, 3, -1),
-                        "forwards": 5, "backwards": 4, "seconds": 0.25, "stand_in": False,
+                        "forwards": 5, "backwards": 4, "seconds": 0.25, "surrogate": False,
                     },
                     n,
                 )
@@ -179,7 +181,7 @@ def test_mcnemar_counts_coins() -> None:
 
 def test_a_curve_falls_from_clean_accuracy_to_what_nothing_breaks() -> None:
     n = 5
-    cell = frame(
+    cell = recorded(
         {
             "model": "m", "attack": "fmn", "threat": "l2:min", "goal": "untargeted",
             "sample_id": np.arange(n), "label": 0, "valid": True,
@@ -196,7 +198,7 @@ def test_a_curve_falls_from_clean_accuracy_to_what_nothing_breaks() -> None:
 
 
 def test_two_runs_are_compared_sample_by_sample(run: Path) -> None:
-    records = Folder.open(run).records
+    records = Results.open(run).records
     same = compared(records, records)
     assert set(same["verdict"]) == {"same"}
     assert (same["lost"] == 0).all()
@@ -217,7 +219,7 @@ def test_two_runs_are_compared_sample_by_sample(run: Path) -> None:
 
 
 def test_numbers_on_the_page_are_those_of_the_tables(run: Path) -> None:
-    folder = Folder.open(run)
+    folder = Results.open(run)
     found = Tables(page(folder)).found
     for name in ("worst_case", "summary", "gaps", "transfer", "pairs", "per_class"):
         table = folder.table(name).dropna(axis=1, how="all")
@@ -240,7 +242,7 @@ def test_numbers_on_the_page_are_those_of_the_tables(run: Path) -> None:
 
 
 def test_the_page_reaches_for_nothing_and_says_what_was_found(run: Path) -> None:
-    folder = Folder.open(run)
+    folder = Results.open(run)
     text = page(folder)
     parsed = Tables(text)
     assert parsed.links
@@ -262,8 +264,8 @@ def test_nothing_of_a_run_is_ever_code(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     module = rb.TorchModel(_linear(), (1, 8, 8), name=f"{evil}|`x`\n$y$")
     data = rb.load_data("digits", samples=30)
-    rb.run(data, [module, "logistic"], ["fgsm"], ["linf:0.2"], out=tmp_path / "r", transfer=True)
-    rebuild([tmp_path / "r"], ("html", "md", "latex", "csv"))
+    run_with(data, [module, "logistic"], ["fgsm"], ["linf:0.2"], out=tmp_path / "r", transfer=True)
+    rebuild([Results.open(tmp_path / "r")], ("html", "md", "latex", "csv"))
     for name in ("report.html", "report.md"):
         assert evil not in (tmp_path / "r" / name).read_text()
     assert Tables((tmp_path / "r" / "report.html").read_text()).scripts == 1
@@ -277,10 +279,14 @@ def _linear() -> object:
 
 
 def test_every_format_and_every_figure(run: Path, tmp_path: Path) -> None:
-    written = rebuild([run, run], ("html", "md", "latex", "csv", "parquet", "png", "pdf"), tmp_path)
+    written = rebuild(
+        [Results.open(run), Results.open(run)],
+        ("html", "md", "latex", "csv", "parquet", "png", "pdf"),
+        tmp_path,
+    )
     names = {file.relative_to(tmp_path).as_posix() for file in written}
     assert {"report.html", "report.md", "tables/summary.csv", "tables/summary.tex"} <= names
-    folder = Folder.open(run)
+    folder = Results.open(run)
     assert pd.read_parquet(tmp_path / "tables" / "worst_case.parquet").equals(folder.table("worst_case"))
     assert f"tables/compared_{run.name}.csv" in names
     tex = (tmp_path / "tables" / "worst_case.tex").read_text()
@@ -293,9 +299,9 @@ def test_every_format_and_every_figure(run: Path, tmp_path: Path) -> None:
             "What broken samples are taken for"} == groups  # fmt: skip
     assert len([n for n in names if n.endswith(".png")]) == len(figures)
     with pytest.raises(InvalidParameter, match="format = 'doc'"):
-        rebuild([run], ("doc",))
+        rebuild([Results.open(run)], ("doc",))
     with pytest.raises(RobustError, match="holds no run"):
-        rebuild([tmp_path])
+        rebuild([Results.open(tmp_path)])
 
 
 def test_the_command_on_the_page_makes_the_same_config(run: Path) -> None:
@@ -309,7 +315,7 @@ def test_the_command_on_the_page_makes_the_same_config(run: Path) -> None:
 
 def test_many_records_are_read_in_less_and_say_the_same(run: Path) -> None:
     files = sorted((run / "records").glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
-    whole, small = pd.concat([Folder.open(run).records]), read_compact(files)
+    whole, small = pd.concat([Results.open(run).records]), read_compact(files)
     assert small.memory_usage(deep=True).sum() < 0.5 * whole.memory_usage(deep=True).sum()
     order = ["model", "attack", "threat", "goal"]
     for name in ("summary", "worst_case", "transfer", "pairs", "per_class", "gaps"):
@@ -318,12 +324,12 @@ def test_many_records_are_read_in_less_and_say_the_same(run: Path) -> None:
             TABLES[name](r).astype(dict.fromkeys(by, str)).sort_values(by).reset_index(drop=True)
             for r in (whole, small)
         )
-        pd.testing.assert_frame_equal(one, two, check_dtype=False, rtol=1e-5)
+        pd.testing.assert_frame_equal(one, two, check_dtype=False, rtol=1e-5, atol=1e-6)
 
 
 def test_a_leaderboard_ranks_by_the_worst_case_and_speaks_robustbench(run: Path) -> None:
-    table = leaderboard([Folder.open(run)])
-    worst = Folder.open(run).table("worst_case")
+    table = leaderboard([Results.open(run)])
+    worst = Results.open(run).table("worst_case")
     assert table["best_known"].tolist() == sorted(worst["robust"], reverse=True)
     assert table["rank"].tolist() == [1, 2]
     assert table["autoattack"].isna().all()
@@ -337,9 +343,9 @@ def test_a_leaderboard_ranks_by_the_worst_case_and_speaks_robustbench(run: Path)
 
 
 def test_a_notebook_shows_rates_in_percent_and_no_code(run: Path) -> None:
-    records = Folder.open(run).records
+    records = Results.open(run).records
     records["model"] = records["model"].replace("tree", "<b>tree</b>")
-    shown = rb.RunResult(records, run, {}, {}).table("success")
+    shown = rb.Results(records, run, {}, {}).table("success")
     html = shown._repr_html_()
     assert f"{shown['success'][0]:.1%}" in html
     assert "<b>tree</b>" not in html
@@ -407,8 +413,7 @@ def test_the_nearest_the_median_and_the_farthest_are_shown() -> None:
 
 
 def test_pictures_hold_what_they_say(run: Path) -> None:
-    folder = Folder.open(run)
-    shown = list(folder.pictures())
+    shown = list(Folder(run).pictures())
     assert shown
     for facts, arrays in shown:
         count = len(facts["label"])

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robustbench_lite.records.schema import frame
 from robustbench_lite.reports.tables.rates import summary, worst_case
 from robustbench_lite.reports.tables.sizes import gaps
 from robustbench_lite.reports.tables.statistics import wilson
+from tests.conftest import recorded
 
 
 def cell(attack: str, distance: list[float], **columns: object) -> pd.DataFrame:
@@ -28,15 +28,17 @@ def cell(attack: str, distance: list[float], **columns: object) -> pd.DataFrame:
         "linf": 0.1,
         "forwards": 1,
         "seconds": 0.5,
-        "stand_in": False,
+        "surrogate": False,
     }
-    return frame(usual | columns, 4)
+    return recorded(usual | columns, 4)
 
 
-def test_gaps_count_failures_as_infinite_and_mark_weak_stand_ins() -> None:
-    exact = cell("exact", [1.0, 2.0, 4.0, math.inf], exact_distance=np.array([1.0, 2.0, 4.0, math.nan]))
-    soft = cell("ddn", [1.5, 2.2, math.inf, math.inf], stand_in=True)
-    fair = cell("fmn", [1.0, 2.1, 5.0, math.inf], stand_in=True)
+def test_gaps_count_failures_as_infinite_and_mark_weak_surrogates() -> None:
+    exact = cell(
+        "exact", [1.0, 2.0, 4.0, math.inf], lower_bound=np.array([1.0, 2.0, 4.0, 0.0]), bound_kind="exact"
+    )
+    soft = cell("ddn", [1.5, 2.2, math.inf, math.inf], surrogate=True)
+    fair = cell("fmn", [1.0, 2.1, 5.0, math.inf], surrogate=True)
     table = gaps(pd.concat([exact, soft, fair], ignore_index=True)).set_index("attack")
     assert table.loc["ddn", "samples"] == 3  # the one that was wrong before has no distance
     assert table.loc["ddn", "distance"] == 2.2
@@ -46,7 +48,7 @@ def test_gaps_count_failures_as_infinite_and_mark_weak_stand_ins() -> None:
     assert table.loc["ddn", "gap_95"] == math.inf
     assert table["weak"].tolist() == [False, bool(table.loc["ddn", "ratio"] > 1.1), False]
     assert table.loc["exact", ["gap", "gap_95"]].tolist() == [0.0, 0.0]
-    worse = cell("ddn", [1.5, 2.3, math.inf, math.inf], stand_in=True)
+    worse = cell("ddn", [1.5, 2.3, math.inf, math.inf], surrogate=True)
     assert gaps(pd.concat([exact, worse], ignore_index=True)).set_index("attack").loc["ddn", "weak"]
     assert gaps(soft).empty  # nothing is known
     assert gaps(cell("pgd", [0.1] * 4, eps=0.5)).empty  # a fixed eps has no smallest distance

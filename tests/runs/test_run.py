@@ -12,28 +12,29 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 import robustbench_lite as rb
-from robustbench_lite import runner
+from tests.conftest import attack_with, run_with
+from robustbench_lite.engines import serial as engine
 from robustbench_lite.cli.main import main
 from robustbench_lite.runs.config import Config, as_toml, make, read
 from robustbench_lite.core.errors import RobustError, UnknownName, Unsupported
 from robustbench_lite.demo import ten_numbers
-from robustbench_lite.runs.plan import plan
+from robustbench_lite.runs.plan import Subject, plan
 from robustbench_lite.records.schema import read as read_records
-from robustbench_lite.records.folder import Store
+from robustbench_lite.records.folder import Folder
 
 
 def command(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
 
 
-def few(out: Path | None = None, **options: object) -> rb.RunResult:
+def few(out: Path | None = None, **options: object) -> rb.Results:
     settings: dict[str, object] = {
         "models": ["logistic"],
         "attacks": ["fgsm", "iterative:steps=5"],
         "threats": ["linf:0.1"],
         "samples": 40,
     }
-    return rb.run("digits", out=out, **(settings | options))  # type: ignore[arg-type]
+    return run_with("digits", out=out, **(settings | options))  # type: ignore[arg-type]
 
 
 def test_a_folder_holds_everything(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_resume_keeps_what_is_done_and_runs_what_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    execute = runner.attempt
+    execute = engine.carry_out
 
     def watched(cell: object, *args: object, **options: object) -> object:
         done.append(str(cell))
@@ -91,7 +92,7 @@ def test_resume_keeps_what_is_done_and_runs_what_is_not(
             raise KeyboardInterrupt
         return execute(cell, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runner, "attempt", watched)
+    monkeypatch.setattr(engine, "carry_out", watched)
     with pytest.raises(KeyboardInterrupt):
         few(tmp_path / "r")
     assert len(list((tmp_path / "r" / "records").iterdir())) == 1
@@ -103,7 +104,7 @@ def test_resume_keeps_what_is_done_and_runs_what_is_not(
     assert done == ["logistic × iterative:steps=5 × linf:0.1"]
     done.clear()
     whole = few()
-    same = [c for c in whole.records.columns if c not in ("run", "seconds", "artifact")]
+    same = [c for c in whole.records.columns if c not in ("run", "seconds", "artifact", "job", "fingerprint", "certify_seconds")]
     pd.testing.assert_frame_equal(resumed.records[same], whole.records[same])
     done.clear()
     few(tmp_path / "r", resume=True, seed=1)
@@ -161,7 +162,7 @@ def test_what_cannot_be_is_refused_aloud() -> None:
 def test_a_users_own_network_and_tensors() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % 10
-    result = rb.run((x, y), [module], ["fgsm"], ["linf:0.1"])
+    result = run_with((x, y), [module], ["fgsm"], ["linf:0.1"])
     assert len(result.records) == 12
     assert result.records["data"].unique().tolist() == ["own data"]
 
@@ -169,25 +170,25 @@ def test_a_users_own_network_and_tensors() -> None:
 def test_attack_takes_parameters_and_checks_them() -> None:
     data = rb.load_data("digits", samples=20)
     model = rb.load_model("logistic", data)
-    one = rb.attack(model, data.x, data.y, "iterative:steps=3", "linf:0.1")
-    other = rb.attack(model, data.x, data.y, "iterative", "linf:0.1", steps=3)
+    one = attack_with(model, data.x, data.y, "iterative:steps=3", "linf:0.1")
+    other = attack_with(model, data.x, data.y, "iterative", "linf:0.1", steps=3)
     assert torch.equal(one.adversarial, other.adversarial)
     assert one.success.tolist() == one.records["success"].tolist()
     with pytest.raises(UnknownName, match="did you mean steps"):
-        rb.attack(model, data.x, data.y, "iterative", "linf:0.1", step=3)
+        attack_with(model, data.x, data.y, "iterative", "linf:0.1", step=3)
     with pytest.raises(RobustError, match="divide integer images by 255"):
-        rb.attack(model, (data.x * 255).byte(), data.y, "fgsm")
+        attack_with(model, (data.x * 255).byte(), data.y, "fgsm")
     with pytest.raises(RobustError, match=r"sample 2: values from 0 to 2"):
-        rb.attack(model, torch.cat([data.x[:2], data.x[2:3] * 2]), data.y[:3], "fgsm")
+        attack_with(model, torch.cat([data.x[:2], data.x[2:3] * 2]), data.y[:3], "fgsm")
     with pytest.raises(RobustError, match="class 10; the model has 10"):
-        rb.attack(model, data.x[:1], torch.tensor([10]), "fgsm")
+        attack_with(model, data.x[:1], torch.tensor([10]), "fgsm")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_what_is_returned_has_the_type_of_what_was_given(dtype: torch.dtype) -> None:
     data = rb.load_data("digits", samples=20)
     x = data.x.to(dtype)
-    result = rb.attack(rb.load_model("logistic", data), x, data.y, "fgsm", "linf:0.1")
+    result = attack_with(rb.load_model("logistic", data), x, data.y, "fgsm", "linf:0.1")
     assert result.adversarial.dtype == dtype
     assert result.adversarial.shape == x.shape
 
@@ -242,7 +243,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
     assert done.exit_code == 0
     assert "logistic × fgsm × linf:0.1: 10 samples" in done.output
     assert "exact needs structure access" in done.output
-    assert "14 cells" in done.output
+    assert "14 jobs" in done.output
 
 
 @pytest.mark.parametrize(
@@ -251,11 +252,11 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
         (["run", "--attack", "fsgm"], "unknown attack 'fsgm'; did you mean fgsm"),
         (["run", "--model", "cnnn"], "unknown model 'cnnn'; did you mean cnn?"),
         (["run", "--data", "digit"], "unknown data 'digit'; did you mean digits?"),
-        (["run", "--threat", "linf"], "threat = 'linf': must be norm:eps"),
+        (["run", "--threat", "linf"], "linf = 'linf': must be linf:EPS"),
         (["run", "--goal", "top"], "goal = 'top': must be"),
         (["run", "--samples", "0"], "samples: input should be greater"),
         (["run", "--device", "cuda:99"], "device 'cuda:99'"),
-        (["run", "--attack", "fgsm:steps=3"], "unknown parameter of FGSM 'steps'"),
+        (["run", "--attack", "fgsm:steps=3"], "unknown parameter of fgsm 'steps'"),
         (["run", "--resume"], "--resume needs --out"),
         (["info", "attack", "fsgm"], "did you mean fgsm"),
     ],
@@ -272,7 +273,7 @@ def test_status_1_when_a_cell_failed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(runner, "attempt", fail)
+    monkeypatch.setattr(engine, "carry_out", fail)
     done = command(
         "run", "--model", "logistic", "--attack", "fgsm", "--samples", "5", "--out", str(tmp_path / "r")
     )
@@ -294,7 +295,7 @@ def test_list_and_info() -> None:
             assert str(name) in [entry["name"] for entry in as_json]
             info = command("info", kind if kind == "data" else kind.removesuffix("s"), str(name)).output
             assert info.startswith(f"{name}: {summary}")
-    assert "steps: int = 40" in command("info", "attack", "iterative").output
+    assert "steps: int, at least 1 = 40" in command("info", "attack", "iterative").output
     assert command("list", "defenses").exit_code == 0
     assert "ensemble(" in command("list", "models").output
     assert rb.__version__ in command("--version").output
@@ -312,7 +313,7 @@ def test_the_lecture_has_its_numbers() -> None:
 def test_adversarial_examples_made_elsewhere_are_judged(tmp_path: Path) -> None:
     data = rb.load_data("digits", samples=60)
     model = rb.load_model("logistic", data)
-    made = rb.attack(model, data.x, data.y, "fgsm", "linf:0.1")
+    made = attack_with(model, data.x, data.y, "fgsm", "linf:0.1")
     np.savez(tmp_path / "ids.npz", ids=data.ids.numpy(), adversarial=made.adversarial.numpy())
     np.savez(tmp_path / "xy.npz", x=data.x.numpy(), y=data.y.numpy(), adversarial=made.adversarial.numpy())
     np.savez(tmp_path / "far.npz", x=data.x.numpy(), y=data.y.numpy(), adversarial=1 - data.x.numpy())
@@ -356,21 +357,23 @@ def test_adversarial_examples_made_elsewhere_are_judged(tmp_path: Path) -> None:
     assert (done.exit_code, done.output.startswith("robust: ")) == (2, True)
 
 
-def test_a_plan_is_complete_before_the_first_cell(tmp_path: Path) -> None:
+def test_a_plan_is_complete_before_the_first_job(tmp_path: Path) -> None:
     config = make({"models": ["logistic"], "attacks": ["fgsm"], "threats": ["linf:0.1"], "samples": 5})
-    made = plan(config, "digits", config.models, config.attacks)
-    cell = made.cells[0]
-    assert Store.open(tmp_path / "r", False).records_of(cell) is None
-    assert cell.identity() == plan(config, "digits", config.models, config.attacks).cells[0].identity()
-    other = make({**config.model_dump(), "batch_size": 2})
-    assert cell.identity() == plan(other, "digits", other.models, other.attacks).cells[0].identity()
+    job = plan(config, Subject.of(config)).jobs[0]
+    folder = Folder.create(tmp_path / "r")
+    assert folder.records_of(job.key(), "anything") is None
+    assert job.key() == plan(config, Subject.of(config)).jobs[0].key()
+    other = make({"batch_size": 2, **{k: v for k, v in config.model_dump().items() if k != "search"}})
+    assert job.key() == plan(other, Subject.of(other)).jobs[0].key()
+    third = config.model_copy(update={"search": rb.Search(seed=1)})
+    assert job.key() != plan(third, Subject.of(third)).jobs[0].key()
 
 
 def test_control_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "attempt", stop)
+    monkeypatch.setattr(engine, "carry_out", stop)
     flags = ["--model", "logistic", "--attack", "fgsm", "--samples", "5", "--out", str(tmp_path / "r")]
     done = command("run", *flags)
     assert done.exit_code == 130

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 import robustbench_lite as rb
+from robustbench_lite.jobs import job
+from tests.conftest import run_with
 from robustbench_lite.models.torch.module import TorchModel
-from robustbench_lite.reports.results import Folder
+from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.findings import warnings
 
 
@@ -33,7 +35,7 @@ def data(tmp_path: Path) -> rb.Data:
 
 def test_a_twin_falls_with_its_source_and_an_opposite_stands(data: rb.Data) -> None:
     models = [sign_model(False, "one"), sign_model(False, "twin"), sign_model(True, "opposite")]
-    result = rb.run(data, models, ["fgsm"], ["linf:0.2"], transfer=True)
+    result = run_with(data, models, ["fgsm"], ["linf:0.2"], transfer=True)
     table = result.table("transfer").set_index(["source", "target"])
     assert len(table) == 9
     first = table.loc[("one", "one")]
@@ -53,7 +55,7 @@ def test_a_twin_falls_with_its_source_and_an_opposite_stands(data: rb.Data) -> N
 
 
 def told(out: Path) -> list[str]:
-    return warnings(Folder.open(out))
+    return warnings(Results.open(out))
 
 
 def test_a_stronger_source_is_named_as_the_strongest(data: rb.Data, tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_a_stronger_source_is_named_as_the_strongest(data: rb.Data, tmp_path: Pa
 
     models = [sign_model(False, "smooth"), TorchModel(Steps(), (1, 8, 8), name="steps")]
     out = tmp_path / "r"
-    result = rb.run(data, models, ["noise:steps=0", "fgsm"], ["linf:0.2"], transfer=True, out=out)
+    result = run_with(data, models, ["noise:steps=0", "fgsm"], ["linf:0.2"], transfer=True, out=out)
     assert any(said.startswith("steps falls more often to points made on smooth") for said in told(out))
     worst = result.table("worst_case").set_index("model")
     assert worst.loc["steps", "strongest"] == "fgsm from smooth"
@@ -77,26 +79,24 @@ def test_one_search_serves_all_targets_and_a_resumed_run_adds_nothing(
     data: rb.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched: list[str] = []
-    from robustbench_lite import cell
-
-    plain = cell.search
+    plain = job.search
 
     def counting(attack: object, model: rb.Model, *others: object) -> object:
         searched.append(model.name)
         return plain(attack, model, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cell, "search", counting)
+    monkeypatch.setattr(job, "search", counting)
     models = [sign_model(False, "one"), sign_model(False, "twin")]
-    first = rb.run(data, models, ["fgsm"], ["linf:0.2"], transfer=True, out=tmp_path / "r")
+    first = run_with(data, models, ["fgsm"], ["linf:0.2"], transfer=True, out=tmp_path / "r")
     assert searched == ["one", "twin"]
-    second = rb.run(data, models, ["fgsm"], ["linf:0.2"], transfer=True, out=tmp_path / "r", resume=True)
+    second = run_with(data, models, ["fgsm"], ["linf:0.2"], transfer=True, out=tmp_path / "r", resume=True)
     assert searched == ["one", "twin"]
     assert first.table("transfer").equals(second.table("transfer"))
 
 
 def test_a_universal_perturbation_is_fitted_once_and_judged_everywhere() -> None:
     digits = rb.load_data("digits", samples=100)
-    result = rb.run(
+    result = run_with(
         digits, ["logistic", "linear"], ["universal:method=sgd,steps=20"], ["linf:0.2"], transfer=True
     )
     table = result.table("transfer").set_index(["source", "target"])["success"]

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.errors import InvalidParameter, UnknownName
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm, norms
 from robustbench_lite.threats.ball import Lp
@@ -213,10 +213,17 @@ def test_text_forms() -> None:
     assert parse_threat(str(Lp(Norm.LINF, 0.1))) == Lp(Norm.LINF, 0.1)
 
 
-BAD = ["", "l3:1", "linf", "linf:", "linf:x", "linf:-1", "linf:1/0", "l2:nan", "l0:1.5", "box:1"]
+BAD = ["", "linf", "linf:", "linf:x", "linf:-1", "linf:1/0", "l2:nan", "l0:1.5", "box:1"]
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_bad_texts_are_refused_with_a_message(text: str) -> None:
     with pytest.raises(InvalidParameter, match="must be"):
         parse_threat(text)
+
+
+def test_a_name_that_is_none_is_told_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="unknown threat 'l3'"):
+        parse_threat("l3:1")
+    with pytest.raises(UnknownName, match="did you mean linf"):
+        parse_threat("lin:0.1")

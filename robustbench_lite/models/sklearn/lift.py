@@ -99,7 +99,7 @@ def prove(
         features = x.flatten(1).double()
         for part in box:
             features = part(features)
-        ours = torch.cat([model.scores(part) for part in torch.split(x, 1000)]).argmax(1)
+        ours = model.prediction(torch.cat([model.scores(part) for part in torch.split(x, 1000)]))
         undecided = model.core.undecided(model.features(x))
     number = {label: i for i, label in enumerate(estimator.classes_)}
     theirs = torch.tensor([number[label] for label in estimator.predict(features.numpy())])

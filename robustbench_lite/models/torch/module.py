@@ -18,7 +18,6 @@ from robustbench_lite.models.checks import (
     draws_alone,
     gradient_fault,
     needs_its_batch,
-    task_of,
 )
 from robustbench_lite.models.torch.accelerate import accelerated, repays
 from robustbench_lite.models.torch.draws import DrawsBySample
@@ -34,10 +33,12 @@ class TorchModel(Model):
     The module may return (n, K) scores, one logit (n, 1) or (n,) (classes 0 and 1 then score 0 and the
     logit), a tuple or mapping whose first entry they are, or an object with `.logits`. mean, std: per-channel
     normalisation it expects, applied to inputs in [0, 1]; input_range: the range it expects instead of
-    [0, 1], applied before mean and std. reject: the class that means "I will not say". outputs: `logits`,
+    [0, 1], applied before mean and std. outputs: `logits`,
     `probabilities`, or `auto`: whichever a trial shows. Raises `InvalidModel` when the module does
     not do this.
     """
+
+    family = "network"
 
     def __init__(
         self,
@@ -45,14 +46,11 @@ class TorchModel(Model):
         input_shape: Sequence[int],
         *,
         name: str = "",
-        family: str = "network",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         input_range: tuple[float, float] = (0.0, 1.0),
         outputs: str = "auto",
-        num_classes: int | None = None,
         device: torch.device | str = "cpu",
-        reject: int | None = None,
     ) -> None:
         require(outputs in OUTPUTS, "outputs", outputs, f"one of {', '.join(OUTPUTS)}")
         require(input_range[0] < input_range[1], "input_range", input_range, "(low, high) with low < high")
@@ -60,7 +58,6 @@ class TorchModel(Model):
         self.device = torch.device(device)
         self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
         self.name = name or type(module).__name__
-        self.family = family
         self.input_shape = tuple(input_shape)
         channels = [-1, *[1] * (len(self.input_shape) - 1)]
         low, high = input_range
@@ -76,7 +73,6 @@ class TorchModel(Model):
         self._copies: dict[tuple[Precision, bool | None], TorchModel | None] = {}
         trial = self._try()
         self.num_classes = trial.shape[1]
-        self.task = task_of(self.name, self.num_classes, num_classes, reject)
         self.outputs = _kind(trial) if outputs == "auto" else outputs
         if self.outputs == "probabilities":
             self.notes = ("its outputs are probabilities; their logarithms serve as scores",)

@@ -17,6 +17,7 @@ from robustbench_lite.core.errors import InvalidModel, InvalidParameter, Unknown
 from robustbench_lite.core.registry import load as load_reference
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.cache import Trained
+from robustbench_lite.models.checks import fitted_to
 from robustbench_lite.models.torch.module import TorchModel
 
 
@@ -36,7 +37,8 @@ def from_torchvision(data: Data, train: Trained, name: str, weights: str = "DEFA
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             module = models.get_model(name, weights=None, num_classes=data.num_classes)
-        return TorchModel(module, shape, name=name, num_classes=data.num_classes, device=train.device)
+        plain = TorchModel(module, shape, name=name, device=train.device)
+        return fitted_to(plain, data.num_classes)
     known = models.get_model_weights(name)
     if weights not in known.__members__:
         raise InvalidParameter("weights", weights, f"none or one of {', '.join(known.__members__)}")
@@ -50,15 +52,8 @@ def from_torchvision(data: Data, train: Trained, name: str, weights: str = "DEFA
             f"({error}); put the file there, or take weights=none"
         ) from error
     means = chosen.transforms()
-    return TorchModel(
-        module,
-        shape,
-        name=name,
-        mean=means.mean,
-        std=means.std,
-        num_classes=data.num_classes,
-        device=train.device,
-    )
+    model = TorchModel(module, shape, name=name, mean=means.mean, std=means.std, device=train.device)
+    return fitted_to(model, data.num_classes)
 
 
 def from_weights(data: Data, train: Trained, path: str, network: str) -> TorchModel:
@@ -79,7 +74,8 @@ def from_weights(data: Data, train: Trained, path: str, network: str) -> TorchMo
         if names:
             raise InvalidModel(f"{path}: {what} {_some(names)} of {network}")
     shape = data.x.shape[1:]
-    return TorchModel(made, shape, name=file.stem, num_classes=data.num_classes, device=train.device)
+    model = TorchModel(made, shape, name=file.stem, device=train.device)
+    return fitted_to(model, data.num_classes)
 
 
 def _weights(file: Path) -> dict[str, Tensor]:

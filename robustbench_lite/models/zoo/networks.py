@@ -162,4 +162,6 @@ def _trained(
 
     module = network()
     module.load_state_dict(dict(remember(recipe, 1, data, train, fit)))
-    return TorchModel(module, shape, name=name, family="cnn", device=train.device)
+    model = TorchModel(module, shape, name=name, device=train.device)
+    model.family = "cnn"
+    return model

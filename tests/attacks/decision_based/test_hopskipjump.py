@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-import robustbench_lite as rb
 from robustbench_lite.models.function import ScoreFunction
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import attack_with, linear_model, samples_of, small_network
 
 
 @pytest.mark.parametrize(("threat", "gap"), [("l2:min", 1.02), ("linf:min", 1.15)])
 def test_it_comes_close_to_the_exact_distance(threat: str, gap: float) -> None:
     model = linear_model(3, (1, 4, 4))
     x, y = samples_of(model, 40)
-    walked, exact = (rb.attack(model, x, y, name, threat).records for name in ("hopskipjump", "exact"))
+    walked, exact = (attack_with(model, x, y, name, threat).records for name in ("hopskipjump", "exact"))
     norm = threat.partition(":")[0]
     assert walked["success"].all()
     ratio = walked[norm] / exact[norm]
@@ -34,7 +33,7 @@ def test_decisions_are_enough_and_every_query_is_counted() -> None:
     function = ScoreFunction(decide, (1, 4, 4), num_classes=3)
     asked = 0
     clean, judged, again = 10, 10, 10
-    found = rb.attack(function, x, y, "hopskipjump:steps=5,queries=20", "l2:min")
+    found = attack_with(function, x, y, "hopskipjump:steps=5,queries=20", "l2:min")
     assert found.success.all()
     assert asked == int(found.records["forwards"].sum()) + clean + judged + again
     assert (found.records["backwards"] == 0).all()
@@ -43,11 +42,11 @@ def test_decisions_are_enough_and_every_query_is_counted() -> None:
 def test_more_steps_come_nearer_and_a_fixed_size_ends_the_search() -> None:
     model = small_network()
     x, y = samples_of(model, 20)
-    far, near = (rb.attack(model, x, y, f"hopskipjump:steps={s}", "l2:min").records for s in (1, 20))
+    far, near = (attack_with(model, x, y, f"hopskipjump:steps={s}", "l2:min").records for s in (1, 20))
     assert (near["l2"] <= far["l2"] + 1e-9).all()
     assert near["l2"].median() < 0.9 * far["l2"].median()
     eps = float(near["l2"].median()) * 1.1
-    within = rb.attack(model, x, y, "hopskipjump:steps=20", f"l2:{eps:.4f}").records
+    within = attack_with(model, x, y, "hopskipjump:steps=20", f"l2:{eps:.4f}").records
     assert 10 <= within["success"].sum() < 20
     assert (within.loc[within["success"], "l2"] <= eps).all()
     assert within.loc[within["success"], "forwards"].mean() < near["forwards"].mean()
@@ -56,7 +55,7 @@ def test_more_steps_come_nearer_and_a_fixed_size_ends_the_search() -> None:
 def test_a_target_is_reached_where_a_start_is_found() -> None:
     model = small_network()
     x, y = samples_of(model, 20)
-    found = rb.attack(model, x, y, "hopskipjump:steps=3", "l2:min", goal="random").records
+    found = attack_with(model, x, y, "hopskipjump:steps=3", "l2:min", goal="random").records
     won = found["success"]
     assert won.sum() >= 10
     assert (found["adversarial_prediction"] == found["target"])[won].all()
@@ -68,6 +67,6 @@ def test_without_a_start_the_sample_stays_as_it_is() -> None:
 
     function = ScoreFunction(always, (1, 4, 4), num_classes=3)
     x = torch.rand(5, 1, 4, 4)
-    found = rb.attack(function, x, torch.zeros(5, dtype=torch.int64), "hopskipjump:steps=3", "l2:min")
+    found = attack_with(function, x, torch.zeros(5, dtype=torch.int64), "hopskipjump:steps=3", "l2:min")
     assert not found.success.any()
     assert (found.records["forwards"] >= 100 + 2 * 10).all()

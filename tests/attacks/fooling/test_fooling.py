@@ -15,16 +15,24 @@ from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
-from robustbench_lite.search.driver import Samples, Search, fit
+from robustbench_lite.core.settings import Search
 from robustbench_lite.threats.named import parse_threat
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import (
+    attack_with,
+    learnt_by,
+    linear_model,
+    run_with,
+    samples_for,
+    samples_of,
+    small_network,
+)
 
 
 def learnt(model: Model, attack: Fooling, seed: int = 0) -> dict[str, torch.Tensor]:
     x, y = samples_of(model, 30)
-    samples = Samples(x, y, torch.arange(30), model.scores(x))
+    samples = samples_for(x, y, torch.arange(30), model.scores(x))
     goal, threat = parse_goal("untargeted"), parse_threat("box")
-    return dict(fit(attack, model, threat, goal, samples, Search(seed=seed)))
+    return dict(learnt_by(attack, model, threat, goal, samples, Search(seed=seed)))
 
 
 @pytest.mark.parametrize("method", ["gradient", "direct", "cppn"])
@@ -60,8 +68,8 @@ def test_a_model_without_a_scale_is_measured_by_the_margins_of_training_samples(
     model = rb.load_model("svm", data)
     training = data.training()
     scores = model.scores(training.x)
-    samples = Samples(training.x, training.y, training.ids, scores)
-    found = fit(Fooling(steps=100), model, parse_threat("box"), parse_goal("untargeted"), samples)
+    samples = samples_for(training.x, training.y, training.ids, scores)
+    found = learnt_by(Fooling(steps=100), model, parse_threat("box"), parse_goal("untargeted"), samples)
     top = scores.double().topk(2, dim=1).values
     largest = (top[:, 0] - top[:, 1]).max()
     reached = found["reached_at"] >= 0
@@ -71,7 +79,7 @@ def test_a_model_without_a_scale_is_measured_by_the_margins_of_training_samples(
 
 def test_a_run_sends_every_sample_to_its_class(tmp_path: Path) -> None:
     data = rb.load_data("digits", samples=60)
-    result = rb.run(
+    result = run_with(
         data, ["logistic"], ["fooling", "fooling:method=rubbish"], ["box"],
         goals=["random,confidence=0.99", "untargeted,confidence=0.5"], out=tmp_path / "r",
     )  # fmt: skip
@@ -87,10 +95,10 @@ def test_fooling_has_no_ball_and_its_gradient_needs_one() -> None:
     model = linear_model()
     x, y = samples_of(model, 4)
     with pytest.raises(Unsupported, match="its threat is box; not linf"):
-        rb.attack(model, x, y, "fooling", "linf:0.1")
+        attack_with(model, x, y, "fooling", "linf:0.1")
     decides = rb.ScoreFunction(lambda a: np.zeros((len(a), 3)), (1, 4, 4))
     with pytest.raises(Unsupported, match="needs gradient access"):
-        rb.attack(decides, x, torch.zeros(4, dtype=torch.int64), "fooling:method=gradient", "box")
+        attack_with(decides, x, torch.zeros(4, dtype=torch.int64), "fooling:method=gradient", "box")
 
 
 def test_pattern_networks_stay_whole_as_they_mutate() -> None:
@@ -133,7 +141,7 @@ def test_smoothing_flattens_a_peak() -> None:
 
 def test_a_patch_covers_what_it_may_anywhere_and_beats_a_grey_one() -> None:
     data = rb.load_data("digits", samples=200)
-    result = rb.run(data, ["logistic"], ["patch"], ["l0:16"], goals=["untargeted", "class:3"])
+    result = run_with(data, ["logistic"], ["patch"], ["l0:16"], goals=["untargeted", "class:3"])
     records = result.records
     assert records["valid"].all()
     assert (records["l0"] <= 16).all()
@@ -141,8 +149,8 @@ def test_a_patch_covers_what_it_may_anywhere_and_beats_a_grey_one() -> None:
     assert success["untargeted"] > 0.35
     assert success["class:3"] > 0.03
     model = rb.load_model("logistic", data)
-    samples = Samples(data.x, data.y, data.ids, model.scores(data.x))
-    patch = fit(Patch(), model, parse_threat("l0:17"), parse_goal("untargeted"), samples)["patch"]
+    samples = samples_for(data.x, data.y, data.ids, model.scores(data.x))
+    patch = learnt_by(Patch(), model, parse_threat("l0:17"), parse_goal("untargeted"), samples)["patch"]
     assert patch.shape == (1, 1, 4, 4)
     from robustbench_lite.attacks.universal.patch import _places, _put
 
@@ -156,9 +164,9 @@ def test_a_patch_of_a_linear_model_is_the_best_colour_of_every_pixel() -> None:
     """One pixel that may lie anywhere: its best value is black or white, as most places' weights have it."""
     model = linear_model(2, (1, 4, 4))
     x, y = samples_of(model, 50)
-    samples = Samples(x, y, torch.arange(50), model.scores(x))
+    samples = samples_for(x, y, torch.arange(50), model.scores(x))
     goal, threat = parse_goal("class:1"), parse_threat("l0:1")
-    patch = fit(Patch(loss="margin"), model, threat, goal, samples)["patch"]
+    patch = learnt_by(Patch(loss="margin"), model, threat, goal, samples)["patch"]
     assert model.structure is not None
     towards = (model.structure.weight[1] - model.structure.weight[0]).sum()
     assert float(patch) == float(towards > 0)
@@ -167,7 +175,7 @@ def test_a_patch_of_a_linear_model_is_the_best_colour_of_every_pixel() -> None:
 def test_a_patch_needs_an_image_and_a_pixel() -> None:
     x, y = samples_of(linear_model(3, (5,)), 4)
     with pytest.raises(Unsupported, match="images"):
-        rb.attack(linear_model(3, (5,)), x, y, "patch", "l0:1")
+        attack_with(linear_model(3, (5,)), x, y, "patch", "l0:1")
     x, y = samples_of(linear_model(), 4)
     with pytest.raises(Unsupported, match="a pixel at least"):
-        rb.attack(linear_model(), x, y, "patch", "l0:0")
+        attack_with(linear_model(), x, y, "patch", "l0:0")

@@ -5,18 +5,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.test_exact import SIZES
 from torch import Tensor
 
 import robustbench_lite as rb
 from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
-from robustbench_lite.attacks.minimum_norm.quasi_newton import direction
+from robustbench_lite.attacks.minimum_norm.lbfgs import _direction as direction
 from robustbench_lite.attacks.score_based.windows import pyramid
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.core.losses import LOSSES, dlr, margin
-from tests.conftest import SHORT, attack_class, linear_model, samples_of, small_network, threats_of
+from tests.attacks.structure.test_exact import SIZES
+from tests.conftest import (
+    SHORT,
+    attack_class,
+    attack_with,
+    linear_model,
+    samples_of,
+    small_network,
+    threats_of,
+)
 
 MINIMAL = [
     ("ddn", "l2", 0.005),
@@ -49,8 +57,8 @@ def test_on_a_linear_model_the_distance_is_the_closed_form(
         attack = "cw:rounds=20,rate=0.01"  # its tanh-space is the box: a wide one asks for smaller steps
     model = linear_model(classes=2, shape=(1, 5, 5), seed=7)
     x, y = samples_of(model, 40, seed=3)
-    exact = rb.attack(model, x, y, "exact", f"{norm}:min", domain=domain).records[norm].to_numpy(float)
-    records = rb.attack(model, x, y, attack, f"{norm}:min", domain=domain).records
+    exact = attack_with(model, x, y, "exact", f"{norm}:min", domain=domain).records[norm].to_numpy(float)
+    records = attack_with(model, x, y, attack, f"{norm}:min", domain=domain).records
     assert records["success"].all()
     gap = records[norm].to_numpy(float) / exact - 1
     assert gap.min() >= -1e-5
@@ -80,9 +88,9 @@ def test_at_a_fixed_eps_what_can_fall_falls(attack: str, norm: str, least: float
     """Of the samples whose exact distance is below eps; none of the others."""
     model = linear_model(classes=3, shape=(1, 5, 5), seed=7)
     x, y = samples_of(model, 80, seed=3)
-    exact = rb.attack(model, x, y, "exact", f"{norm}:min").records[norm].to_numpy(float)
+    exact = attack_with(model, x, y, "exact", f"{norm}:min").records[norm].to_numpy(float)
     eps = float(np.median(exact))
-    found = rb.attack(model, x, y, attack, f"{norm}:{eps}", **SHORT.get(attack, {})).records["success"]  # type: ignore[arg-type]
+    found = attack_with(model, x, y, attack, f"{norm}:{eps}", **SHORT.get(attack, {})).records["success"]  # type: ignore[arg-type]
     fell, can = found.to_numpy(bool), exact < 0.98 * eps
     assert not fell[exact > eps * (1 + 1e-5)].any()
     assert fell[can].mean() >= least
@@ -120,8 +128,8 @@ def test_the_logit_ratio_by_hand() -> None:
 def test_every_loss_rises_towards_success(loss: str) -> None:
     model = small_network(4)
     x, y = samples_of(model, 60)
-    success = rb.attack(model, x, y, "apgd", "linf:0.3", loss=loss, steps=30).records["success"]
-    assert success.sum() >= 0.9 * rb.attack(model, x, y, "iterative", "linf:0.3").records["success"].sum()
+    success = attack_with(model, x, y, "apgd", "linf:0.3", loss=loss, steps=30).records["success"]
+    assert success.sum() >= 0.9 * attack_with(model, x, y, "iterative", "linf:0.3").records["success"].sum()
 
 
 def test_the_checkpoints_are_the_papers() -> None:
@@ -136,9 +144,9 @@ def test_the_checkpoints_are_the_papers() -> None:
 def test_auto_breaks_whatever_its_parts_break() -> None:
     model = small_network(5, seed=2)
     x, y = samples_of(model, 120)
-    whole = rb.attack(model, x, y, "auto", "linf:0.08", steps=40, queries=100).records
+    whole = attack_with(model, x, y, "auto", "linf:0.08", steps=40, queries=100).records
     for part in ("apgd:steps=40", "apgd:steps=40,loss=dlr,targets=4", "square:steps=100"):
-        alone = rb.attack(model, x, y, part, "linf:0.08").records["success"]
+        alone = attack_with(model, x, y, part, "linf:0.08").records["success"]
         assert whole["success"].sum() >= alone.sum(), part
     assert 0 < whole["success"].sum() < len(x)  # or the comparison says nothing
     won = whole.loc[whole["success"].astype(bool), "winner"]
@@ -149,24 +157,24 @@ def test_auto_breaks_whatever_its_parts_break() -> None:
 def test_versions_of_auto(version: str) -> None:
     model = small_network(3)
     x, y = samples_of(model, 30)
-    weak = rb.attack(model, x, y, "fgsm", "linf:0.1").records["success"].sum()
-    records = rb.attack(model, x, y, "auto", "linf:0.1", version=version, steps=15, queries=20).records
+    weak = attack_with(model, x, y, "fgsm", "linf:0.1").records["success"].sum()
+    records = attack_with(model, x, y, "auto", "linf:0.1", version=version, steps=15, queries=20).records
     assert records["success"].sum() >= weak
     with pytest.raises(InvalidParameter, match="version"):
-        rb.attack(model, x, y, "auto", "linf:0.1", version="best")
+        attack_with(model, x, y, "auto", "linf:0.1", version="best")
 
 
 def test_a_curve_is_the_fixed_attack_at_every_eps() -> None:
     model = small_network(3)
     x, y = samples_of(model, 60)
-    distance = rb.attack(model, x, y, "curve:attack=apgd:steps=20;loss=margin", "linf:min").records
+    distance = attack_with(model, x, y, "curve:attack=apgd:steps=20;loss=margin", "linf:min").records
     reached = np.where(distance["success"], distance["linf"].to_numpy(float), np.inf)
     for eps in (0.02, 0.05, 0.1, 0.2):
-        fixed = rb.attack(model, x, y, "apgd:steps=20,loss=margin", f"linf:{eps}").records["success"]
+        fixed = attack_with(model, x, y, "apgd:steps=20,loss=margin", f"linf:{eps}").records["success"]
         # Bisection ends 2^-8 of the box above the smallest eps that it can see.
         assert (reached <= eps + 0.005).sum() >= fixed.sum() - 2
     with pytest.raises(InvalidParameter, match="fixed eps"):
-        rb.attack(model, x, y, "curve:attack=ddn", "l2:min")
+        attack_with(model, x, y, "curve:attack=ddn", "l2:min")
 
 
 CASES = [(name, threat) for name in ATTACKS for threat in threats_of(name, SIZES)]
@@ -178,7 +186,7 @@ def test_what_may_not_change_does_not(attack: str, threat: str) -> None:
     model = linear_model(3) if structure else small_network(3)
     x, y = samples_of(model, 12)
     mask = torch.arange(16).reshape(1, 4, 4) % 3 != 0
-    result = rb.attack(model, x, y, attack, threat, domain=Domain(mask=mask), **SHORT.get(attack, {}))  # type: ignore[arg-type]
+    result = attack_with(model, x, y, attack, threat, domain=Domain(mask=mask), **SHORT.get(attack, {}))  # type: ignore[arg-type]
     assert result.records["valid"].all()
     assert torch.equal(result.adversarial[:, ~mask], x[:, ~mask])
     assert result.records["success"].any() or attack in ("noise", "bim", "patch", "universal")
@@ -188,7 +196,7 @@ def test_what_may_not_change_does_not(attack: str, threat: str) -> None:
 def test_a_margin_asked_for_is_reached(attack: str) -> None:
     model = linear_model(2)
     x, y = samples_of(model, 30)
-    records = rb.attack(model, x, y, attack, "l2:min", goal="untargeted,margin=0.5").records
+    records = attack_with(model, x, y, attack, "l2:min", goal="untargeted,margin=0.5").records
     assert records["success"].mean() >= 0.9
 
 
@@ -196,10 +204,12 @@ def test_curve_meets_what_its_attack_meets() -> None:
     model = small_network(3)
     x, y = samples_of(model, 6)
     with pytest.raises(RobustError, match="square works in l2, linf; not in l1"):
-        rb.attack(model, x, y, "curve:attack=square:steps=5", "l1:min")
+        attack_with(model, x, y, "curve:attack=square:steps=5", "l1:min")
     scores = rb.ScoreFunction(lambda z: model.scores(torch.from_numpy(z)).numpy(), (1, 4, 4))
     assert (
-        rb.attack(scores, x, y, "curve:attack=square:steps=50,rounds=3", "linf:min").records["success"].any()
+        attack_with(scores, x, y, "curve:attack=square:steps=50,rounds=3", "linf:min")
+        .records["success"]
+        .any()
     )
 
 
@@ -225,7 +235,7 @@ def test_the_two_loop_direction_is_the_inverse_of_the_curvature() -> None:
 
 
 def closest(model: rb.Model, x: Tensor, y: Tensor, attack: str) -> float:
-    records = rb.attack(model, x, y, attack, "l2:min").records
+    records = attack_with(model, x, y, attack, "l2:min").records
     return float(np.median(np.where(records["success"], records["l2"].to_numpy(float), np.inf)))
 
 
@@ -246,8 +256,8 @@ def test_fab_breaks_at_a_fixed_eps_whom_its_smallest_perturbation_breaks() -> No
     """Outside the ball it goes on towards the sample, so that both goals find the same."""
     model = small_network()
     x, y = samples_of(model, 60)
-    smallest = rb.attack(model, x, y, "fab:steps=40", "linf:min").records["linf"]
+    smallest = attack_with(model, x, y, "fab:steps=40", "linf:min").records["linf"]
     eps = float(smallest.median())
-    fixed = rb.attack(model, x, y, "fab:steps=40", f"linf:{eps}").records["success"]
+    fixed = attack_with(model, x, y, "fab:steps=40", f"linf:{eps}").records["success"]
     assert ((smallest <= eps) == fixed).mean() >= 0.98
     assert 20 < fixed.sum() < 40

@@ -8,17 +8,17 @@ import scipy.optimize
 import torch
 from torch import Tensor, nn
 
-import robustbench_lite as rb
-from robustbench_lite.attacks.sparse.one_pixel import OnePixel, Population
+from robustbench_lite.attacks.sparse.one_pixel import OnePixel, OnePixelState
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.core.model import Model, Precision
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.settings import Search
 from robustbench_lite.core.task import margin
 from robustbench_lite.models.torch.module import TorchModel
-from robustbench_lite.search.driver import Samples, Search, search
+from robustbench_lite.search.driver import search
 from robustbench_lite.threats.named import parse_threat
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import attack_with, linear_model, samples_for, samples_of, small_network
 
 NEVER = "untargeted,stop=never"
 
@@ -41,8 +41,8 @@ def best_margin(model: Model, points: torch.Tensor, y: torch.Tensor) -> float:
 def test_exhaustive_is_the_best_of_every_pixel_and_level() -> None:
     model = small_network(3, (1, 4, 4))
     x, y = samples_of(model, 12)
-    found = rb.attack(model, x, y, "one_pixel:method=exhaustive,levels=9,population=32", "l0:1", goal=NEVER)
-    ours = margin(model.scores(found.adversarial), y)
+    found = attack_with(model, x, y, "one_pixel:method=exhaustive,levels=9,population=32", "l0:1", goal=NEVER)
+    ours = margin(model.scores(found.z), y)
     for row in range(len(x)):
         brute = best_margin(model, every_point(x[row], torch.linspace(0, 1, 9)[:, None]), y[row])
         assert float(ours[row]) == pytest.approx(brute, abs=1e-5)
@@ -52,8 +52,8 @@ def test_exhaustive_is_the_best_of_every_pixel_and_level() -> None:
 def test_in_colour_no_corner_of_any_pixel_is_better() -> None:
     model = small_network(3, (3, 3, 3))
     x, y = samples_of(model, 8)
-    found = rb.attack(model, x, y, "one_pixel:method=exhaustive,population=40", "l0:1", goal=NEVER)
-    ours = margin(model.scores(found.adversarial), y)
+    found = attack_with(model, x, y, "one_pixel:method=exhaustive,population=40", "l0:1", goal=NEVER)
+    ours = margin(model.scores(found.z), y)
     corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
     inner = torch.tensor(list(itertools.product((0.0, 0.5, 1.0), repeat=3)))
     for row in range(len(x)):
@@ -65,7 +65,7 @@ def test_evolution_finds_nearly_all_of_what_there_is() -> None:
     model = small_network(3, (1, 8, 8))
     x, y = samples_of(model, 60)
     evolved, all_there_is = (
-        rb.attack(model, x, y, f"one_pixel:{how}", "l0:1").success
+        attack_with(model, x, y, f"one_pixel:{how}", "l0:1").success
         for how in ("steps=30,population=60", "method=exhaustive,levels=65")
     )
     assert 3 < int(all_there_is.sum()) < 57
@@ -91,7 +91,7 @@ def test_evolution_does_what_scipys_does() -> None:
             recombination=1.0, polish=False, vectorized=True, updating="deferred", seed=0, tol=0,
         )  # fmt: skip
         theirs.append(best.fun < 0)
-    ours = rb.attack(model, x, y, "one_pixel:steps=20,population=30,loss=margin", "l0:1").success
+    ours = attack_with(model, x, y, "one_pixel:steps=20,population=30,loss=margin", "l0:1").success
     assert sum(theirs) > 3
     assert abs(int(ours.sum()) - sum(theirs)) <= 2
 
@@ -99,7 +99,7 @@ def test_evolution_does_what_scipys_does() -> None:
 def test_more_pixels_break_more_and_change_no_more_than_allowed() -> None:
     model = small_network(3, (1, 6, 6))
     x, y = samples_of(model, 40)
-    results = [rb.attack(model, x, y, "one_pixel:steps=15,population=40", f"l0:{k}") for k in (1, 3, 5)]
+    results = [attack_with(model, x, y, "one_pixel:steps=15,population=40", f"l0:{k}") for k in (1, 3, 5)]
     counts = [int(r.success.sum()) for r in results]
     assert counts[0] < counts[1] <= counts[2]
     for k, result in zip((1, 3, 5), results, strict=True):
@@ -131,7 +131,7 @@ def test_parents_are_three_others() -> None:
 
     # Candidate j's only gene is 10^j, so that the child tells which three it was made of.
     gene = (10.0 ** torch.arange(5)).expand(rows, -1)[:, :, None, None].double()
-    state = Population(x=gene, where=gene[..., 0].long(), colour=gene, fitness=gene[..., 0, 0])
+    state = OnePixelState(z=gene, where=gene[..., 0].long(), colour=gene, fitness=gene[..., 0, 0])
     attack._children(Asked(), state, Grid())  # type: ignore[arg-type]
     child = seen[0][..., 0, 0] * 2  # 2a + b - c
     legal = {
@@ -147,8 +147,8 @@ def test_parents_are_three_others() -> None:
 def test_a_stand_still_population_of_a_linear_model_is_solved() -> None:
     model = linear_model(2, (1, 3, 3))
     x, y = samples_of(model, 30)
-    evolved = rb.attack(model, x, y, "one_pixel:steps=40,population=50", "l0:1").success
-    exact = rb.attack(model, x, y, "exact", "l0:1").success
+    evolved = attack_with(model, x, y, "one_pixel:steps=40,population=50", "l0:1").success
+    exact = attack_with(model, x, y, "exact", "l0:1").success
     assert torch.equal(evolved, exact)
     assert bool(exact.any())
 
@@ -157,7 +157,7 @@ def test_exhaustive_is_for_single_pixels() -> None:
     model = small_network()
     x, y = samples_of(model, 3)
     with pytest.raises(Unsupported, match="single pixels, l0:1; not l0:2"):
-        rb.attack(model, x, y, "one_pixel:method=exhaustive", "l0:2")
+        attack_with(model, x, y, "one_pixel:method=exhaustive", "l0:2")
 
 
 def test_the_batch_holds_a_population_for_each_sample() -> None:
@@ -167,13 +167,13 @@ def test_the_batch_holds_a_population_for_each_sample() -> None:
         net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3))
     model = TorchModel(net, (1, 6, 6))
     x, y = samples_of(model, 20)
-    samples = Samples(x, y, torch.arange(20), model.scores(x))
+    samples = samples_for(x, y, torch.arange(20), model.scores(x))
     attack = OnePixel(steps=12, population=30)
     plain, fast = (
         search(attack, model, parse_threat("l0:1"), parse_goal("untargeted"), samples, Search(precision=p))
-        for p in (Precision.FLOAT32, Precision.BFLOAT16)
+        for p in ("float32", "bfloat16")
     )
     assert fast.precision == "bfloat16"
-    broken = model.scores(fast.adversarial).argmax(1) != y
+    broken = model.scores(fast.z).argmax(1) != y
     assert torch.equal(broken, fast.queries_at_success >= 0)
     assert abs(int(broken.sum()) - int((plain.queries_at_success >= 0).sum())) <= 1

@@ -23,7 +23,7 @@ from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.threat import Norm, norms
-from tests.conftest import SHORT, linear_model, samples_of, threats_of
+from tests.conftest import SHORT, attack_with, linear_model, samples_of, threats_of
 
 NORMS = ("linf", "l2", "l1", "l0")
 BOXES = (
@@ -66,7 +66,7 @@ def test_no_point_of_a_fine_grid_is_nearer_on_a_linear_model(
     x = torch.minimum(torch.maximum(x, domain.bounds(x)[0]), domain.bounds(x)[1])
     y = model.scores(x).argmax(1)
     target = (y + 1) % 4 if targeted else None
-    records = rb.attack(model, x, y, "exact", f"{norm}:min", domain=domain, targets=target).records
+    records = attack_with(model, x, y, "exact", f"{norm}:min", domain=domain, targets=target).records
     found = np.where(records["success"], records[norm].to_numpy(float), np.inf)
     spacing = 2 * 2.0 / 300
     for row in range(len(x)):
@@ -83,7 +83,9 @@ def test_the_fewest_pixels_are_found_by_trying_every_subset(targeted: bool) -> N
     model = linear_model(classes=3, shape=(6,), seed=2)
     x, y = samples_of(model, 8, seed=4)
     target = (y + 1) % 3 if targeted else None
-    records = rb.attack(model, x, y, "exact", "l0:min", domain=Domain(pixel_dim=None), targets=target).records
+    records = attack_with(
+        model, x, y, "exact", "l0:min", domain=Domain(pixel_dim=None), targets=target
+    ).records
     weight, bias = model.structure.weight.numpy(), model.structure.bias.numpy()
 
     def reached(row: int, subset: tuple[int, ...], to: int) -> bool:
@@ -120,7 +122,7 @@ def test_the_nearest_leaf_is_the_nearest_of_all_corners(norm: str, targeted: boo
     x = torch.from_numpy(generator.random((15, 3)).astype(np.float32))
     y = model.scores(x).argmax(1)
     target = (y + 1) % 3 if targeted else None
-    records = rb.attack(
+    records = attack_with(
         model, x, y, "exact", f"{norm}:min", domain=Domain(pixel_dim=None), targets=target
     ).records
     inner = tree.tree_.children_left != tree.tree_.children_right
@@ -147,11 +149,11 @@ def test_a_decision_that_cannot_change_has_no_distance() -> None:
     x, y = torch.from_numpy(data).float(), torch.tensor([0, 1])
     for model in (tree, line):
         fixed = Domain(mask=torch.tensor([False, True]))
-        result = rb.attack(model, x, y, "exact", "l2:min", domain=fixed)
+        result = attack_with(model, x, y, "exact", "l2:min", domain=fixed)
         assert not result.records["success"].any()
         assert result.records["valid"].all()
         assert torch.equal(result.adversarial, x)
-        free = rb.attack(model, x, y, "exact", "l2:min").records
+        free = attack_with(model, x, y, "exact", "l2:min").records
         assert free["success"].all()
         assert np.allclose(free["l2"].to_numpy(float), 0.3, atol=0.01)
 
@@ -169,7 +171,7 @@ def test_scaling_and_projections_are_folded_in() -> None:
     ):
         model = rb.lift(make_pipeline(*steps).fit(x, y), (1, 8, 8), held)
         labels = model.scores(held).argmax(1)
-        result = rb.attack(model, held, labels, "exact", "l2:min")
+        result = attack_with(model, held, labels, "exact", "l2:min")
         assert result.records["success"].all()
         scores = model.scores(result.adversarial).topk(2, dim=1).values
         assert bool((scores[:, 0] - scores[:, 1] <= 1e-3 * scores.abs().amax()).all())
@@ -180,7 +182,7 @@ def test_models_without_a_closed_form_are_refused() -> None:
     voting = rb.lift(SVC(kernel="linear").fit(x / 16, y), (1, 8, 8))
     held = torch.from_numpy(x[:4] / 16).float().reshape(-1, 1, 8, 8)
     with pytest.raises(RobustError, match="structure access"):
-        rb.attack(voting, held, torch.from_numpy(y[:4]), "exact", "l2:min")
+        attack_with(voting, held, torch.from_numpy(y[:4]), "exact", "l2:min")
 
 
 SIZES = {Norm.LINF: 0.25, Norm.L2: 0.8, Norm.L1: 2.5, Norm.L0: 3}
@@ -202,9 +204,9 @@ def test_no_attack_reports_a_smaller_distance_than_exact(attack: str, threat: st
     x, y = samples_of(model, 40, seed=3)
     norm = threat.partition(":")[0]
     for targets in (None, (y + 1) % 4):
-        exact = rb.attack(model, x, y, "exact", f"{norm}:min", targets=targets).records
+        exact = attack_with(model, x, y, "exact", f"{norm}:min", targets=targets).records
         short = SHORT.get(attack, {})
-        other = rb.attack(model, x, y, attack, threat, targets=targets, **short).records  # type: ignore[arg-type]
+        other = attack_with(model, x, y, attack, threat, targets=targets, **short).records  # type: ignore[arg-type]
         broken = other["success"].to_numpy(bool)
         room = 1e-5 if kind == "linear" else 0.0
         assert (exact["success"].to_numpy(bool) | ~broken).all()

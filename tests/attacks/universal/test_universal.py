@@ -12,9 +12,17 @@ from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.attacks.universal.universal import Universal
 from robustbench_lite.core.errors import InvalidParameter, Unsupported
 from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.search.driver import Samples, Search, fit
+from robustbench_lite.core.settings import Search
 from robustbench_lite.threats.named import parse_threat
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import (
+    attack_with,
+    learnt_by,
+    linear_model,
+    run_with,
+    samples_for,
+    samples_of,
+    small_network,
+)
 
 
 def delta_of(spec: str, threat: str, goal: str = "untargeted", **how: int) -> Tensor:
@@ -22,8 +30,8 @@ def delta_of(spec: str, threat: str, goal: str = "untargeted", **how: int) -> Te
     x, y = samples_of(model, 60)
     attack = get_attack(spec)
     assert isinstance(attack, Universal)
-    samples = Samples(x, y, torch.arange(60), model.scores(x))
-    learnt = fit(attack, model, parse_threat(threat), parse_goal(goal), samples, Search(**how))
+    samples = samples_for(x, y, torch.arange(60), model.scores(x))
+    learnt = learnt_by(attack, model, parse_threat(threat), parse_goal(goal), samples, Search(**how))
     return learnt["delta"]
 
 
@@ -55,7 +63,7 @@ def test_fewer_images_are_fewer_images() -> None:
 def test_on_digits_it_fools_what_it_has_not_seen_and_the_perturbation_is_kept(tmp_path: Path) -> None:
     data = rb.load_data("digits", samples=200)
     attacks = ["universal", "universal:method=sgd", "universal:method=random"]
-    result = rb.run(data, ["logistic"], attacks, ["linf:0.2"], out=tmp_path / "run")
+    result = run_with(data, ["logistic"], attacks, ["linf:0.2"], out=tmp_path / "run")
     success = result.table().set_index("attack")["success"]
     assert success["universal"] > 0.35
     assert success["universal:method=sgd"] > 0.35
@@ -64,7 +72,7 @@ def test_on_digits_it_fools_what_it_has_not_seen_and_the_perturbation_is_kept(tm
     assert len(kept) == 3
     with np.load(kept[0], allow_pickle=False) as held:
         assert held["delta"].shape == (1, 1, 8, 8)
-        assert "logistic × universal" in str(held["cell"])
+        assert "logistic × universal" in str(held["title"])
 
 
 def test_deepfools_way_crosses_a_line_with_the_first_image_it_needs() -> None:
@@ -72,9 +80,9 @@ def test_deepfools_way_crosses_a_line_with_the_first_image_it_needs() -> None:
     model = linear_model(2, (1, 4, 4))
     x, y = samples_of(model, 60)
     x, y = x[y == 0], y[y == 0]
-    samples = Samples(x, y, torch.arange(len(y)), model.scores(x))
+    samples = samples_for(x, y, torch.arange(len(y)), model.scores(x))
     attack = Universal("deepfool")
-    delta = fit(attack, model, parse_threat("l2:100"), parse_goal("untargeted"), samples)["delta"]
+    delta = learnt_by(attack, model, parse_threat("l2:100"), parse_goal("untargeted"), samples)["delta"]
     fooled = model.scores((x + delta).clamp(0, 1)).argmax(1) != y
     assert float(fooled.float().mean()) >= 0.8
 
@@ -82,7 +90,7 @@ def test_deepfools_way_crosses_a_line_with_the_first_image_it_needs() -> None:
 def test_everything_becomes_one_class_but_its_own_samples() -> None:
     model = small_network()
     x, y = samples_of(model, 60)
-    found = rb.attack(model, x, y, "pgd", "linf:0.3", goal="class:1").records
+    found = attack_with(model, x, y, "pgd", "linf:0.3", goal="class:1").records
     own = found["label"] == 1
     assert own.any()
     assert not found.loc[own, "success"].any()
@@ -90,11 +98,11 @@ def test_everything_becomes_one_class_but_its_own_samples() -> None:
     assert (found.loc[found["success"], "adversarial_prediction"] == 1).all()
     assert found.loc[~own, "success"].mean() > 0.5
     with pytest.raises(InvalidParameter, match="label = 7: must be a class below"):
-        rb.attack(model, x, y, "pgd", "linf:0.3", goal="class:7")
+        attack_with(model, x, y, "pgd", "linf:0.3", goal="class:7")
 
 
 def test_it_needs_a_size() -> None:
     x, y = samples_of(linear_model(), 3)
-    for threat in ("box", "l2:min"):
-        with pytest.raises(Unsupported, match="universal needs a fixed eps"):
-            rb.attack(linear_model(), x, y, "universal", threat)
+    for threat, why in (("box", "threats of kind ball; not under box"), ("l2:min", "needs a fixed eps")):
+        with pytest.raises(Unsupported, match=f"universal .*{why}"):
+            attack_with(linear_model(), x, y, "universal", threat)

@@ -46,6 +46,7 @@ from robustbench_lite.models.sklearn.lift import prove
 from robustbench_lite.models.sklearn.lifted import Affine, Lifted
 from robustbench_lite.models.sklearn.neighbours import NeighbourCore
 from robustbench_lite.models.sklearn.trees import TreeCore
+from tests.conftest import attack_with, run_with
 
 ESTIMATORS: dict[str, Callable[[], BaseEstimator]] = {
     "ridge": RidgeClassifier,
@@ -296,7 +297,9 @@ def test_what_cannot_be_used_is_said_in_a_line() -> None:
 def test_estimators_without_a_lift_are_asked_as_they_are() -> None:
     x, y, _ = table("wine")
     held = torch.from_numpy(x).float()
-    scored = rb.attack(GaussianProcessClassifier().fit(x, y), held, torch.from_numpy(y), "noise", "linf:0.3")
+    scored = attack_with(
+        GaussianProcessClassifier().fit(x, y), held, torch.from_numpy(y), "noise", "linf:0.3"
+    )
     assert scored.records["valid"].all()
 
     class Decides(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -315,7 +318,7 @@ def test_estimators_without_a_lift_are_asked_as_they_are() -> None:
     model = rb.load_model(Decides(), data)
     assert model.access is Access.DECISION
     assert any("no lift" in note for note in model.notes)
-    result = rb.run(data, [Decides()], ["noise", "fgsm"], ["linf:0.3"], samples=20)
+    result = run_with(data, [Decides()], ["noise", "fgsm"], ["linf:0.3"], samples=20)
     assert result.records["attack"].unique().tolist() == ["noise"]
     assert any("fgsm needs gradient access" in why for why in result.refused.values())
 

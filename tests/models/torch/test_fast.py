@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidParameter
-from robustbench_lite.core.model import Effort, Precision, fast_arithmetic, reference_precision
+from robustbench_lite.core.model import Effort, fast_arithmetic, reference_precision
 from robustbench_lite.core.task import margin
 from robustbench_lite.models.torch.accelerate import Padded, launch_bound
 from robustbench_lite.models.torch.fast import faster
 from robustbench_lite.models.torch.module import TorchModel
-from tests.conftest import samples_of, small_network
+from tests.conftest import attack_with, samples_of, small_network
 
 
 def convolutional(classes: int = 4) -> nn.Module:
@@ -61,15 +60,15 @@ class Single(nn.Module):
 def test_a_folded_copy_says_the_same() -> None:
     module, x = convolutional(), torch.rand(10, 3, 8, 8)
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    folded = faster(module, Precision.TF32, x)
+    folded = faster(module, "tf32", x)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     assert torch.allclose(folded(x), module(x), atol=1e-5)
-    half = faster(module, Precision.BFLOAT16, x)(x.bfloat16())
+    half = faster(module, "bfloat16", x)(x.bfloat16())
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.float(), module(x), atol=0.1)
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     untraced = Untraceable()
-    assert torch.allclose(faster(untraced, Precision.TF32, x)(x), untraced(x), atol=1e-5)
+    assert torch.allclose(faster(untraced, "tf32", x)(x), untraced(x), atol=1e-5)
 
 
 class Noisy(nn.Module):
@@ -86,7 +85,7 @@ class Noisy(nn.Module):
 
 def test_what_is_drawn_at_random_is_not_frozen() -> None:
     x = torch.rand(4, 3, 8, 8)
-    copied = faster(Noisy(), Precision.TF32, x)
+    copied = faster(Noisy(), "tf32", x)
     assert not torch.equal(copied(x), copied(x))
 
 
@@ -94,14 +93,14 @@ def test_solids_have_no_channels_last() -> None:
     module = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 6**3, 3))
     model = TorchModel(module, (1, 8, 8, 8))
     x, y = samples_of(model, 4)
-    assert rb.attack(model, x, y, "pgd", "linf:0.1", steps=3).records["valid"].all()
+    assert attack_with(model, x, y, "pgd", "linf:0.1", steps=3).records["valid"].all()
 
 
 def test_a_search_in_bfloat16_goes_on_to_a_higher_margin() -> None:
     model = TorchModel(convolutional(), (3, 8, 8))
     x, y = samples_of(model, 40)
     first, most = (
-        rb.attack(model, x, y, "iterative:steps=20", "linf:0.02", goal=goal, precision="bfloat16")
+        attack_with(model, x, y, "iterative:steps=20", "linf:0.02", goal=goal, precision="bfloat16")
         for goal in ("untargeted", "untargeted,stop=never")
     )
     assert first.success.tolist() == most.success.tolist()
@@ -113,7 +112,7 @@ def test_a_search_in_bfloat16_goes_on_to_a_higher_margin() -> None:
 def test_a_few_steps_are_searched_as_they_are() -> None:
     model = TorchModel(convolutional(), (3, 8, 8))
     x, y = samples_of(model, 4)
-    records = rb.attack(model, x, y, "fgsm", "linf:0.02", precision="bfloat16").records
+    records = attack_with(model, x, y, "fgsm", "linf:0.02", precision="bfloat16").records
     assert set(records["precision"]) == {"float32"}
 
 
@@ -123,7 +122,7 @@ def test_a_search_in_bfloat16_is_as_strong_and_judged_in_float32(threat: str) ->
     x, y = samples_of(model, 80)
     attack = "ddn" if threat.endswith("min") else "apgd:steps=30"
     plain, fast = (
-        rb.attack(model, x, y, attack, threat, precision=p).records for p in ("float32", "bfloat16")
+        attack_with(model, x, y, attack, threat, precision=p).records for p in ("float32", "bfloat16")
     )
     assert set(plain["precision"]) == {"float32"}
     assert set(fast["precision"]) == {"bfloat16"}
@@ -135,24 +134,24 @@ def test_a_search_in_bfloat16_is_as_strong_and_judged_in_float32(threat: str) ->
 
 def test_auto_takes_fewer_bits_only_for_convolutions() -> None:
     x, y = samples_of(small_network(), 5)
-    assert set(rb.attack(small_network(), x, y, "pgd", "linf:0.1").records["precision"]) == {"float32"}
-    found = TorchModel(convolutional(), (3, 8, 8)).for_search(Precision.AUTO, Effort())
+    assert set(attack_with(small_network(), x, y, "pgd", "linf:0.1").records["precision"]) == {"float32"}
+    found = TorchModel(convolutional(), (3, 8, 8)).for_search("auto", Effort())
     assert found is None or found.precision == "bfloat16"  # as the processor has it
-    assert TorchModel(convolutional(), (3, 8, 8)).for_search(Precision.FLOAT32, Effort()) is None
+    assert TorchModel(convolutional(), (3, 8, 8)).for_search("float32", Effort()) is None
 
 
 def test_what_cannot_be_cast_is_searched_as_it_is() -> None:
     model = TorchModel(Single(), (3, 8, 8))
-    assert model.for_search(Precision.BFLOAT16, Effort()) is None
+    assert model.for_search("bfloat16", Effort()) is None
     x, y = samples_of(model, 5)
-    records = rb.attack(model, x, y, "pgd", "linf:0.1", precision="bfloat16").records
+    records = attack_with(model, x, y, "pgd", "linf:0.1", precision="bfloat16").records
     assert set(records["precision"]) == {"float32"}
 
 
 def test_precision_is_checked() -> None:
     x, y = samples_of(small_network(), 2)
     with pytest.raises(InvalidParameter, match="precision = 'half': must be one of auto, float32"):
-        rb.attack(small_network(), x, y, "pgd", "linf:0.1", precision="half")
+        attack_with(small_network(), x, y, "pgd", "linf:0.1", precision="half")
 
 
 def test_arithmetic_is_put_back() -> None:
@@ -232,10 +231,10 @@ def test_kernels_are_for_those_who_ask_or_gain(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("robustbench_lite.models.torch.module.accelerated", fake)
     model = TorchModel(convolutional(), (3, 8, 8))
-    assert model.for_search(Precision.TF32, Effort(100, 40)) is not None
-    assert model.for_search(Precision.TF32, Effort(100, 40, compile=False)) is not None
+    assert model.for_search("tf32", Effort(100, 40)) is not None
+    assert model.for_search("tf32", Effort(100, 40, compile=False)) is not None
     assert made == []
-    first, second = (model.for_search(Precision.FLOAT32, Effort(100, 40, compile=True)) for _ in range(2))
+    first, second = (model.for_search("float32", Effort(100, 40, compile=True)) for _ in range(2))
     assert made == [True]
     assert first is second is not None
 
@@ -248,7 +247,7 @@ def test_a_compiled_search_finds_the_same(caplog: pytest.LogCaptureFixture) -> N
     x, y = samples_of(model, 40)
     caplog.set_level("INFO", "robustbench_lite")
     plain, kernels = (
-        rb.attack(model, x, y, "pgd:steps=20", "linf:0.02", precision="float32", compile=c)
+        attack_with(model, x, y, "pgd:steps=20", "linf:0.02", precision="float32", compile=c)
         for c in (False, True)
     )
     assert "compiled in" in caplog.text
@@ -260,6 +259,6 @@ def test_a_compiled_search_finds_the_same(caplog: pytest.LogCaptureFixture) -> N
 def test_recorded_graphs_find_the_same() -> None:
     model = TorchModel(convolutional(), (3, 8, 8), device="cuda")
     x, y = samples_of(model.to("cpu"), 200)
-    plain, quick = (rb.attack(model, x, y, "pgd:steps=40", "linf:0.02", compile=c) for c in (False, None))
+    plain, quick = (attack_with(model, x, y, "pgd:steps=40", "linf:0.02", compile=c) for c in (False, None))
     assert abs(int(plain.success.sum()) - int(quick.success.sum())) <= 2
     assert 0 < int(plain.success.sum()) < 200

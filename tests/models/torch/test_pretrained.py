@@ -14,10 +14,11 @@ from torch import nn
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter, UnknownName
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.names import parse_name
 from robustbench_lite.core.task import margin
 from robustbench_lite.models.ensemble import Ensemble
 from robustbench_lite.models.zoo.linear import LinearModel
-from tests.conftest import linear_model, samples_of, small_network
+from tests.conftest import attack_with, linear_model, run_with, samples_of, small_network
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_torchvision_network_with_random_weights(images: rb.Data) -> None:
     one, again = (rb.load_model("torchvision:resnet18,weights=none", images) for _ in range(2))
     assert (one.num_classes, one.input_shape, one.name) == (3, (3, 32, 32), "resnet18")
     assert one.fingerprint() == again.fingerprint()
-    records = rb.attack(one, images.x[:4], one.scores(images.x[:4]).argmax(1), "fgsm", "linf:0.1").records
+    records = attack_with(one, images.x[:4], one.scores(images.x[:4]).argmax(1), "fgsm", "linf:0.1").records
     assert records["valid"].all()
     with pytest.raises(UnknownName, match="did you mean resnet"):
         rb.load_model("torchvision:resnet81", images)
@@ -110,7 +111,8 @@ def test_a_file_of_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_names_of_members_are_told_apart() -> None:
-    assert split_outside("cnn, svm:most=100,seed=1,ensemble(a,b:c=1,d=2)") == [
+    name = parse_name("ensemble(cnn, svm:most=100,seed=1,ensemble(a,b:c=1,d=2))")
+    assert [one.text for one in name.inner] == [
         "cnn",
         "svm:most=100,seed=1",
         "ensemble(a,b:c=1,d=2)",
@@ -131,9 +133,9 @@ def test_an_ensemble_averages_probabilities_and_votes() -> None:
     assert torch.allclose(mixed.scores(x).exp(), expected)
     assert not mixed.gradient_is_truth
     y = mixed.scores(x).argmax(1)
-    records = rb.attack(mixed, x, y, "iterative", "linf:0.3").records
+    records = attack_with(mixed, x, y, "iterative", "linf:0.3").records
     assert records["success"].any()
-    assert records["stand_in"].all()
+    assert records["surrogate"].all()
     with pytest.raises(InvalidModel, match="knows 4 classes"):
         Ensemble([one, small_network(4)])
 
@@ -156,6 +158,6 @@ def test_an_ensemble_by_name_falls_with_its_members() -> None:
     assert model.access is Access.GRADIENT
     assert float((model.scores(data.x).argmax(1) == data.y).float().mean()) > 0.95
     assert model.name == "ensemble(logistic,svm,tree)"
-    result = rb.run(data, ["ensemble(logistic,svm,tree)"], ["noise", "iterative"], ["linf:0.15"])
+    result = run_with(data, ["ensemble(logistic,svm,tree)"], ["noise", "iterative"], ["linf:0.15"])
     broken = result.table("summary").set_index("attack")["success"]
     assert broken["iterative"] > 0.4 > 2 * broken["noise"]

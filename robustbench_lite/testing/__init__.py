@@ -1,0 +1,14 @@
+"""The public laws: checks that every attack and every model obeys, to parametrise a test with.
+
+>>> import pytest
+>>> from robustbench_lite.testing import attack_checks
+>>> check_mine = pytest.mark.parametrize("check", attack_checks("pgd:steps=5"), ids=str)
+"""
+
+from __future__ import annotations
+
+from robustbench_lite.testing.attacks import attack_checks
+from robustbench_lite.testing.check import Check
+from robustbench_lite.testing.models import model_checks
+
+__all__ = ["Check", "attack_checks", "model_checks"]

@@ -1,0 +1,350 @@
+"""The laws of attacks, on every threat that an attack claims."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from robustbench_lite.api import AttackResult, attack
+from robustbench_lite.attacks.named import get_attack
+from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.settings import Search
+from robustbench_lite.core.threat import Norm, Threat, norms
+from robustbench_lite.search.attack import AnyAttack, Fitted
+from robustbench_lite.testing.check import Check
+from robustbench_lite.testing.subjects import Counting, flat_model, linear_model, small_network
+from robustbench_lite.threats.named import parse_threat
+
+SIZES = {Norm.LINF: "0.2", Norm.L2: "0.6", Norm.L1: "2", Norm.L0: "2"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attack under a threat that it claims, on a model of its kind."""
+
+    attack: AnyAttack
+    threat: Threat
+
+    def model(self, classes: int = 3, double: bool = False) -> Model:
+        """A small model with the access that the attack needs."""
+        if self.attack.access is Access.STRUCTURE:
+            return linear_model(classes)
+        return small_network(classes, double=double)
+
+    def run(
+        self, model: Model, x: Tensor, y: Tensor, goal: str = "untargeted", search: Search | None = None
+    ) -> AttackResult:
+        """The attack on samples."""
+        return attack(model, x, y, self.attack, self.threat, goal, search)
+
+
+def attack_checks(given: str | AnyAttack) -> list[Check]:
+    """Every law for every threat that an attack claims.
+
+    Parameters
+    ----------
+    given : str or Attack
+        As short as the laws may be tested on: steps and restarts are what cost.
+
+    Returns
+    -------
+    list of Check
+        Each callable without arguments; `str(check)` is a test's id.
+    """
+    chosen = get_attack(given)
+    found = [
+        Check(f"{chosen}-{threat}-{law.__name__}", partial(law, Case(chosen, threat)))
+        for threat in claimed(chosen)
+        for law in LAWS
+    ]
+    return [*found, *(Check(f"{chosen}-{law.__name__}", partial(law, chosen)) for law in ALONE)]
+
+
+def claimed(chosen: AnyAttack) -> Iterator[Threat]:
+    """The threats that an attack says it works under: one size a norm, the smallest, and the other kinds."""
+    cls = type(chosen)
+    texts: list[str] = []
+    if "ball" in cls.threats and cls.fixed_budget:
+        texts += [f"{norm}:{SIZES[norm]}" for norm in sorted(cls.norms)]
+    if "ball" in cls.threats and cls.minimum_norm:
+        texts += [f"{norm}:min" for norm in sorted(cls.norms)]
+    texts += [
+        text for kind, text in (("box", "box"), ("rotation", "rotation:30,shift=0.2")) if kind in cls.threats
+    ]
+    return (parse_threat(text) for text in texts)
+
+
+def samples_of(model: Model, n: int = 20) -> tuple[Tensor, Tensor]:
+    """Random inputs with the model's own answers as labels."""
+    x = torch.rand((n, *model.input_shape), generator=torch.Generator().manual_seed(0))
+    return x, model.prediction(model.scores(x))
+
+
+def points_are_admissible_and_success_is_recomputed(case: Case) -> None:
+    """What is returned lies inside the threat, and the records say what the model says."""
+    model = case.model()
+    x, y = samples_of(model, 30)
+    result = case.run(model, x, y)
+    records = result.records
+    assert records["valid"].all(), records["reason"].dropna().unique()
+    assert records["reason"].isna().all(), records["reason"].dropna().unique()
+    assert result.adversarial.shape == x.shape
+    broken = model.prediction(model.scores(result.adversarial)) != y
+    assert records["success"].tolist() == broken.tolist()
+    assert torch.equal(case.threat.render(result.z, x), result.adversarial)
+    if case.threat.norm is not None:
+        delta = result.adversarial.double() - x.double()
+        size = norms(delta, case.threat.domain, case.threat.norm)
+        assert torch.allclose(torch.tensor(records[str(case.threat.norm)].to_numpy(float)), size)
+    if case.threat.eps is not None:
+        assert (torch.tensor(records["distance"].to_numpy(float)) <= case.threat.eps).all()
+    assert ((records["queries_at_success"].notna()) == records["success"]).all()
+    assert (records["outcome"] == records["success"].map({True: "broken", False: "held"})).all()
+
+
+def it_is_at_least_as_strong_as_noise(case: Case) -> None:
+    """An attack that a random point beats is none."""
+    if case.attack.name == "noise":
+        return
+    model = case.model()
+    x, y = samples_of(model, 60)
+    control = parse_threat("linf:1") if case.threat.minimum else case.threat
+    noise = Case(get_attack("noise:steps=0"), control).run(model, x, y).records["success"].sum()
+    assert case.run(model, x, y).records["success"].sum() >= max(noise, 1)
+
+
+def the_seed_makes_the_run_and_the_batch_size_does_not(case: Case) -> None:
+    """In float64: a float32 matrix product rounds differently in another batch, and steps let that grow."""
+    model = case.model(double=True)
+    x, y = samples_of(model, 40)
+    one, again = (case.run(model, x, y, search=Search(seed=3)) for _ in range(2))
+    assert torch.equal(one.adversarial, again.adversarial)
+    split = case.run(model, x, y, search=Search(seed=3, batch_size=7))
+    if not isinstance(case.attack, Fitted):
+        assert torch.allclose(one.adversarial, split.adversarial, atol=1e-6)
+        for column in ("success", "forwards", "backwards", "queries_at_success"):
+            assert one.records[column].equals(split.records[column]), column
+
+
+def nothing_of_the_callers_changes(case: Case) -> None:
+    """Neither samples, nor labels, nor the model, nor torch's generator."""
+    model = case.model()
+    x, y = samples_of(model, 8)
+    before = x.clone(), y.clone(), model.scores(x), torch.get_rng_state()
+    case.run(model, x, y)
+    assert torch.equal(before[0], x)
+    assert torch.equal(before[1], y)
+    assert torch.equal(before[2], model.scores(x))
+    assert torch.equal(before[3], torch.get_rng_state())
+
+
+def one_sample_and_two_classes(case: Case) -> None:
+    """The smallest input there is."""
+    model = case.model(classes=2)
+    x, y = samples_of(model, 1)
+    result = case.run(model, x, y)
+    assert result.adversarial.shape == x.shape
+    assert result.records["valid"].all()
+
+
+def samples_that_are_wrong_already_are_no_successes(case: Case) -> None:
+    """A model's own mistakes are nobody's success."""
+    model = case.model()
+    x, y = samples_of(model, 6)
+    result = case.run(model, x, (y + 1) % 3)
+    assert not result.records["success"].any()
+    assert (result.records["outcome"] == "wrong").all()
+    if not case.attack.every_sample:
+        assert torch.equal(result.z, case.threat.origin(x))
+        assert (result.records["forwards"] == 0).all()
+
+
+def corners_of_the_box(case: Case) -> None:
+    """Samples that lie at the edge of what there is."""
+    model = case.model()
+    x = (torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    x[0], x[1] = 0, 1
+    result = case.run(model, x, model.prediction(model.scores(x)))
+    assert result.records["valid"].all()
+    assert result.records["reason"].isna().all()
+
+
+def targets(case: Case) -> None:
+    """A success under a goal with targets is the target."""
+    model = case.model(classes=4)
+    x, y = samples_of(model, 20)
+    for goal in ("random", "least_likely", "top:2"):
+        records = case.run(model, x, y, goal).records
+        reached = records.loc[records["success"].astype(bool)]
+        assert (reached["adversarial_prediction"] == reached["target"]).all()
+        assert (records["target"] != records["label"]).all()
+        assert records["valid"].all()
+
+
+def a_given_target(case: Case) -> None:
+    """Classes that a user names; y itself is refused."""
+    model = case.model(classes=4)
+    x, y = samples_of(model, 10)
+    wanted = (y + 1) % 4
+    records = attack(model, x, y, case.attack, case.threat, wanted).records
+    assert records["target"].tolist() == wanted.tolist()
+    said = _refusal(lambda: attack(model, x, y, case.attack, case.threat, y))
+    assert said is not None, "y was taken as a target"
+    assert "target" in said
+
+
+def the_budget_is_obeyed(case: Case) -> None:
+    """To the last pass; a sample that no pass was left for is not attacked."""
+    model = case.model()
+    x, y = samples_of(model, 10)
+    for budget in (1, 5, 12):
+        records = case.run(model, x, y, search=Search(budget=budget)).records
+        assert (records["forwards"] + records["backwards"] <= budget).all()
+        unspent = records["forwards"] + records["backwards"] == 0
+        assert (records.loc[unspent, "outcome"] == "unattacked").all()
+
+
+def more_steps_never_lower_success(case: Case) -> None:
+    """Twelve steps break what two break, in number."""
+    if "steps" not in {field.name for field in fields(case.attack)}:
+        return
+    model = case.model()
+    x, y = samples_of(model, 40)
+    few, many = (
+        Case(replace(case.attack, **{"steps": steps}), case.threat).run(model, x, y).records
+        for steps in (2, 12)
+    )
+    if case.attack.name in ("noise", "iterative"):  # the same path, only longer
+        assert (few["success"] <= many["success"]).all()
+    assert few["success"].sum() <= many["success"].sum()
+
+
+def flat_gradients_end_cleanly(case: Case) -> None:
+    """Where no slope shows an attack still ends, and says that it met none."""
+    if case.attack.access is Access.STRUCTURE:
+        return
+    x = torch.rand((5, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    records = case.run(flat_model(), x, torch.zeros(5, dtype=torch.int64)).records
+    assert records["valid"].all()
+    assert not records["success"].any()
+
+
+def every_pass_is_counted(case: Case) -> None:
+    """What the records say is what the model was really asked."""
+    if isinstance(case.attack, Fitted):
+        return  # what is learnt is counted apart
+    counting = Counting(case.model())
+    x, y = samples_of(counting, 10)
+    counting.reset()
+    records = case.run(counting, x, y, search=Search(batch_size=10)).records  # measuring memory asks too
+    before = counting.looked(len(x), int(records["success"].sum()))
+    assert int(records["forwards"].sum()) == counting.forwards - before
+    assert int(records["backwards"].sum()) == counting.backwards
+
+
+def a_flat_start_is_left(case: Case) -> None:
+    """A gradient of zero at the sample itself stops no attack that asks for gradients."""
+    if (
+        case.attack.access is not Access.GRADIENT
+        or case.threat.kind != "ball"
+        or isinstance(case.attack, Fitted)
+    ):
+        return
+    model = small_network(plateau=True)
+    generator = torch.Generator().manual_seed(0)
+    x = 0.5 + 0.02 * (torch.rand((12, 1, 4, 4), generator=generator) - 0.5)
+    y = model.prediction(model.scores(x))
+    size = {Norm.LINF: "0.45", Norm.L2: "1.8", Norm.L1: "7", Norm.L0: "16"}[case.threat.norm or Norm.L2]
+    threat = case.threat if case.threat.minimum else parse_threat(f"{case.threat.norm}:{size}")
+    records = Case(case.attack, threat).run(model, x, y).records
+    steps = case.attack.schedule(model, threat).steps
+    assert records["success"].any() or steps == 0, "nothing left the plateau"
+
+
+def steps_of_features_are_kept(case: Case) -> None:
+    """Every point lies on the grid of features that take steps, of any width and offset, and in the box."""
+    if case.threat.kind != "ball":
+        return
+    model = case.model()
+    for width, offset in ((0.1, 0.03), (1 / 7, 0.0), (1 / 99_999, 0.0)):
+        generator = torch.Generator().manual_seed(1)
+        count = int((1 - offset) / width)
+        k = (torch.rand((10, 1, 4, 4), generator=generator, dtype=torch.float64) * count).round()
+        x = (offset + k * width).float()
+        y = model.prediction(model.scores(x))
+        spacing = torch.full((1, 4, 4), width, dtype=torch.float64)
+        spacing[0, :2] = 0  # half of the features are continuous
+        domain = replace(case.threat.domain, spacing=spacing)
+        result = Case(case.attack, case.threat.within(domain)).run(model, x, y)
+        assert result.records["valid"].all(), (width, result.records["reason"].dropna().unique())
+        steps = (result.adversarial.double() - offset) / width
+        off = ((steps - steps.round()).abs() * width)[:, :, 2:]
+        assert float(off.max()) < 4e-7, width
+
+
+def it_is_frozen_and_pickles(chosen: AnyAttack) -> None:
+    """An attack is a value: it cannot be changed, and can be sent to another process."""
+    for field in fields(chosen):
+        try:
+            setattr(chosen, field.name, 1)
+        except FrozenInstanceError:
+            continue
+        raise AssertionError(f"{field.name} can be set")
+    assert pickle.loads(pickle.dumps(chosen)) == chosen
+
+
+def every_pair_runs_or_is_refused_in_a_line(chosen: AnyAttack) -> None:
+    """Under every threat there is, with models of every access."""
+    from robustbench_lite.core.registry import entries
+
+    texts = [f"{norm}:{size}" for norm, size in SIZES.items()] + [f"{norm}:min" for norm in Norm]
+    texts += ["box", "rotation:20", "rotation:20,shift=0.1"]
+    assert {text.partition(":")[0] for text in texts} <= set(entries("threats"))
+    for model in (linear_model(), small_network()):
+        x, y = samples_of(model, 3)
+        for text in texts:
+            threat = parse_threat(text)
+            frames: list[pd.DataFrame] = []
+            said = _refusal(lambda: frames.append(attack(model, x, y, chosen, threat).records))  # noqa: B023
+            assert (said is None) == (chosen.refuses(model, threat) is None)
+            assert said is None or "\n" not in said
+            assert all(records["valid"].all() for records in frames)
+
+
+def _refusal(ask: Callable[[], object]) -> str | None:
+    """What is said where something is refused; None where it is done."""
+    try:
+        ask()
+    except RobustError as error:
+        return str(error)
+    return None
+
+
+LAWS: Sequence[Callable[[Case], None]] = (
+    points_are_admissible_and_success_is_recomputed,
+    it_is_at_least_as_strong_as_noise,
+    the_seed_makes_the_run_and_the_batch_size_does_not,
+    nothing_of_the_callers_changes,
+    one_sample_and_two_classes,
+    samples_that_are_wrong_already_are_no_successes,
+    corners_of_the_box,
+    targets,
+    a_given_target,
+    the_budget_is_obeyed,
+    more_steps_never_lower_success,
+    flat_gradients_end_cleanly,
+    every_pass_is_counted,
+    a_flat_start_is_left,
+    steps_of_features_are_kept,
+)
+ALONE: Sequence[Callable[[AnyAttack], None]] = (
+    it_is_frozen_and_pickles,
+    every_pair_runs_or_is_refused_in_a_line,
+)

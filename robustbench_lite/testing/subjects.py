@@ -1,0 +1,105 @@
+"""Small models that the laws are tested on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from robustbench_lite.core.model import Boxes, Linear, Model
+from robustbench_lite.models.torch.module import TorchModel
+from robustbench_lite.models.zoo.linear import LinearModel
+
+SHAPE = (1, 4, 4)
+
+
+def linear_model(classes: int = 3, seed: int = 0) -> LinearModel:
+    """Random weights on 4 × 4 images."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(classes, 16, generator=generator)
+    return LinearModel(weight, torch.randn(classes, generator=generator) * 0.1, SHAPE, scaled=True)
+
+
+class SmallNetwork(nn.Module):
+    """One hidden layer; plateau: with no slope at all near grey images."""
+
+    def __init__(self, classes: int, double: bool, plateau: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, classes))
+        for parameter in self.body.parameters():
+            parameter.data *= 4
+        self.plateau = plateau
+        if double:
+            self.body.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(next(self.body.parameters()).dtype)
+        if self.plateau:
+            apart = x - 0.5
+            largest = apart.flatten(1).abs().amax(1).clamp_min(1e-6)[:, None, None, None]
+            x = 0.5 + apart * ((largest - 0.02) / largest).clamp_min(0)
+        scores: Tensor = self.body(x)
+        return scores
+
+
+def small_network(classes: int = 3, *, double: bool = False, plateau: bool = False) -> TorchModel:
+    """Random weights on 4 × 4 images."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = SmallNetwork(classes, double, plateau)
+    return TorchModel(module, SHAPE, name="small")
+
+
+class Flat(Model):
+    """The same scores everywhere: nothing to climb."""
+
+    name, family, num_classes, input_shape, device = "flat", "test", 3, SHAPE, torch.device("cpu")
+
+    def scores(self, x: Tensor) -> Tensor:
+        return torch.tensor([3.0, 1.0, 0.0]) + 0 * x.flatten(1)[:, :1]
+
+    def to(self, device: torch.device | str) -> Model:
+        return self
+
+
+def flat_model() -> Flat:
+    """Three classes on 4 × 4 images, the first everywhere."""
+    return Flat()
+
+
+class Counting(Model):
+    """A model that counts what it is asked."""
+
+    def __init__(self, inner: Model) -> None:
+        self.inner, self.forwards, self.backwards = inner, 0, 0
+        self.name, self.family, self.num_classes = "counting", inner.family, inner.num_classes
+        self.input_shape, self.device, self.access = inner.input_shape, inner.device, inner.access
+
+    def scores(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        scores = self.inner.scores(x)
+        if scores.requires_grad:
+            self._hook(scores)
+        return scores
+
+    def _hook(self, scores: Tensor) -> RemovableHandle:
+        def count(gradient: Tensor) -> None:
+            self.backwards += len(gradient)
+
+        handle: RemovableHandle = scores.register_hook(count)  # type: ignore[no-untyped-call]
+        return handle
+
+    @property
+    def structure(self) -> Linear | Boxes | None:
+        return self.inner.structure
+
+    def to(self, device: torch.device | str) -> Model:
+        return self
+
+    def reset(self) -> None:
+        """Count anew."""
+        self.forwards = self.backwards = 0
+
+    def looked(self, samples: int, successes: int) -> int:
+        """Forward passes that are not the attack's: the clean look, the verdict, the second look."""
+        return 2 * samples + successes
