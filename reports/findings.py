@@ -47,12 +47,12 @@ def verdict(results: Results) -> list[str]:
 
 def warnings(results: Results) -> list[str]:
     """What a reader should know before believing a number."""
-    found = [f"{cell} failed: {text.strip().splitlines()[-1]}" for cell, text in results.failures.items()]
+    found = [f"{job} failed: {text.strip().splitlines()[-1]}" for job, text in results.failures.items()]
     if results.missing:
         found.append(f"The records of {len(results.missing)} jobs are gone: this is not the whole run.")
     table = results.table("summary")
     for row in table.to_dict("records"):
-        found += [f"{_cell(row)}: {said}" for said in doubts(results.records, row)]
+        found += [f"{_job(row)}: {said}" for said in doubts(results.records, row)]
     for row in results.table("worst_case").to_dict("records"):
         if row["by_transfer"] > 0:
             found.append(
@@ -69,12 +69,12 @@ def warnings(results: Results) -> list[str]:
     for row in results.table("gaps").to_dict("records"):
         if row["weak"]:
             found.append(
-                f"{_cell(row)}: the gradient of its surrogate leads {row['ratio']:.2f} times as far as exact."
+                f"{_job(row)}: the gradient of its surrogate leads {row['ratio']:.2f} times as far as exact."
             )
     found += _transferred(results)
     for row in results.flags.to_dict("records"):
         if row["raised"]:
-            found.append(f"{_cell(row)}: {row['meaning']} ({row['value']:.3g}). Next: {row['next']}.")
+            found.append(f"{_job(row)}: {row['meaning']} ({row['value']:.3g}). Next: {row['next']}.")
     if results.flags.empty:
         found.append(f"The attacks were not diagnosed: robust diagnose {results.path}")
     return found
@@ -126,7 +126,7 @@ def _transferred(results: Results) -> list[str]:
     return found
 
 
-def _cell(row: Mapping[Hashable, Any]) -> str:
+def _job(row: Mapping[Hashable, Any]) -> str:
     return f"{row['model']} × {row['attack']} × {row['threat']}"
 
 

@@ -26,20 +26,20 @@ def leaderboard(runs: list[Results]) -> pd.DataFrame:
     rows = []
     for (data, _), part in records.groupby(["data", "seed"], sort=False, observed=True, dropna=False):
         for _, every in part.groupby(["model", "threat", "goal"], sort=False, observed=True):
-            cell = _met_by_all(every)
-            for row in worst_case(cell).to_dict("records"):
-                auto = direct(cell).loc[lambda c: c["attack_name"] == "auto"]
+            group = _met_by_all(every)
+            for row in worst_case(group).to_dict("records"):
+                auto = direct(group).loc[lambda c: c["attack_name"] == "auto"]
                 kept = right(auto) * (1 - auto["success_rate"].astype(float))
                 held = kept.mean() if len(auto) else math.nan
                 rows.append(
                     {
                         **{head: row[head] for head in KNOWN},
                         "data": data,
-                        "norm": str(cell["norm"].iloc[0]),
+                        "norm": str(group["norm"].iloc[0]),
                         "autoattack": float(held),
                         "best_known": row["robust"],
                         "extra_data": "",
-                        "architecture": cell["family"].iloc[0],
+                        "architecture": group["family"].iloc[0],
                     }
                 )
     table = pd.DataFrame(rows, columns=HEADS)
@@ -52,7 +52,7 @@ def leaderboard(runs: list[Results]) -> pd.DataFrame:
 def _met_by_all(records: pd.DataFrame) -> pd.DataFrame:
     """The samples that every attack met: one that only a weak one has seen is no robust sample."""
     attacks = records.groupby(["attack", "source_model"], dropna=False, observed=True)
-    ids = [set(cell["sample_id"]) for _, cell in attacks]
+    ids = [set(group["sample_id"]) for _, group in attacks]
     return records.loc[records["sample_id"].isin(set.intersection(*ids))]
 
 

@@ -15,7 +15,7 @@ def test_every_block_runs() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     x, y = torch.rand(10, 1, 8, 8), torch.arange(10)
     names: dict[str, object] = {"network": network, "x": x, "y": y, "__name__": "readme"}
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec", dont_inherit=True), names)
     adversarial = names["adversarial"]

@@ -48,8 +48,9 @@ class Curve(Composite):
         return get_attack(self.attack)
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
-        refusal = super().refuses(model, threat)
-        return refusal or self.inner.refuses(model, Lp(threat.norm or Norm.L2, 1.0, threat.domain))
+        if threat.kind != "ball" or not threat.minimum or threat.norm not in self.norms:
+            return super().refuses(model, threat)
+        return self.inner.refuses(model, Lp(threat.norm, 1.0, threat.domain))
 
     def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:
         low, high = problem.threat.domain.bounds(problem.x0)

@@ -95,7 +95,7 @@ def queries(part: pd.DataFrame, threat: str) -> Figure:
 
 
 def spread(table: pd.DataFrame, norm: str) -> Figure:
-    """Sizes of successful perturbations: the quartiles and the median of each cell, a row an attack."""
+    """Sizes of successful perturbations: the quartiles and the median of each job, a row an attack."""
     part = table.loc[(table["norm"] == norm) & (table["successes"] > 0)]
     models = list(dict.fromkeys(part["model"]))
     attacks = list(dict.fromkeys(part["attack"]))

@@ -25,7 +25,7 @@ from robustbench_lite.reports.tables.catalogue import RATES
 from robustbench_lite.reports.tables.pairs import compared
 
 DRAWN = 24  # of them with figures of their own
-CARDS = 60  # cells in the gallery; the pictures of all are in the folder
+CARDS = 60  # jobs in the gallery; the pictures of all are in the folder
 TITLES = {
     "worst_case": "Worst case over the attacks, sample by sample",
     "summary": "Every attack",
@@ -45,7 +45,7 @@ OPEN = {"worst_case", "summary"}  # tables that are not folded away
 
 @dataclass(frozen=True)
 class Shown:
-    """What a table's cell shows, what it is sorted by, and whether it is a number."""
+    """What a place in a table shows, what it is sorted by, and whether it is a number."""
 
     text: str
     key: str
@@ -167,11 +167,11 @@ def _mistaken(results: Results, turned: pd.DataFrame) -> Iterator[tuple[str, str
     for model, part in turned.groupby("model", sort=False, observed=True) if len(turned) else []:
         totals = part.groupby(["attack", "threat"], sort=False, observed=True)["samples"].sum()
         attack, threat = list(totals.index)[int(totals.to_numpy().argmax())]
-        cell = part.loc[(part["attack"] == attack) & (part["threat"] == threat)]
-        if cell["label"].nunique() > 30:
+        turned_by = part.loc[(part["attack"] == attack) & (part["threat"] == threat)]
+        if turned_by["label"].nunique() > 30:
             continue
         by = ["label", "adversarial_prediction"]
-        counts = cell.groupby(by, observed=True)["samples"].sum().unstack()
+        counts = turned_by.groupby(by, observed=True)["samples"].sum().unstack()
         shares = counts.div(counts.sum(axis=1), axis=0)
         shares.index = [results.class_name(c) for c in shares.index]
         shares.columns = [results.class_name(c) for c in shares.columns]
@@ -270,19 +270,19 @@ def _path(arrays: dict[str, np.ndarray], number: int) -> Markup | None:
 
 
 def _learnt(results: Results) -> Iterator[dict[str, object]]:
-    for cell, arrays in _learnt_arrays(results):
+    for title, arrays in _learnt_arrays(results):
         if "delta" in arrays and arrays["delta"].ndim == 4:
             change, factor = images.signed(arrays["delta"][0])
-            yield {"title": cell, "images": [(change, f"× {factor:.3g}")]}
+            yield {"title": title, "images": [(change, f"× {factor:.3g}")]}
         elif "patch" in arrays:
-            yield {"title": cell, "images": [(images.picture(arrays["patch"][0]), "the patch")]}
+            yield {"title": title, "images": [(images.picture(arrays["patch"][0]), "the patch")]}
         elif "images" in arrays and arrays["images"].ndim == 4:
             sure = arrays["confidence"]
             shown = [
                 (images.picture(image), f"{results.class_name(c)}, {sure[c]:.3f}")
                 for c, image in enumerate(arrays["images"][:30])
             ]
-            yield {"title": cell, "images": shown}
+            yield {"title": title, "images": shown}
 
 
 def _sure(value: object) -> str:

@@ -15,10 +15,10 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
     of proving bounds. zero_gradients: the share of samples that met a gradient of exactly zero.
     """
     rows = []
-    for key, cell in direct(records).groupby(GROUP, sort=False, observed=True):
-        tried = cell.loc[cell["forwards"] > 0]
-        seconds = float(cell["seconds"].sum())
-        found = cell.loc[cell["success"].astype(bool), "queries_at_success"].dropna()
+    for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
+        tried = group.loc[group["forwards"] > 0]
+        seconds = float(group["seconds"].sum())
+        found = group.loc[group["success"].astype(bool), "queries_at_success"].dropna()
         rows.append(
             {
                 **dict(zip(GROUP, key, strict=True)),
@@ -28,9 +28,9 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
                 "to_success": median(found.astype(float)),
                 "seconds": seconds,
                 "per_second": len(tried) / seconds if seconds > 0 else float("nan"),
-                **{name: _first(cell[name]) for name in ("fit_forwards", "fit_backwards", "fit_seconds")},
-                "certify_seconds": _first(cell["certify_seconds"]),
-                "zero_gradients": float((cell["zero_gradients"] > 0).mean()),
+                **{name: _first(group[name]) for name in ("fit_forwards", "fit_backwards", "fit_seconds")},
+                "certify_seconds": _first(group["certify_seconds"]),
+                "zero_gradients": float((group["zero_gradients"] > 0).mean()),
             }
         )
     return pd.DataFrame(rows)
@@ -45,12 +45,12 @@ def _first(values: pd.Series[float]) -> float:
 def confidence(records: pd.DataFrame) -> pd.DataFrame:
     """One row a job: mean confidence in the clean prediction, and in what broken samples became."""
     rows = []
-    for key, cell in direct(records).groupby(GROUP, sort=False, observed=True):
-        broken = cell.loc[cell["success"].astype(bool)]
+    for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
+        broken = group.loc[group["success"].astype(bool)]
         rows.append(
             {
                 **dict(zip(GROUP, key, strict=True)),
-                "clean": float(cell.loc[right(cell), "clean_confidence"].mean()),
+                "clean": float(group.loc[right(group), "clean_confidence"].mean()),
                 "before": float(broken["clean_confidence"].mean()),
                 "after": float(broken["adversarial_confidence"].mean()),
                 "median_after": median(broken["adversarial_confidence"].dropna()),
@@ -60,11 +60,11 @@ def confidence(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def queries(records: pd.DataFrame) -> pd.DataFrame:
-    """Success against forward passes: one row a cell and number of passes."""
+    """Success against forward passes: one row a job and number of passes."""
     rows = []
-    for key, cell in direct(records).groupby(GROUP, sort=False, observed=True):
-        able = int(right(cell).sum())
-        found = cell.loc[cell["success"].astype(bool), "queries_at_success"].dropna().to_numpy(float)
+    for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
+        able = int(right(group).sum())
+        found = group.loc[group["success"].astype(bool), "queries_at_success"].dropna().to_numpy(float)
         if not len(found):
             continue
         for passes in np.unique(np.quantile(found, np.linspace(0, 1, 40), method="higher")).tolist():

@@ -19,8 +19,8 @@ def pairs(records: pd.DataFrame) -> pd.DataFrame:
     at = ["model", "threat", "goal"]
     for key, part in direct(records).groupby(at, sort=False, observed=True):
         broken = {
-            str(attack): np.unique(cell.loc[cell["success"].astype(bool), "sample_id"].to_numpy("int64"))
-            for attack, cell in part[["attack", "success", "sample_id"]].groupby(
+            str(attack): np.unique(group.loc[group["success"].astype(bool), "sample_id"].to_numpy("int64"))
+            for attack, group in part[["attack", "success", "sample_id"]].groupby(
                 "attack", sort=False, observed=True
             )
         }
@@ -51,9 +51,9 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     old, new = (dict(iter(direct(r).groupby(GROUP, sort=False, observed=True))) for r in (before, after))
     for key in [k for k in old if k in new]:
         sides = []
-        for cell in (old[key], new[key]):
-            held = right(cell) & ~cell["success"].astype(bool)
-            sides.append(pd.Series(held.to_numpy(bool), index=cell["sample_id"].to_numpy()))
+        for group in (old[key], new[key]):
+            held = right(group) & ~group["success"].astype(bool)
+            sides.append(pd.Series(held.to_numpy(bool), index=group["sample_id"].to_numpy()))
         first, second = sides[0].align(sides[1], join="inner")
         lost, gained = int((first & ~second).sum()), int((second & ~first).sum())
         p = mcnemar(lost, gained)

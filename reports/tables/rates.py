@@ -1,4 +1,4 @@
-"""How often attacks succeed: by cell, by class, over all attacks, and from one model to another."""
+"""How often attacks succeed: by job, by class, over all attacks, and from one model to another."""
 
 from __future__ import annotations
 
@@ -183,17 +183,17 @@ def winners(records: pd.DataFrame) -> pd.DataFrame:
 def per_class(records: pd.DataFrame) -> pd.DataFrame:
     """One row a job and class: how many samples, clean and robust accuracy with Wilson's interval."""
     rows = []
-    for key, cell in direct(records).groupby([*GROUP, "label"], sort=False, observed=True):
-        cell = attacked(cell)
-        able = right(cell)
-        held = int((able & ~cell["success"].astype(bool)).sum())
-        low, high = wilson(held, len(cell))
+    for key, group in direct(records).groupby([*GROUP, "label"], sort=False, observed=True):
+        group = attacked(group)
+        able = right(group)
+        held = int((able & ~group["success"].astype(bool)).sum())
+        low, high = wilson(held, len(group))
         rows.append(
             {
                 **dict(zip([*GROUP, "label"], key, strict=True)),
-                "samples": len(cell),
+                "samples": len(group),
                 "clean": float(able.mean()),
-                "robust": held / len(cell) if len(cell) else math.nan,
+                "robust": held / len(group) if len(group) else math.nan,
                 "low": low,
                 "high": high,
             }
@@ -225,10 +225,10 @@ def transfer(records: pd.DataFrame) -> pd.DataFrame:
     own = own.rename(columns={"success": "broke"})
     marked = records.merge(own, "left", on=["source", *at, "sample_id"])
     rows = []
-    for key, cell in marked.groupby([*at, "source", "model"], sort=False, observed=True):
+    for key, group in marked.groupby([*at, "source", "model"], sort=False, observed=True):
         if key[3] not in moved:
             continue
-        able = cell.loc[right(cell) & cell["broke"].notna()]
+        able = group.loc[right(group) & group["broke"].notna()]
         broken = able["success"].astype(bool)
         low, high = wilson(int(broken.sum()), len(able))
         rows.append(

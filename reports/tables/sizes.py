@@ -22,10 +22,10 @@ def distances(records: pd.DataFrame) -> pd.DataFrame:
     had right, failures counted as infinite. own: whether it is the norm that the threat measures in.
     """
     rows = []
-    for key, cell in direct(records).groupby(GROUP, sort=False, observed=True):
-        broke, able = cell["success"].astype(bool), right(cell)
+    for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
+        broke, able = group["success"].astype(bool), right(group)
         for norm in NORMS:
-            size = cell[norm].astype(float)
+            size = group[norm].astype(float)
             won = size.loc[broke]
             all_sizes = size.where(broke, math.inf).loc[able]
             lower, middle, upper = won.quantile([0.25, 0.5, 0.75]) if len(won) else [math.nan] * 3
@@ -33,7 +33,7 @@ def distances(records: pd.DataFrame) -> pd.DataFrame:
                 {
                     **dict(zip(GROUP, key, strict=True)),
                     "norm": norm,
-                    "own": str(cell["norm"].iloc[0]) == norm,
+                    "own": str(group["norm"].iloc[0]) == norm,
                     "successes": len(won),
                     "mean": float(won.mean()) if len(won) else math.nan,
                     "lower": float(lower),
@@ -61,16 +61,16 @@ def gaps(records: pd.DataFrame) -> pd.DataFrame:
         if known.empty:
             continue
         there = part.loc[part["sample_id"].isin(known.index)]
-        for attack, cell in there.groupby("attack", sort=False, observed=True):
-            distance = cell["distance"].where(cell["success"].astype(bool), math.inf).astype(float)
-            exact = known.loc[cell["sample_id"]].to_numpy(float)
+        for attack, group in there.groupby("attack", sort=False, observed=True):
+            distance = group["distance"].where(group["success"].astype(bool), math.inf).astype(float)
+            exact = known.loc[group["sample_id"]].to_numpy(float)
             gap = pd.Series(distance.to_numpy() / exact - 1)
             ratio = float(distance.median() / known.median())
-            surrogate = bool(cell["surrogate"].any())
+            surrogate = bool(group["surrogate"].any())
             rows.append(
                 {
                     **dict(zip(GROUP, (model, attack, threat, goal), strict=True)),
-                    "samples": len(cell),
+                    "samples": len(group),
                     "distance": float(distance.median()),
                     "exact": float(known.median()),
                     "ratio": ratio,
@@ -85,21 +85,21 @@ def gaps(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(records: pd.DataFrame) -> pd.DataFrame:
-    """Robust accuracy against eps, of all samples, for cells that sought the smallest perturbation.
+    """Robust accuracy against eps, of all samples, for jobs that sought the smallest perturbation.
 
     One row a job and eps, at 0 and at the quantiles of the distances found, with Wilson's interval.
     """
     rows = []
     records = direct(records)
     sought = attacked(records.loc[records["minimum"].astype(bool)])
-    for key, cell in sought.groupby(GROUP, sort=False, observed=True):
-        broke, able = cell["success"].astype(bool), right(cell)
-        size = np.sort(cell.loc[broke & able, "distance"].to_numpy(float))
+    for key, group in sought.groupby(GROUP, sort=False, observed=True):
+        broke, able = group["success"].astype(bool), right(group)
+        size = np.sort(group.loc[broke & able, "distance"].to_numpy(float))
         at = np.linspace(0, 1, POINTS)
         places = np.unique(np.quantile(size, at, method="higher")) if len(size) else np.empty(0)
         for eps in [0.0, *places]:
             held = int(able.sum()) - int(np.searchsorted(size, eps, side="right"))
-            low, high = wilson(held, len(cell))
-            point = {"eps": float(eps), "robust": held / len(cell), "low": low, "high": high}
+            low, high = wilson(held, len(group))
+            point = {"eps": float(eps), "robust": held / len(group), "low": low, "high": high}
             rows.append({**dict(zip(GROUP, key, strict=True)), **point})
     return pd.DataFrame(rows, columns=[*GROUP, "eps", "robust", "low", "high"])

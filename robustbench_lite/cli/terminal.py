@@ -98,7 +98,7 @@ def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame) -> Table:
             table.add_section()
         first = row["model"] != before
         before = row["model"]
-        cells = [
+        shown = [
             escape(row["model"]) if first else "",
             escape(row["attack"]),
             percent(row["clean"]) if first else "",
@@ -110,7 +110,7 @@ def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame) -> Table:
             number(row["queries"]),
             f"{row['seconds']:.2f}",
         ]
-        table.add_row(*cells, *[percent(row["eight_bit"])] * eight_bit)
+        table.add_row(*shown, *[percent(row["eight_bit"])] * eight_bit)
         doubted += [f"{row['model']} × {row['attack']}: {said}" for said in doubts(records, row)]
     table.caption = escape("\n".join(doubted)) or None
     return table
@@ -160,16 +160,16 @@ def show_table(title: str, table: pd.DataFrame, console: Console) -> None:
     for head, is_number in shown.heads:
         drawn.add_column(escape(head), justify="right" if is_number else "left", no_wrap=True)
     for row in shown.rows:
-        drawn.add_row(*(escape(cell.text) for cell in row))
+        drawn.add_row(*(escape(one.text) for one in row))
     everything = console.measure(drawn, options=console.options.update(width=10_000)).maximum
     Console(file=console.file, width=max(console.width, everything)).print(drawn)
 
 
 def show_flags(flags: pd.DataFrame, console: Console) -> None:
-    """What is raised, in full; what is not, in a line a cell."""
-    for cell, part in flags.groupby(["model", "attack", "threat", "goal"], sort=False):
+    """What is raised, in full; what is not, in a line a job."""
+    for job, part in flags.groupby(["model", "attack", "threat", "goal"], sort=False):
         raised = part.loc[part["raised"]]
-        title = f"{' × '.join(map(str, cell))}: {len(raised)} of {len(part)} checks raised"
+        title = f"{' × '.join(map(str, job))}: {len(raised)} of {len(part)} checks raised"
         if len(raised):
             table = _table(escape(title), ["check", "what it means", "run next"], ["value", "limit"])
             for row in raised.to_dict("records"):

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+FRESH = 0.1  # the weight of the newest margin in a smoothed one
 Keep = Literal["first", "nearest", "margin", "mean"]
 
 
@@ -18,8 +19,9 @@ class Ledger:
     best_z (s, …): the best admissible point seen: the first success; or the success of smallest distance or
     highest margin, as `keep` says; while there is none, the point of highest margin. best_distance (s,)
     float64, inf until found. With `mean`, for models that draw at random: the point whose success rate over
-    fresh draws was highest (`rate` (s,), -1 until it was measured), and beside it candidate_z (s, …), the
-    point of highest mean margin over the draws it was seen in; streak (s,): draws in a row that succeeded.
+    fresh draws was highest (`rate` (s,), -1 until it was measured), and beside it candidate_z (s, …), where
+    the margin, `smoothed` (s,) over the points before it, was highest. streak (s,): draws in a row that
+    succeeded; confirmed (s,): whether a point stood in all of many fresh draws.
 
     forwards, backwards, queries_at_success (s,) int64, the last -1 until found; zero_gradients, nans (s,):
     gradients that were all zero or not finite, and answers that were NaN. winner (s,): which of `attacks`
@@ -36,6 +38,7 @@ class Ledger:
     rate: Tensor = field(init=False)
     candidate_z: Tensor = field(init=False)
     candidate_margin: Tensor = field(init=False)
+    smoothed: Tensor = field(init=False)
     streak: Tensor = field(init=False)
     confirmed: Tensor = field(init=False)
     forwards: Tensor = field(init=False)
@@ -54,6 +57,7 @@ class Ledger:
         self.rate = torch.full((n,), -1.0, device=device)
         self.confirmed = torch.zeros_like(self.found)
         self.candidate_z, self.candidate_margin = self.best_z.clone(), self.best_margin.clone()
+        self.smoothed = self.best_margin.clone()
         counts = [torch.zeros(n, dtype=torch.int64, device=device) for _ in range(5)]
         self.forwards, self.backwards, self.zero_gradients, self.nans, self.streak = counts
         self.queries_at_success, self.winner = (torch.full_like(self.forwards, -1) for _ in range(2))
@@ -124,10 +128,18 @@ class Ledger:
         seen = torch.zeros_like(self.found).index_fill(0, rows, True)
         longer = torch.where(went_on > 0, self.streak + draws, 0)
         self.streak = torch.where(seen, longer, self.streak)
-        better = margin > self.candidate_margin[rows]
-        row, has = self._best_row_of_each_sample(rows, better, torch.zeros_like(better), -margin.double())
+        possible = margin > -torch.inf
+        row, any_row = self._best_row_of_each_sample(
+            rows, possible, torch.zeros_like(possible), -margin.double()
+        )
+        # One draw is luck: points that follow each other are alike, and their mean says more.
+        mean = torch.where(
+            self.smoothed > -torch.inf, (1 - FRESH) * self.smoothed + FRESH * margin[row], margin[row]
+        )
+        self.smoothed = torch.where(any_row, mean, self.smoothed)
+        has = any_row & (self.smoothed > self.candidate_margin)
         self.candidate_z = _updated(self.candidate_z, z[row], has)
-        self.candidate_margin = _updated(self.candidate_margin, margin[row], has)
+        self.candidate_margin = _updated(self.candidate_margin, self.smoothed, has)
         unmeasured = has & (self.rate < 0)
         self.best_z = _updated(self.best_z, self.candidate_z, unmeasured)
         self.best_margin = _updated(self.best_margin, self.candidate_margin, unmeasured)

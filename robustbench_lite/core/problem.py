@@ -22,6 +22,7 @@ from robustbench_lite.core.threat import Threat
 
 CONFIRMED = 20  # fresh draws of a stochastic model that all have to stand before a sample leaves
 STRAIGHT = 10  # steps that a row on a plateau goes the same way
+STREAK = 40  # draws in a row that succeed before that is asked
 MEASURED = 5  # fresh draws that decide between a sample's best candidate and its last point
 
 
@@ -384,7 +385,7 @@ class Problem:
         success = admissible & (met.float().mean(0) > 0.5)
         if self.ledger.keep == "mean":
             self.ledger.propose(self.row, z, admissible & met.all(0), len(met), kept)
-            enough = self.ledger.streak[self.row] >= CONFIRMED
+            enough = self.ledger.streak[self.row] >= STREAK
             if self.goal.stop and bool((enough & success).any()):
                 self.ledger.streak[self.row[enough & success]] = 0
                 self[enough & success]._measure(z[enough & success], CONFIRMED)

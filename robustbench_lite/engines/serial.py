@@ -41,7 +41,7 @@ def serial(
         progress(0.0)
         try:
             work = workshop.work(job)
-            known = None if folder is None else folder.records_of(job.key(), work.fingerprint())
+            known = None if folder is None else folder.records_of(job.key(), work.fingerprint)
             learnt = _keep_learnt(work, folder)
             if known is not None:
                 yield Done(job, known, learnt=learnt)

@@ -107,7 +107,8 @@ class Work:
 
     clean: the model's answers without an attack. others: models that judge too, with theirs. bounds: what
     certifiers have proven, and certify_seconds, what that took in all. fitting: what a fitted attack learnt;
-    None where it learns nothing, or its time was over. given (n,): targets that a user chose.
+    None where it learns nothing, or its time was over. given (n,): targets that a user chose. key: the job's;
+    fingerprint: hash of the data and models that it became; both empty where nothing is kept.
     """
 
     data: Data
@@ -123,6 +124,7 @@ class Work:
     fitting: Fitting | None = None
     given: Tensor | None = None
     key: str = ""
+    fingerprint: str = ""
 
     def __str__(self) -> str:
         parts = [self.model.name, str(self.attack), str(self.threat)]
@@ -146,12 +148,6 @@ class Work:
         bound = None if self.bounds is None else self.bounds.distance
         data, clean = self.data, self.clean
         return Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, self.given, bound)
-
-    def fingerprint(self) -> str:
-        """Hash of what the job became: data and models."""
-        parts = [self.data.fingerprint(), self.model.fingerprint()]
-        parts += [model.fingerprint() for model, _ in self.others]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -265,7 +261,7 @@ def _records(
             "seed": work.search.seed,
             "artifact": np.array(stored, dtype=object),
             "job": work.key or None,
-            "fingerprint": work.fingerprint() if work.key else None,
+            "fingerprint": work.fingerprint or None,
         },
         len(data),
     )

@@ -60,9 +60,9 @@ class Workshop:
         self.data = load_data(
             source.data, "test", source.samples, source.data_dir, search.seed, source.download
         )
-        self.data_text = (
-            source.data if isinstance(source.data, str) else f"object:{self.data.fingerprint()[:16]}"
-        )
+        self._data_fingerprint = self.data.fingerprint()
+        live = f"object:{self._data_fingerprint[:16]}"
+        self.data_text = source.data if isinstance(source.data, str) else live
         self._models: dict[str, Model] = {}
         self._named: dict[tuple[str, str], Model] = {}
         self._clean: dict[str, Clean] = {}
@@ -156,11 +156,17 @@ class Workshop:
             job.search,
             tuple((self.model_named(o.model, o.name), self.clean(o.model)[rows]) for o in job.others),
             key=job.key(),
+            fingerprint=self.fingerprint(job),
         )
         bounds, seconds = self._proven(job)
         if bounds is not None:
             bounds = replace(bounds, distance=bounds.distance[rows])
         return replace(made, bounds=bounds, certify_seconds=seconds, fitting=self._learnt(job, made))
+
+    def fingerprint(self, job: Job) -> str:
+        """Hash of the data and the models that a job becomes; each of them is hashed once."""
+        models = [self.model(text).fingerprint() for text in (job.model, *(o.model for o in job.others))]
+        return hashlib.sha256(" ".join([self._data_fingerprint, *models]).encode()).hexdigest()[:24]
 
     def _proven(self, job: Job) -> tuple[Bounds | None, float]:
         """What certifiers prove of all samples, once a model, threat and goal."""

@@ -1,4 +1,4 @@
-"""Records: one row a sample and cell, in Parquet files that are whole or not there."""
+"""Records: one row a sample and job, in Parquet files that are whole or not there."""
 
 from __future__ import annotations
 

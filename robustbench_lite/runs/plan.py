@@ -106,7 +106,7 @@ def _once(pairs: list[tuple[str, Thing]]) -> list[tuple[str, Thing]]:
     """Each thing once, under the first text that names it."""
     found: list[tuple[str, Thing]] = []
     for text, thing in pairs:
-        if all(thing is not known and repr(thing) != repr(known) for _, known in found):
+        if all(thing != known for _, known in found):
             found.append((text, thing))
     return found
 

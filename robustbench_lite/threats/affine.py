@@ -52,7 +52,7 @@ class Affine:
         if x0.dim() != 4:
             raise Unsupported(f"{self}: only images (C, H, W) can be turned; not {tuple(x0.shape[1:])}")
         if not len(x0):
-            return x0
+            return x0 + 0 * z.sum()
         tall, wide = x0.shape[2:]
         angle = z[:, 0] * (math.pi / 180)
         # affine_grid measures in half widths: a share s of the image is 2 s.

@@ -1,5 +1,6 @@
 """Names: one grammar, checked parameters, third parties by entry points."""
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 
@@ -12,6 +13,7 @@ from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownN
 from robustbench_lite.core.names import Name, parse_name
 from robustbench_lite.core.parameters import parse_number
 from robustbench_lite.core.registry import arguments, build, entries, load, look_up
+from robustbench_lite.threats.named import parse_threat
 
 
 def test_the_grammar_of_names() -> None:
@@ -105,3 +107,25 @@ def test_third_parties_add_theirs_but_take_no_name(monkeypatch: pytest.MonkeyPat
     assert get_attack("theirs:steps=2") == get_attack("noise:steps=2")
     with pytest.raises(UnknownName, match="unknown attack 'their'; did you mean theirs"):
         look_up("attacks", "their")
+
+
+def test_threats_models_and_certifiers_come_from_packages_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "robustbench_lite.threats"
+    point = EntryPoint("loo", "robustbench_lite.threats.ball:linf", group)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group.endswith("threats") else [])
+    assert entries("threats")["loo"].summary == "from robustbench_lite.threats.ball"
+    assert parse_threat("loo:eps=0.25") == parse_threat("linf:0.25")
+
+
+def test_ranges_are_declared_and_told() -> None:
+    for text, said in (
+        ("pgd:steps=0", "steps = 0: must be at least 1"),
+        ("ddn:gamma=1", "gamma = 1.0: must be between 0 and 1"),
+        ("square:area=0", "area = 0.0: must be in (0, 1]"),
+        ("pgd:loss=nonsense", "loss = 'nonsense': must be one of ce, dlr, margin"),
+        ("one_pixel:population=3", "population = 3: must be at least 4"),
+        ("pgd:step_size=-1", "step_size = -1.0: must be above 0"),
+        ("pgd:random_start=maybe", "random_start = 'maybe': must be true or false"),
+    ):
+        with pytest.raises(InvalidParameter, match=f"^{re.escape(said)}"):
+            get_attack(text)

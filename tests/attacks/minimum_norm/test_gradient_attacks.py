@@ -11,17 +11,17 @@ import robustbench_lite as rb
 from robustbench_lite.attacks import ATTACKS
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
 from robustbench_lite.attacks.minimum_norm.lbfgs import _direction as direction
-from robustbench_lite.attacks.score_based.windows import pyramid
+from robustbench_lite.attacks.score_based.square import _pyramid as pyramid
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.core.losses import LOSSES, dlr, margin
 from tests.attacks.structure.test_exact import SIZES
 from tests.conftest import (
-    SHORT,
     attack_class,
     attack_with,
     linear_model,
     samples_of,
+    short,
     small_network,
     threats_of,
 )
@@ -90,7 +90,7 @@ def test_at_a_fixed_eps_what_can_fall_falls(attack: str, norm: str, least: float
     x, y = samples_of(model, 80, seed=3)
     exact = attack_with(model, x, y, "exact", f"{norm}:min").records[norm].to_numpy(float)
     eps = float(np.median(exact))
-    found = attack_with(model, x, y, attack, f"{norm}:{eps}", **SHORT.get(attack, {})).records["success"]  # type: ignore[arg-type]
+    found = attack_with(model, x, y, short(attack), f"{norm}:{eps}").records["success"]
     fell, can = found.to_numpy(bool), exact < 0.98 * eps
     assert not fell[exact > eps * (1 + 1e-5)].any()
     assert fell[can].mean() >= least
@@ -167,7 +167,7 @@ def test_versions_of_auto(version: str) -> None:
 def test_a_curve_is_the_fixed_attack_at_every_eps() -> None:
     model = small_network(3)
     x, y = samples_of(model, 60)
-    distance = attack_with(model, x, y, "curve:attack=apgd:steps=20;loss=margin", "linf:min").records
+    distance = attack_with(model, x, y, "curve(apgd:steps=20,loss=margin)", "linf:min").records
     reached = np.where(distance["success"], distance["linf"].to_numpy(float), np.inf)
     for eps in (0.02, 0.05, 0.1, 0.2):
         fixed = attack_with(model, x, y, "apgd:steps=20,loss=margin", f"linf:{eps}").records["success"]
@@ -186,7 +186,7 @@ def test_what_may_not_change_does_not(attack: str, threat: str) -> None:
     model = linear_model(3) if structure else small_network(3)
     x, y = samples_of(model, 12)
     mask = torch.arange(16).reshape(1, 4, 4) % 3 != 0
-    result = attack_with(model, x, y, attack, threat, domain=Domain(mask=mask), **SHORT.get(attack, {}))  # type: ignore[arg-type]
+    result = attack_with(model, x, y, short(attack), threat, domain=Domain(mask=mask))
     assert result.records["valid"].all()
     assert torch.equal(result.adversarial[:, ~mask], x[:, ~mask])
     assert result.records["success"].any() or attack in ("noise", "bim", "patch", "universal")

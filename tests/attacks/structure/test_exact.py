@@ -23,7 +23,7 @@ from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.threat import Norm, norms
-from tests.conftest import SHORT, attack_with, linear_model, samples_of, threats_of
+from tests.conftest import attack_with, linear_model, samples_of, short, threats_of
 
 NORMS = ("linf", "l2", "l1", "l0")
 BOXES = (
@@ -205,8 +205,7 @@ def test_no_attack_reports_a_smaller_distance_than_exact(attack: str, threat: st
     norm = threat.partition(":")[0]
     for targets in (None, (y + 1) % 4):
         exact = attack_with(model, x, y, "exact", f"{norm}:min", targets=targets).records
-        short = SHORT.get(attack, {})
-        other = attack_with(model, x, y, attack, threat, targets=targets, **short).records  # type: ignore[arg-type]
+        other = attack_with(model, x, y, short(attack), threat, targets=targets).records
         broken = other["success"].to_numpy(bool)
         room = 1e-5 if kind == "linear" else 0.0
         assert (exact["success"].to_numpy(bool) | ~broken).all()

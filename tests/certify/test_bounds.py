@@ -1,0 +1,180 @@
+"""Bounds: only registered certifiers claim them, and nothing may undercut them."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import robustbench_lite as rb
+from robustbench_lite.attacks.noise import Noise
+from robustbench_lite.certify.certifier import certify
+from robustbench_lite.certify.linear import LinearBounds
+from robustbench_lite.core.goal import Goal, parse_goal
+from robustbench_lite.core.random import Stream
+from robustbench_lite.core.threat import Norm
+from robustbench_lite.judging.judge import BoundBroken
+from robustbench_lite.models.zoo.linear import LinearModel
+from robustbench_lite.threats.named import parse_threat
+from tests.conftest import attack_with, linear_model, run_with, samples_of
+
+NORMS = [str(norm) for norm in Norm]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ["logistic", "linear_svm", "tree"])
+def test_the_bound_is_the_distance_that_exact_reaches(name: str, norm: str) -> None:
+    result = run_with("digits", [name], ["exact"], [f"{norm}:min"], 100).records
+    right = result["clean_prediction"] == result["label"]
+    assert (result["bound_kind"] == "exact").all()
+    won = result.loc[result["success"]]
+    assert (won["lower_bound"] <= won["distance"] * (1 + 1e-9)).all()
+    assert np.allclose(won["lower_bound"], won["distance"], rtol=3e-6)
+    assert (result.loc[~right, "lower_bound"] == 0).all()
+
+
+def test_bounds_are_recorded_at_every_eps_and_shown_as_an_interval() -> None:
+    result = run_with("digits", ["logistic", "knn"], ["fgsm", "exact"], ["linf:0.05"], 60)
+    known = result.records.loc[result.records["model"] == "logistic"]
+    assert known["lower_bound"].notna().all()
+    assert result.records.loc[result.records["model"] == "knn", "lower_bound"].isna().all()
+    table = result.table().set_index(["model", "attack"])
+    assert table.loc[("logistic", "exact"), "proven"] == table.loc[("logistic", "exact"), "robust"]
+    assert table.loc[("logistic", "fgsm"), "proven"] <= table.loc[("logistic", "fgsm"), "robust"]
+    assert np.isnan(table.loc[("knn", "fgsm"), "proven"])
+    worst = result.table("worst_case").set_index("model")
+    assert worst.loc["logistic", "proven"] == worst.loc["logistic", "robust"]
+
+
+@dataclass(frozen=True)
+class CallsItselfExact(Noise):
+    """What it says of itself is nobody's business."""
+
+    exact = True
+    name = "calls_itself_exact"
+
+
+def test_an_attack_is_not_believed_on_its_word() -> None:
+    model = linear_model()
+    x, y = samples_of(model, 30)
+    liar = attack_with(model, x, y, CallsItselfExact(), "linf:0.5").records
+    truth = attack_with(model, x, y, "exact", "linf:min").records
+    assert liar["lower_bound"].tolist() == truth["lower_bound"].tolist()
+
+
+def test_a_success_nearer_than_a_bound_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = LinearBounds.bounds
+
+    def boasting(self: LinearBounds, *others: object) -> object:
+        found = plain(self, *others)  # type: ignore[arg-type]
+        return replace(found, distance=found.distance * 2)
+
+    monkeypatch.setattr(LinearBounds, "bounds", boasting)
+    x, y = samples_of(linear_model(), 20)
+    with pytest.raises(BoundBroken, match="none is nearer than"):
+        attack_with(linear_model(), x, y, "exact", "l2:min")
+    result = run_with("digits", ["logistic", "knn"], ["fgsm", "exact"], ["linf:0.1"], 40)
+    assert any("BoundBroken" in told for told in result.failures.values())
+    assert set(result.records["model"]) == {"knn"} or "exact" not in set(result.records["attack"])
+
+
+def test_targets_have_bounds_too() -> None:
+    model = linear_model(4)
+    x, y = samples_of(model, 15)
+    for norm in NORMS:
+        records = attack_with(model, x, y, "exact", f"{norm}:min", goal="top:2").records
+        won = records.loc[records["success"]]
+        assert np.allclose(won["lower_bound"], won["distance"], rtol=1e-4), norm
+
+
+def test_more_than_another_class_makes_a_bound_sound() -> None:
+    model = linear_model()
+    x, y = samples_of(model, 5)
+    for text, kind in (("untargeted", "exact"), ("untargeted,margin=1", "sound")):
+        found = certify(model, parse_threat("l2:1"), parse_goal(text), x, y, None)
+        assert found is not None
+        assert str(found.kind) == kind
+    assert certify(model, parse_threat("box"), Goal(), x, y, None) is None
+
+
+def test_proven_samples_may_be_left_out_but_for_a_twentieth() -> None:
+    data = rb.load_data("digits")
+    options = {"threats": ["linf:0.05"], "samples": None}
+    plain = run_with("digits", ["logistic"], ["pgd:steps=5"], **options).records  # type: ignore[arg-type]
+    spared = run_with("digits", ["logistic"], ["pgd:steps=5"], skip_proven=True, **options).records  # type: ignore[arg-type]
+    proven = (plain["lower_bound"] > 0.05).to_numpy()
+    assert 0.3 < proven.mean() < 1
+    searched = (spared["forwards"] > 0).to_numpy()
+    expected = Stream.of(0, data.ids).fold("proven").uniform(()) < 0.05
+    assert searched[proven].tolist() == expected[torch.from_numpy(proven)].tolist()
+    assert 0 < searched[proven].mean() < 0.12
+    assert spared["success"].tolist() == plain["success"].tolist()
+
+
+def grid_of(x0: Tensor, spacing: Tensor, low: float, high: float) -> Tensor:
+    """Every point of a domain whose features all take steps."""
+    axes = []
+    for value, step in zip(x0.tolist(), spacing.tolist(), strict=True):
+        k = np.arange(np.ceil((low - value) / step - 1e-6), np.floor((high - value) / step + 1e-6) + 1)
+        axes.append(value + k * step)
+    return torch.tensor(list(itertools.product(*axes)), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("structure", ["linear", "tree"])
+def test_exact_equals_brute_force_over_steps(norm: str, structure: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    spacing = torch.tensor([0.25, 0.1, 0.19])
+    x = torch.tensor([0.1, 0.05, 0.02]) + spacing * torch.randint(0, 4, (25, 3), generator=generator)
+    if structure == "linear":
+        model: rb.Model = LinearModel(
+            torch.randn(3, 3, generator=generator), torch.zeros(3), (3,), scaled=True
+        )
+    else:
+        from sklearn.tree import DecisionTreeClassifier
+
+        points = torch.rand(300, 3, generator=generator).numpy()
+        label = (points[:, 0] * 3 + points[:, 1] > 1.7).astype(int) + (points[:, 2] > 0.6)
+        model = rb.lift(DecisionTreeClassifier(max_depth=6, random_state=0).fit(points, label), (3,))
+    y = model.prediction(model.scores(x))
+    domain = rb.Domain(spacing=spacing.double(), pixel_dim=None)
+    records = attack_with(model, x, y, "exact", f"{norm}:min", domain=domain).records
+    for i in range(len(x)):
+        grid = grid_of(x[i].double(), spacing.double(), 0.0, 1.0)
+        says = model.prediction(model.scores(grid.float()))
+        delta = (grid - x[i].double())[says != y[i]]
+        if not len(delta):
+            assert not records["success"][i]
+            continue
+        sizes = {
+            "linf": delta.abs().amax(1), "l2": delta.square().sum(1).sqrt(), "l1": delta.abs().sum(1),
+            "l0": (delta.abs() > 1e-9).sum(1).double(),
+        }  # fmt: skip
+        assert records["success"][i], (i, float(sizes[norm].min()))
+        assert records["distance"][i] == pytest.approx(float(sizes[norm].min()), abs=2e-6)
+        assert records["lower_bound"][i] <= records["distance"][i] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "attack", ["fgsm", "pgd", "apgd", "square:steps=200", "spsa:steps=20", "simba", "noise"]
+)
+def test_steps_lose_nothing_that_snapping_would_keep(attack: str) -> None:
+    """An attack on stepped features does at least as well as its own point without steps, put on the grid."""
+    generator = torch.Generator().manual_seed(2)
+    model = LinearModel(torch.randn(3, 8, generator=generator), torch.zeros(3), (8,), scaled=True)
+    spacing = torch.full((8,), 0.1, dtype=torch.float64)
+    x = (torch.randint(0, 10, (80, 8), generator=generator) / 10 + 0.03).clamp(0, 0.93)
+    y = model.prediction(model.scores(x))
+    free, stepped = rb.Domain(pixel_dim=None), rb.Domain(spacing=spacing, pixel_dim=None)
+    within = parse_threat("linf:0.25", stepped)
+    plain = attack_with(model, x, y, attack, "linf:0.25", domain=free)
+    eps = torch.full((80,), 0.25, dtype=torch.float64)
+    nearest = stepped.snap(plain.adversarial, x, inward=False)
+    inside = within.contains(nearest, x, eps)[:, None]
+    snapped = torch.where(inside, nearest, stepped.snap(plain.adversarial, x, inward=True))
+    kept = (model.prediction(model.scores(snapped)) != y).sum()
+    mine = attack_with(model, x, y, attack, "linf:0.25", domain=stepped).records
+    assert mine["valid"].all()
+    assert mine["success"].sum() >= int(kept) > 0
