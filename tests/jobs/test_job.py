@@ -62,8 +62,10 @@ def test_the_key_holds_every_text_that_shapes_a_record_and_nothing_else() -> Non
         other: object = f"{value}x" if isinstance(value, str) else 7 if isinstance(value, int) else (1,)
         if field.name != "others":
             assert replace(job, **{field.name: other}).key() != job.key(), field.name
-    changed = {"seed": 1, "budget": 9, "time_limit": 5.0, "eot": 2, "draws": 9, "precision": "float32",
-               "compile": True, "eight_bit": True, "skip_proven": True, "device": "cuda", "batch_size": 3}  # fmt: skip
+    changed: dict[str, object] = {
+        "seed": 1, "budget": 9, "time_limit": 5.0, "eot": 2, "draws": 9, "precision": "float32",
+        "compile": True, "eight_bit": True, "skip_proven": True, "device": "cuda", "batch_size": 3,
+    }  # fmt: skip
     assert set(changed) == {field.name for field in fields(Search)}
     for name, value in changed.items():
         other_search = replace(job, search=replace(job.search, **{name: value}))
@@ -77,11 +79,6 @@ def test_another_domain_is_another_job(tmp_path: Path) -> None:
     mask[:, :4] = False
     domains = [rb.Domain(), rb.Domain(mask=mask), rb.Domain(high=2.0)]
     domains.append(rb.Domain(spacing=torch.full((1, 8, 8), 1 / 16)))
-        rb.Domain(),
-        rb.Domain(mask=mask),
-        rb.Domain(high=2.0),
-        rb.Domain(spacing=torch.full((1, 8, 8), 1 / 16)),
-    ]
     keys = set()
     for domain in domains:
         config = rb.Config(threats=("linf:0.2",), attacks=("fgsm",))
