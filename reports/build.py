@@ -27,9 +27,28 @@ FORMATS = ("html", "md", "latex", "csv", "parquet", "png", "pdf")
 def rebuild(
     runs: Sequence[Results], formats: Sequence[str] = ("html",), out: Path | None = None
 ) -> list[Path]:
-    """Write the report of the last run, compared with the ones before it; returns what was written.
+    """Write the report of the last run, compared with the ones before it.
 
-    formats: html report.html; md report.md; latex, csv, parquet a file a table; png, pdf a file a figure.
+    Parameters
+    ----------
+    runs : sequence of Results
+        At least one.
+    formats : sequence of str, default ("html",)
+        html: report.html; md: report.md; latex, csv, parquet: a file a table; png, pdf: a file a figure.
+    out : Path, optional
+        The folder to write to; None: the last run's own.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    InvalidParameter
+        For another format.
+    RobustError
+        Where there is neither a folder of the run nor `out`.
     """
     for name in formats:
         require(name in FORMATS, "format", name, f"one of {', '.join(FORMATS)}")
@@ -85,7 +104,18 @@ def _numeric(table: pd.DataFrame) -> list[bool]:
 
 
 def server(paths: Sequence[Path], port: int) -> ThreadingHTTPServer:
-    """A server of runs on 127.0.0.1, not started yet: an index, and every run's folder below its number."""
+    """A server of runs on 127.0.0.1, not started yet: an index, and every run's folder below its number.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The runs' folders.
+    port : int
+
+    Returns
+    -------
+    http.server.ThreadingHTTPServer
+    """
     folders = [path.resolve() for path in paths]
     return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, folders))
 

@@ -48,21 +48,74 @@ class Certifier(Protocol):
     """Proves lower bounds for the models it knows; nobody who is not registered may claim any."""
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        """Why nothing can be proven of this model under this threat; None when something can."""
+        """Why nothing can be proven of this model under this threat; None when something can.
+
+        Parameters
+        ----------
+        model : Model
+        threat : Threat
+        goal : Goal
+
+        Returns
+        -------
+        str or None
+        """
 
     def bounds(
         self, model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
     ) -> Bounds:
-        """The bounds of samples x0 (n, …) with classes y (n,), target (n, k) any of which will do."""
+        """The bounds of samples; asked for where `refuses` is None.
+
+        Parameters
+        ----------
+        model : Model
+        threat : Threat
+        goal : Goal
+        x0 : Tensor
+            (n, …).
+        y : Tensor
+            (n,) classes.
+        target : Tensor or None
+            (n, k), any of which will do.
+
+        Returns
+        -------
+        Bounds
+        """
 
 
 def certify(
     model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
 ) -> Bounds | None:
-    """The largest bound of all certifiers that know the model; None where there is none.
+    """The largest bound of all certifiers that know the model.
 
     Only threats with a norm have distances that can be bounded. An option of the goal that asks for more than
-    another class makes an exact answer a sound one.
+    another class makes an exact answer a sound one; so does a class that rejects.
+
+    Parameters
+    ----------
+    model : Model
+    threat : Threat
+    goal : Goal
+    x0 : Tensor
+        (n, …) samples, in the threat's domain.
+    y : Tensor
+        (n,) true classes.
+    target : Tensor or None
+        (n, k) classes to reach, any of which will do; None when the goal is untargeted.
+
+    Returns
+    -------
+    Bounds or None
+        None where there is none.
+
+    Examples
+    --------
+    >>> import robustbench_lite as rb
+    >>> digits = rb.load_data("digits", samples=5)
+    >>> found = certify(rb.load_model("linear"), rb.parse_threat("l2:min"), Goal(), digits.x, digits.y, None)
+    >>> str(found.kind), found.distance.shape
+    ('exact', torch.Size([5]))
     """
     if threat.norm is None:
         return None

@@ -15,13 +15,35 @@ LOOSE = 4  # floats that writing a step down in float32 may be off by
 
 @dataclass(frozen=True)
 class Domain:
-    """The inputs there are, for one sample's shape; a tensor has that shape, or broadcasts to it.
+    """The inputs there are, for one sample's shape.
 
-    low, high: the box, in the units of x. mask: True where a feature may change (None: everywhere).
-    spacing: the distance between neighbouring values of a feature that takes steps, 0 where it is
-    continuous (None: everywhere); x0 itself is taken to lie on the grid, and the grid is x0 plus whole steps
-    as far as the box reaches. pixel_dim: the axis of one sample that a pixel's channels lie on (None: every
-    feature is a pixel of its own).
+    A tensor among the fields has that shape, or broadcasts to it.
+
+    Parameters
+    ----------
+    low, high : float or Tensor, default 0.0 and 1.0
+        The box, in the units of x.
+    mask : Tensor of bool, optional
+        True where a feature may change; None: everywhere.
+    spacing : Tensor, optional
+        The distance between neighbouring values of a feature that takes steps, 0 where it is continuous, in
+        the units of x; None: continuous everywhere. x0 itself is taken to lie on the grid, and the grid is x0
+        plus whole steps as far as the box reaches.
+    pixel_dim : int, optional, default 0
+        The axis of one sample that a pixel's channels lie on; None: every feature is a pixel of its own.
+
+    Raises
+    ------
+    InvalidParameter
+        Where low is above high in some feature, or a spacing is below 0.
+
+    Examples
+    --------
+    >>> Domain(-1.0, 1.0).clamp(torch.tensor([[-3.0, 0.0]]))
+    tensor([[-1.,  0.]])
+    >>> second = Domain(mask=torch.tensor([False, True]))
+    >>> second.admits(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.zeros(2, 2))
+    tensor([ True, False])
     """
 
     low: float | Tensor = 0.0
@@ -56,7 +78,18 @@ class Domain:
         return digest.hexdigest()
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """low and high as tensors of x's type that broadcast against x (n, …)."""
+        """low and high as tensors of x's type and device, that broadcast against x.
+
+        Parameters
+        ----------
+        x : Tensor
+            (n, …).
+
+        Returns
+        -------
+        tuple of Tensor
+            low and high.
+        """
         return torch.as_tensor(self.low).to(x), torch.as_tensor(self.high).to(x)
 
     def clamp(self, x: Tensor) -> Tensor:
@@ -70,21 +103,68 @@ class Domain:
         return torch.maximum(low - x, x - high).flatten(1).amax(1) <= 0
 
     def free(self, values: Tensor) -> Tensor:
-        """Values (n, …), or (n, k, …), with 0 where a feature may not change."""
+        """Values with 0 where a feature may not change.
+
+        Parameters
+        ----------
+        values : Tensor
+            (n, …), or (n, k, …).
+
+        Returns
+        -------
+        Tensor
+            Shaped like values; values themselves where there is no mask.
+        """
         return values if self.mask is None else values * self.mask
 
     def kept(self, x: Tensor, x0: Tensor) -> Tensor:
-        """x with x0's values where a feature may not change."""
+        """x with x0's values where a feature may not change.
+
+        Parameters
+        ----------
+        x, x0 : Tensor
+            (n, …).
+
+        Returns
+        -------
+        Tensor
+            (n, …); x itself where there is no mask.
+        """
         return x if self.mask is None else torch.where(self.mask, x, x0)
 
     def admits(self, x: Tensor, x0: Tensor) -> Tensor:
-        """Whether each row lies in the box and changes only what may change (n,)."""
+        """Whether each row lies in the box and changes only what may change.
+
+        Parameters
+        ----------
+        x, x0 : Tensor
+            (n, …): points, and the samples they started from.
+
+        Returns
+        -------
+        Tensor of bool
+            (n,); False for a row with a NaN.
+        """
         if self.mask is None and self.spacing is None:
             return self.inside(x)
         return self.inside(x) & self.changed_only_allowed(x, x0)
 
     def changed_only_allowed(self, x: Tensor, x0: Tensor) -> Tensor:
-        """Whether each row changes only what the mask allows, in whole steps (n,)."""
+        """Whether each row changes only what the mask allows, in whole steps.
+
+        A change counts as a whole step where it is off by what writing it down in float32 may add, and by no
+        more than a quarter of a step.
+
+        Parameters
+        ----------
+        x, x0 : Tensor
+            (n, …).
+
+        Returns
+        -------
+        Tensor of bool
+            (n,); the box is not looked at.
+        """
         allowed = torch.ones(len(x), dtype=torch.bool, device=x.device)
         if self.mask is not None:
             allowed &= ((x == x0) | self.mask).flatten(1).all(1)
@@ -99,7 +179,28 @@ class Domain:
         return allowed
 
     def snap(self, x: Tensor, x0: Tensor, *, inward: bool) -> Tensor:
-        """x with its stepped features on the grid, at the nearest step or the next one inward."""
+        """x with its stepped features on the grid; continuous features stay as they are.
+
+        Parameters
+        ----------
+        x, x0 : Tensor
+            (n, …).
+        inward : bool
+            The next step towards x0 rather than the nearest one.
+
+        Returns
+        -------
+        Tensor
+            (n, …), stepped features inside the box.
+
+        Examples
+        --------
+        >>> grid = Domain(spacing=torch.tensor([0.25]))
+        >>> grid.snap(torch.tensor([[0.7]]), torch.zeros(1, 1), inward=False)
+        tensor([[0.7500]])
+        >>> grid.snap(torch.tensor([[0.7]]), torch.zeros(1, 1), inward=True)
+        tensor([[0.5000]])
+        """
         if self.spacing is None:
             return x
         unit = self._unit()
@@ -112,25 +213,80 @@ class Domain:
         return torch.where(self.spacing > 0, on_grid, x)
 
     def steps(self, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """How many whole steps the box leaves below and above each feature of x0 (n, …), float64."""
+        """How many whole steps the box leaves below and above each feature of x0.
+
+        For a domain with `spacing`; a continuous feature counts in steps of 1.
+
+        Parameters
+        ----------
+        x0 : Tensor
+            (n, …), in the box.
+
+        Returns
+        -------
+        tuple of Tensor
+            The least, at most 0, and the most, at least 0; (n, …) float64.
+        """
         unit = self._unit()
         low, high = (bound.double() for bound in self.bounds(x0))
         # A grid point that float32 puts a hair beyond the box is still in it.
         return ((low - x0.double()) / unit - 1e-3).ceil(), ((high - x0.double()) / unit + 1e-3).floor()
 
     def at_least_a_step(self, reach: float, x: Tensor) -> Tensor:
-        """A reach for each feature, wide enough to leave the point it starts from; like one row of x."""
+        """A reach for each feature, wide enough to leave the point it starts from.
+
+        Parameters
+        ----------
+        reach : float
+            Wanted, in the units of x.
+        x : Tensor
+            (n, …), for its shape, type and device.
+
+        Returns
+        -------
+        Tensor
+            (1, …): the reach, or a feature's step where that is wider.
+        """
         one = torch.full_like(x[:1], reach)
         return one if self.spacing is None else torch.maximum(one, self.spacing.to(one))
 
     def pixels(self, values: Tensor) -> Tensor:
-        """A quantity per feature summed over the channels of each pixel, (n, pixels)."""
+        """A quantity per feature summed over the channels of each pixel.
+
+        Parameters
+        ----------
+        values : Tensor
+            (n, …).
+
+        Returns
+        -------
+        Tensor
+            (n, pixels); in samples of a single axis (n, d) every feature is a pixel of its own.
+
+        Examples
+        --------
+        >>> Domain().pixels(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 64])
+        """
         if self.pixel_dim is None or values.dim() < 3:
             return values.flatten(1)
         return values.sum(self.pixel_dim + 1).flatten(1)
 
     def spread(self, per_pixel: Tensor, like: Tensor) -> Tensor:
-        """A quantity per pixel (n, pixels) given to each of the pixel's channels, shaped like x (n, …)."""
+        """A quantity per pixel given to each of the pixel's channels.
+
+        Parameters
+        ----------
+        per_pixel : Tensor
+            (n, pixels), as `pixels` makes it.
+        like : Tensor
+            (n, …), for its shape.
+
+        Returns
+        -------
+        Tensor
+            (n, …), shaped like `like`.
+        """
         if self.pixel_dim is None or like.dim() < 3:
             return per_pixel.reshape(like.shape)
         axis = self.pixel_dim + 1

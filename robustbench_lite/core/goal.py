@@ -31,11 +31,32 @@ class Targets(StrEnum):
 class Goal:
     """What an adversarial example must reach.
 
-    targets: how the class to reach is chosen; k: how many of the likeliest wrong classes `top` tries, any of
-    which will do; label: the class that `class` sends everything to, its own samples left out. margin,
-    confidence: the least margin of scores and the least confidence of the prediction.
-    stop: whether a sample is done at its first success (or goes on to a higher margin). rejection, nan:
-    whether it will do that the model refuses to answer, or answers with NaN.
+    Parameters
+    ----------
+    targets : Targets, default Targets.NONE
+        How the class to reach is chosen; none: any class but the true one will do.
+    k : int, default 1
+        How many of the likeliest wrong classes `top` tries, any of which will do; at least 1.
+    margin : float, default 0.0
+        The least margin of scores; at least 0.
+    confidence : float, default 0.0
+        The least confidence of the prediction; in [0, 1).
+    stop : bool, default True
+        Whether a sample is done at its first success, or goes on to a higher margin.
+    label : int, default 0
+        The class that `class` sends everything to, its own samples left out; at least 0.
+    rejection, nan : bool, default False
+        Whether it will do that the model refuses to answer, or answers with NaN.
+
+    Raises
+    ------
+    InvalidParameter
+        For a value outside its range.
+
+    Examples
+    --------
+    >>> str(Goal(Targets.TOP, k=3, margin=1.0))
+    'top:3,margin=1'
     """
 
     targets: Targets = Targets.NONE
@@ -75,7 +96,31 @@ class Goal:
         target: Tensor | None,
         confidence: Tensor | None = None,
     ) -> Tensor:
-        """Whether each row's scores (n, K) reach the goal, (n,); confidence (n,) where the model has one."""
+        """Whether each row's scores reach the goal.
+
+        Parameters
+        ----------
+        task : Classification
+            What scores mean.
+        scores : Tensor
+            (n, K).
+        y : Tensor
+            (n,) true classes.
+        target : Tensor or None
+            (n,) classes to reach; looked at when the goal is targeted.
+        confidence : Tensor, optional
+            (n,) of the predictions, where the model has one.
+
+        Returns
+        -------
+        Tensor of bool
+            (n,).
+
+        Raises
+        ------
+        InvalidParameter
+            Where the goal asks for a confidence and there is none.
+        """
         prediction = task.prediction(scores)
         nothing, rejected = ~task.answered(prediction), task.rejected(prediction)
         reached = ~task.right(prediction, y) & ~rejected
@@ -95,13 +140,51 @@ class Goal:
         return reached | nothing if self.nan else reached
 
     def progress(self, task: Classification, scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
-        """The margin (n,) that rises towards this goal."""
+        """The margin that rises towards this goal.
+
+        Parameters
+        ----------
+        task : Classification
+        scores : Tensor
+            (n, K).
+        y : Tensor
+            (n,) true classes.
+        target : Tensor or None
+            (n,) classes to reach; looked at when the goal is targeted.
+
+        Returns
+        -------
+        Tensor
+            (n,), in the units of scores; below 0 until the class changes.
+        """
         return task.margin(scores, y, target if self.targeted else None, self.rejection)
 
     def resolve(
         self, scores: Tensor, y: Tensor, stream: Stream, given: Tensor | None = None
     ) -> Tensor | None:
-        """The classes to reach, (n, k) int64, from the clean scores (n, K); None when untargeted."""
+        """The classes to reach, from the clean scores.
+
+        Parameters
+        ----------
+        scores : Tensor
+            (n, K), without an attack.
+        y : Tensor
+            (n,) int64, true classes.
+        stream : Stream
+            For `random`: every class but y, evenly.
+        given : Tensor, optional
+            (n,) for `given`: classes below K, other than y.
+
+        Returns
+        -------
+        Tensor or None
+            (n, k) int64, any of which will do; None when untargeted.
+
+        Raises
+        ------
+        InvalidParameter
+            Where given classes are missing or not legal, `label` is no class, or `k` is not below K.
+        """
         n, classes = scores.shape
         match self.targets:
             case Targets.NONE:
@@ -127,10 +210,29 @@ class Goal:
 
 
 def parse_goal(text: str) -> Goal:
-    """The goal a text names: `untargeted`, `random`, `least_likely`, `given`, `top:K` or `class:C`.
+    """The goal a text names.
 
-    The options that may follow are `margin=M`, `confidence=P`, `stop=never`, `rejection=success` and
-    `nan=success`, separated by commas.
+    Parameters
+    ----------
+    text : str
+        `untargeted`, `random`, `least_likely`, `given`, `top:K` or `class:C`. The options that may follow are
+        `margin=M`, `confidence=P`, `stop=never`, `rejection=success` and `nan=success`, separated by commas.
+
+    Returns
+    -------
+    Goal
+
+    Raises
+    ------
+    InvalidParameter
+        Where the text names no goal, or a number is outside its range.
+
+    Examples
+    --------
+    >>> parse_goal("top:3,margin=0.5").k
+    3
+    >>> str(parse_goal("class:7"))
+    'class:7'
     """
     allowed = (
         "untargeted, random, least_likely, given, top:K or class:C, then ,margin=M ,confidence=P ,stop=never "

@@ -19,6 +19,25 @@ def cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Te
 
     Written as softplus(logsumexp of the others - own score): the plain form computes p(y) - 1, which is 0 in
     float32 once a model is 99.99999 % sure, and leaves the gradient without its main part.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (n, K), as logits.
+    y : Tensor
+        (n,) int64, true classes.
+    target : Tensor, optional
+        (n,) int64, classes to reach; y is then not looked at.
+
+    Returns
+    -------
+    Tensor
+        (n,), differentiable; it rises as an attack gains.
+
+    Examples
+    --------
+    >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
+    tensor([0.6931])
     """
     pivot = (y if target is None else target)[:, None]
     others = scores.scatter(1, pivot, -torch.inf).logsumexp(1)
@@ -32,6 +51,25 @@ def dlr(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     (best other - z_y) / (z_1 - z_3) with z sorted from the largest; targeted (z_t - z_y) /
     (z_1 - (z_3 + z_4) / 2) (Croce & Hein 2020, equations 6 and 8). With fewer classes than it asks for, the
     last there is takes their place; with two, z_1 - z_2 would make every value ±1, so the margin is plain.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (n, K), K at least 2.
+    y : Tensor
+        (n,) int64, true classes.
+    target : Tensor, optional
+        (n,) int64, classes to reach.
+
+    Returns
+    -------
+    Tensor
+        (n,), differentiable; it rises as an attack gains.
+
+    Examples
+    --------
+    >>> dlr(torch.tensor([[4.0, 2.0, 0.0]]), torch.tensor([0]))
+    tensor([-0.5000])
     """
     classes = scores.shape[1]
     if target is None:
@@ -49,6 +87,27 @@ LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
 
 
 def loss_named(name: str) -> Loss:
-    """`ce` cross-entropy, `dlr` difference of logits ratio, `margin` the best other score less y's."""
+    """The loss of a name.
+
+    Parameters
+    ----------
+    name : {"ce", "dlr", "margin"}
+        Cross-entropy, difference of logits ratio, or the best other score less y's.
+
+    Returns
+    -------
+    callable
+        (scores (n, K), y (n,), target (n,) or None) -> (n,).
+
+    Raises
+    ------
+    InvalidParameter
+        For another name.
+
+    Examples
+    --------
+    >>> loss_named("dlr") is dlr
+    True
+    """
     require(name in LOSSES, "loss", name, f"one of {', '.join(LOSSES)}")
     return LOSSES[name]

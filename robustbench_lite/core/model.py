@@ -19,7 +19,16 @@ from robustbench_lite.core.task import Classification
 
 
 class Access(IntEnum):
-    """What an attack needs of a model, each including those below it."""
+    """What an attack needs of a model, each including those below it.
+
+    `DECISION`: the predicted class; `SCORE`: the scores; `GRADIENT`: their gradient; `STRUCTURE`: what
+    `Model.structure` holds.
+
+    Examples
+    --------
+    >>> Access.GRADIENT >= Access.SCORE
+    True
+    """
 
     DECISION = 0
     SCORE = 1
@@ -29,7 +38,15 @@ class Access(IntEnum):
 
 @dataclass(frozen=True)
 class Linear:
-    """scores = weight @ x.flatten() + bias; weight (K, d), bias (K,), float64."""
+    """The structure of a linear model: scores = weight @ x.flatten() + bias.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (K, d) float64.
+    bias : Tensor
+        (K,) float64.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -37,7 +54,15 @@ class Linear:
 
 @dataclass(frozen=True)
 class Boxes:
-    """The prediction is label[i] for low[i] < x <= high[i]; low, high (m, d) float32, label (m,)."""
+    """The structure of a tree: the prediction is label[i] for low[i] < x <= high[i].
+
+    Parameters
+    ----------
+    low, high : Tensor
+        (m, d) float32.
+    label : Tensor
+        (m,) classes.
+    """
 
     low: Tensor
     high: Tensor
@@ -48,7 +73,14 @@ class Boxes:
 class Effort:
     """What a search is about to spend on gradients, by which a model decides how much a copy may cost.
 
-    rows: to be attacked, lanes included; steps: of each. compile: kernels of its own; None: where they pay.
+    Parameters
+    ----------
+    rows : int, default 1
+        To be attacked, lanes included.
+    steps : int, default 1
+        Of each row.
+    compile : bool, optional
+        Kernels of its own; None: where they pay.
     """
 
     rows: int = 1
@@ -59,11 +91,65 @@ class Effort:
 class Model(ABC):
     """A classifier of inputs x (n, *input_shape) float32; immutable, in eval mode, its parameters frozen.
 
-    name: what reports call it; family: linear, tree, cnn, …; access: the most that it allows an attack.
-    stochastic: whether `scores` differs from call to call. votes: whether the answer of a stochastic model is
-    the vote of its draws rather than one of them. batch_draws: whether what it draws for a sample depends on
-    the samples beside it. notes: what a reader of its results should know. precision: what it computes in.
-    task: what its scores mean.
+    A model has two faces: `scores` is the truth, on which every success is judged, and `gradient_scores` what
+    gradient attacks differentiate. They are one unless a model says otherwise.
+
+    To implement: `scores`, `to`, and the attributes without a default. Optional: `gradient_scores` where the
+    truth has no useful gradient; `structure` for exact methods; `confidence` where the scores are no logits;
+    `draw` where the model is stochastic; `for_search` where a faster copy can be made; `facts`, so that the
+    fingerprint tells models apart that answer a few fixed inputs alike. `to`, `draw` and `for_search` return
+    another model and leave this one as it is.
+
+    What fails: a class without `scores` or `to` cannot be made (TypeError). An attack that needs more than
+    `access` allows is refused (`Unsupported`); a model that claims a gradient whose scores autograd cannot
+    differentiate fails while it is attacked (RuntimeError). Scores that hold a NaN have no class: the
+    prediction is -1.
+
+    Attributes
+    ----------
+    name : str
+        What reports call it.
+    family : str
+        linear, tree, cnn, ….
+    num_classes : int
+        K, the number of scores.
+    input_shape : tuple of int
+        Of one sample.
+    device : torch.device
+        Where it computes and expects its inputs.
+    access : Access, default Access.GRADIENT
+        The most that it allows an attack.
+    task : Classification
+        What its scores mean.
+    stochastic : bool, default False
+        Whether `scores` differs from call to call.
+    votes : bool, default False
+        Whether the answer of a stochastic model is the vote of its draws rather than one of them.
+    batch_draws : bool, default False
+        Whether what it draws for a sample depends on the samples beside it.
+    notes : tuple of str
+        What a reader of its results should know.
+    precision : str, default "float32"
+        What it computes in.
+
+    Examples
+    --------
+    >>> import copy
+    >>> class Brightness(Model):
+    ...     name, family, num_classes, input_shape = "brightness", "rule", 2, (4,)
+    ...     device = torch.device("cpu")
+    ...
+    ...     def scores(self, x):
+    ...         mean = x.mean(1)
+    ...         return torch.stack([0.5 - mean, mean - 0.5], 1)
+    ...
+    ...     def to(self, device):
+    ...         moved = copy.copy(self)
+    ...         moved.device = torch.device(device)
+    ...         return moved
+    >>> model = Brightness()
+    >>> model.prediction(model.scores(torch.tensor([[0.0] * 4, [1.0] * 4])))
+    tensor([0, 1])
     """
 
     name: str
@@ -81,36 +167,104 @@ class Model(ABC):
 
     @abstractmethod
     def scores(self, x: Tensor) -> Tensor:
-        """The truth (n, K), in the model's reference precision; the class is the first largest score."""
+        """The truth, in the model's reference precision; the class is the first largest score.
+
+        Parameters
+        ----------
+        x : Tensor
+            (n, *input_shape) float32, on the model's device.
+
+        Returns
+        -------
+        Tensor
+            (n, K).
+        """
 
     def gradient_scores(self, x: Tensor) -> Tensor:
-        """What gradient attacks differentiate (n, K): the truth, or a smooth stand-in for it."""
+        """What gradient attacks differentiate: the truth, or a smooth stand-in for it.
+
+        Parameters
+        ----------
+        x : Tensor
+            (n, *input_shape) float32, on the model's device.
+
+        Returns
+        -------
+        Tensor
+            (n, K), differentiable.
+        """
         return self.scores(x)
 
     @property
     def gradient_is_truth(self) -> bool:
-        """Whether the two faces are one."""
+        """Whether the two faces are one: by default, whether `gradient_scores` is left as it is."""
         return type(self).gradient_scores is Model.gradient_scores
 
     @property
     def structure(self) -> Linear | Boxes | None:
-        """What exact methods work on, where there is such a thing."""
+        """What exact methods work on, where there is such a thing; None by default."""
         return None
 
     def confidence(self, scores: Tensor) -> Tensor | None:
-        """The probability of the predicted class (n,), or None where the scores have no scale."""
+        """The probability of the predicted class; by default the largest softmax.
+
+        Parameters
+        ----------
+        scores : Tensor
+            (n, K).
+
+        Returns
+        -------
+        Tensor or None
+            (n,) in [0, 1]; None where the scores have no scale.
+        """
         return scores.softmax(1).amax(1)
 
     def prediction(self, scores: Tensor) -> Tensor:
-        """The class of each row of scores (n, K), (n,) int64; -1 where there is none."""
+        """The class of each row of scores, as the task reads them.
+
+        Parameters
+        ----------
+        scores : Tensor
+            (n, K).
+
+        Returns
+        -------
+        Tensor
+            (n,) int64; -1 where there is none.
+        """
         return self.task.prediction(scores)
 
     def for_search(self, precision: Precision, effort: Effort) -> Model | None:
-        """A faster copy to take gradients of, whose word is only a candidate; None: the model itself."""
+        """A faster copy to take gradients of, whose word is only a candidate.
+
+        Parameters
+        ----------
+        precision : {"auto", "float32", "tf32", "bfloat16"}
+            What the search may compute in.
+        effort : Effort
+            What the search is about to spend.
+
+        Returns
+        -------
+        Model or None
+            None, the default: the model itself.
+        """
         return None
 
     def draw(self, stream: Stream) -> Model:
-        """The model with its randomness fixed for the rows of a stream; itself when it has none."""
+        """The model with its randomness fixed for the rows of a stream.
+
+        Parameters
+        ----------
+        stream : Stream
+            One key a row of the inputs that follow.
+
+        Returns
+        -------
+        Model
+            Itself, the default, when it has no randomness.
+        """
         return self
 
     @abstractmethod
@@ -118,11 +272,14 @@ class Model(ABC):
         """The same model on another device."""
 
     def facts(self) -> bytes:
-        """What determines the model's answers, as far as it can be read: weights, settings, code."""
+        """What determines the model's answers, as far as it can be read: weights, settings, code.
+
+        By default the name of the class alone.
+        """
         return type(self).__qualname__.encode()
 
     def fingerprint(self) -> str:
-        """sha256 of the model's facts and of what it answers to a few fixed inputs; computed once."""
+        """sha256 of the model's facts, its task and what it answers to a few fixed inputs; computed once."""
         known: str | None = self.__dict__.get("_fingerprint")
         if known is None:
             digest = hashlib.sha256(self.facts() + repr(self.task).encode())

@@ -28,10 +28,18 @@ MEASURED = 5  # fresh draws that decide between a sample's best candidate and it
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the model says of n points: gradient (n, …) of the loss (n,), scores (n, K), adversarial (n,).
+    """What the model says of n points.
 
-    gradient: a random unit direction where the true one is zero. loss, scores: means over the draws of a
-    stochastic model.
+    Parameters
+    ----------
+    gradient : Tensor
+        (n, …) of the loss with respect to z; a random unit direction where the true one is zero.
+    loss : Tensor
+        (n,): the mean over the draws of a stochastic model.
+    scores : Tensor
+        (n, K): the mean over the draws likewise.
+    adversarial : Tensor of bool
+        (n,): whether the point is admissible and reaches the goal, as far as the true model was asked.
     """
 
     gradient: Tensor
@@ -44,19 +52,62 @@ class Observer(Protocol):
     """Is told of every question for gradients and its answer; it changes nothing."""
 
     def evaluated(self, problem: Problem, z: Tensor, scores: Tensor) -> None:
-        """The points asked about (m, …), one a row of the problem, and their scores (m, K)."""
+        """Is told of points and their answer.
+
+        Parameters
+        ----------
+        problem : Problem
+        z : Tensor
+            (m, …), the points asked about, one a row of the problem.
+        scores : Tensor
+            (m, K).
+        """
 
 
 @dataclass(frozen=True)
 class Problem:
-    """n rows to attack: x0 (n, …) in the domain, y (n,), target (n,) to aim at or None, eps (n,) float64.
+    """n rows to attack, and all that an attack may ask about them.
 
     An attack iterates z, from `origin`: the input itself for balls, the parameters of a change for other
-    threats. row (n,): each row's place in the ledger; ids (n,): the samples' names in their data; lane (n,).
-    idle (n,): rows that have nothing left to do, and stay only until the batch is packed; None: no row.
-    step: how far the driver has come; it keys the random numbers. lower_bound (n,) float64: no adversarial
-    example is nearer (0: nothing is known). observers: are told what is asked. explore: whether a random
-    direction stands in for a gradient of zero.
+    threats. Every point asked about is looked at in passing, and the best admissible one of each sample is
+    kept in the ledger; an attack returns nothing else. A problem is immutable but for that ledger, which all
+    its views share. Attacks are given problems by the driver and make none.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        The model, as it may be asked.
+    threat : Threat
+    goal : Goal
+    ledger : Ledger
+        What is known of each sample, and what it has cost.
+    x0 : Tensor
+        (n, …) samples, in the domain.
+    y : Tensor
+        (n,) true classes.
+    eps : Tensor
+        (n,) float64, the size allowed; inf for the smallest perturbation.
+    ids : Tensor
+        (n,), the samples' names in their data.
+    row : Tensor
+        (n,), each row's place in the ledger.
+    lane : Tensor
+        (n,): which of a sample's restarts and targets, side by side, the row is.
+    lower_bound : Tensor
+        (n,) float64: no adversarial example is nearer; 0: nothing is known.
+    target : Tensor, optional
+        (n,), the class to aim at.
+    idle : Tensor of bool, optional
+        (n,): rows that have nothing left to do, and stay only until the batch is packed; None: no row.
+    seed : int, default 0
+    attack : int, default 0
+        Which of the ledger's attacks is at work.
+    step : int, default 0
+        How far the driver has come; it keys the random numbers.
+    observers : tuple of Observer
+        Are told what is asked.
+    explore : bool, default True
+        Whether a random direction stands in for a gradient of zero.
     """
 
     oracle: Oracle
@@ -82,7 +133,18 @@ class Problem:
         return len(self.row)
 
     def __getitem__(self, rows: Tensor) -> Problem:
-        """The rows chosen by a mask or by indices, on the same ledger."""
+        """The rows chosen by a mask or by indices, on the same ledger.
+
+        Parameters
+        ----------
+        rows : Tensor
+            (n,) bool, or (m,) int64.
+
+        Returns
+        -------
+        Problem
+            Of m rows.
+        """
         target, idle = (None if part is None else part[rows] for part in (self.target, self.idle))
         return replace(
             self,
@@ -98,7 +160,18 @@ class Problem:
         )
 
     def in_lanes(self, count: int) -> Problem:
-        """Every row `count` times, each copy in a lane of its own."""
+        """Every row `count` times, each copy in a lane of its own.
+
+        Parameters
+        ----------
+        count : int
+            At least 1.
+
+        Returns
+        -------
+        Problem
+            Of n · count rows, the copies of a row side by side.
+        """
         if count == 1:
             return self
         rows = torch.arange(len(self), device=self.row.device).repeat_interleave(count)
@@ -148,33 +221,101 @@ class Problem:
         return self.ledger.remaining[self.row]
 
     def random(self, tag: str, *parts: int) -> Stream:
-        """This step's random numbers, one key a row; another tag or other parts, other numbers."""
+        """This step's random numbers, one key a row; another tag or other parts, other numbers.
+
+        They depend on the seed, the sample, its lane, the attack's name, the step and what is given here.
+
+        Parameters
+        ----------
+        tag : str
+            What the numbers are for.
+        *parts : int
+            Further numbers to tell draws apart by.
+
+        Returns
+        -------
+        Stream
+            Of n rows.
+        """
         name = self.ledger.attacks[self.attack].partition(":")[0]  # more steps only lengthen the path
         key = Stream.of(self.seed, self.ids).fold(name, self.lane, self.step, tag)
         return key.fold(*parts) if parts else key
 
     def steady(self, tag: str, *parts: int) -> Stream:
-        """Random numbers that are the same in every step."""
+        """Random numbers that are the same in every step.
+
+        Parameters
+        ----------
+        tag : str
+            What the numbers are for.
+        *parts : int
+            Further numbers to tell draws apart by.
+
+        Returns
+        -------
+        Stream
+            Of n rows.
+        """
         return replace(self, step=-1).random(tag, *parts)
 
     def random_start(self) -> Tensor:
-        """A random admissible point for each row (n, …)."""
+        """A random admissible point for each row.
+
+        Returns
+        -------
+        Tensor
+            (n, …), as z.
+        """
         return self.threat.random(self.random("start"), self.x0, self.eps)
 
     def project(self, z: Tensor) -> Tensor:
-        """The admissible point nearest to each row of z (n, …)."""
+        """The admissible point nearest to each row of z.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …).
+
+        Returns
+        -------
+        Tensor
+            (n, …).
+        """
         return self.threat.project(z, self.x0, self.eps)
 
     def size(self, fraction: float = 1.0) -> Tensor:
-        """A fraction of eps, shaped (n, 1, …) to scale steps of z."""
+        """A fraction of eps, to scale steps of z.
+
+        Parameters
+        ----------
+        fraction : float, default 1.0
+
+        Returns
+        -------
+        Tensor
+            (n, 1, …), in the type of z; inf where the smallest perturbation is sought.
+        """
         return per_row((fraction * self.eps).to(self.x0.dtype), self.origin)
 
     def evaluate(self, z: Tensor, loss: Loss) -> Evaluation:
-        """Loss and its gradient at z (n, …): one forward and one backward a row (and draw).
+        """Loss and its gradient at z: one forward and one backward a row (and draw).
 
         A gradient that is exactly zero, or not finite, is counted, and a random unit direction stands in its
         place: what looks flat is left at random instead of never. Rows whose budget is spent are not asked:
-        gradient 0, loss -inf, scores NaN, not adversarial.
+        gradient 0, loss -inf, scores NaN, not adversarial. Where the gradient is a surrogate's or a faster
+        copy's, the true model is asked about the point too, at the cost of a further forward: of a surrogate
+        always, of a copy where it believes in a point better than the best known.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …), one point a row; stepped features are put on their grid first.
+        loss : callable
+            (scores (n, K), y (n,), target (n,) or None) -> (n,), such as `core.losses.cross_entropy`.
+
+        Returns
+        -------
+        Evaluation
         """
         draws = self.oracle.draws
         allowed = self.ledger.affordable(self.row, 2 * draws + self._confirmations)
@@ -203,10 +344,22 @@ class Problem:
         return Evaluation(self._somewhere(gradient), value, scores, adversarial)
 
     def jacobian(self, z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients (n, C, …) of the scores of classes (n, C), and the scores (n, K) at z (n, …).
+        """Gradients of the scores of some classes, for threats whose z is the input itself.
 
-        As they are: zero where they are zero. One forward and C backwards a row. Rows whose budget is spent
-        are not asked: gradients 0, scores NaN.
+        As they are: zero where they are zero. One forward and C backwards a row, of one draw of a stochastic
+        model. Rows whose budget is spent are not asked: gradients 0, scores NaN.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …), one point a row; stepped features are put on their grid first.
+        classes : Tensor
+            (n, C) int64.
+
+        Returns
+        -------
+        tuple of Tensor
+            Gradients (n, C, …), and the scores (n, K) they belong to.
         """
         own = self.oracle.own_face_is_truth
         cost = 1 + classes.shape[1] + (0 if own else self.oracle.draws)
@@ -217,8 +370,8 @@ class Problem:
         z = self._snap(z)
         gradient, answers = self.oracle.jacobian(z, classes, self._noise())
         self.ledger.charge(self.row, 1, classes.shape[1], self.idle)
-        flat = gradient.flatten(1)
-        self._count(self.ledger.zero_gradients, ~(flat.isfinite().all(1) & (flat != 0).any(1)))
+        largest = gradient.flatten(1).abs().amax(1)
+        self._count(self.ledger.zero_gradients, ~((largest > 0) & (largest < torch.inf)))
         if own:
             self._remember(z, answers)
         else:
@@ -228,9 +381,20 @@ class Problem:
         return gradient, answers[0]
 
     def scores(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
-        """True scores (m, K) of points (m, …), each asked for one of the rows (m,) (None: one point a row).
+        """True scores of points; one forward a point (and draw).
 
-        One forward a point. Points beyond their sample's budget are not asked; their scores are NaN.
+        Parameters
+        ----------
+        points : Tensor
+            (m, …), as z.
+        rows : Tensor, optional
+            (m,) int64, the row each point is asked for; None: one point a row.
+
+        Returns
+        -------
+        Tensor
+            (m, K): the mean over the draws of a stochastic model; NaN for points beyond their sample's
+            budget, which are not asked.
         """
         chosen = self if rows is None else self[rows]
         allowed = self.ledger.affordable(chosen.row, self.oracle.draws)
@@ -243,9 +407,21 @@ class Problem:
         return _mean(answers)
 
     def proposals(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Scores (m, K) as the search computes them, which may be faster; costs as `scores`.
+        """Scores as the search computes them, which may be faster; costs as `scores`.
 
         Each point it believes in is asked about again, of the true model, before it counts.
+
+        Parameters
+        ----------
+        points : Tensor
+            (m, …), as z.
+        rows : Tensor, optional
+            (m,) int64, the row each point is asked for; None: one point a row.
+
+        Returns
+        -------
+        Tensor
+            (m, K); NaN for points beyond their sample's budget, which are not asked.
         """
         if self.oracle.search is None or self.oracle.model.stochastic:
             return self.scores(points, rows)
@@ -260,22 +436,70 @@ class Problem:
         return answers[0]
 
     def margins(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
-        """How far each of the points (m, …) has come (m,), by `proposals`; -inf where there is no answer."""
+        """How far each point has come, by `proposals`.
+
+        Parameters
+        ----------
+        points : Tensor
+            (m, …), as z.
+        rows : Tensor, optional
+            (m,) int64, the row each point is asked for; None: one point a row.
+
+        Returns
+        -------
+        Tensor
+            (m,), in the units of scores; below 0 until the class changes, -inf where there is no answer.
+        """
         chosen = self if rows is None else self[rows]
         return chosen.margin_of(self.proposals(points, rows))
 
     def margin_of(self, scores: Tensor) -> Tensor:
-        """How far scores (n, K) of a point for each row have come (n,), towards its target if it has one."""
+        """How far scores of a point for each row have come, towards its target if it has one.
+
+        Parameters
+        ----------
+        scores : Tensor
+            (n, K).
+
+        Returns
+        -------
+        Tensor
+            (n,), in the units of scores; -inf for NaN.
+        """
         margin = self.oracle.model.task.margin(scores, self.y, self.target, self.goal.rejection)
         return margin.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
     def decisions(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Whether each point is adversarial (m,): all a decision-based attack may ask; costs as `scores`."""
+        """Whether each point is adversarial: all a decision-based attack may ask; costs as `scores`.
+
+        Parameters
+        ----------
+        points : Tensor
+            (m, …), as z.
+        rows : Tensor, optional
+            (m,) int64, the row each point is asked for; None: one point a row.
+
+        Returns
+        -------
+        Tensor of bool
+            (m,), wherever the point lies; False for points beyond their sample's budget, which are not asked.
+        """
         chosen = self if rows is None else self[rows]
         return chosen.met(self.scores(points, rows))
 
     def met(self, scores: Tensor) -> Tensor:
-        """Whether scores (n, K) of a point for each row reach the goal (n,), wherever the point lies."""
+        """Whether scores of a point for each row reach the goal, wherever the point lies.
+
+        Parameters
+        ----------
+        scores : Tensor
+            (n, K).
+
+        Returns
+        -------
+        Tensor of bool
+            (n,); False for NaN.
+        """
         model = self.oracle.model
         confidence = model.confidence(scores) if self.goal.confidence else None
         # Scores that the budget did not allow are NaN too; they reach nothing.
@@ -283,9 +507,14 @@ class Problem:
         return goal.met(model.task, scores, self.y, self.target, confidence)
 
     def conclude(self, z: Tensor) -> None:
-        """A last look at where rows stand (n, …), so that nothing goes unseen.
+        """A last look at where rows stand, so that nothing goes unseen; the driver's.
 
         Of a stochastic model the best candidate and the last point are measured on fresh draws.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …).
         """
         unseen = self[~self.settled]
         if not len(unseen):
@@ -315,10 +544,9 @@ class Problem:
 
     def _somewhere(self, gradient: Tensor) -> Tensor:
         """The gradient, and a random unit direction where it is zero or not finite."""
-        flat = gradient.flatten(1)
-        lost = ~(flat.isfinite().all(1) & (flat != 0).any(1))
-        self._count(self.ledger.zero_gradients, lost)
-        if self.explore and (gradient.is_cuda or bool(lost.any())):
+        largest = gradient.flatten(1).abs().amax(1)  # NaN where there is one
+        lost = ~((largest > 0) & (largest < torch.inf))
+        if self._count(self.ledger.zero_gradients, lost) and self.explore:
             # The same for some steps: a walk that turns at every step comes nowhere.
             stream = self.steady("nowhere", self.step // STRAIGHT)
             way = self._free(stream.gaussian(tuple(gradient.shape[1:])).to(gradient))
@@ -330,11 +558,16 @@ class Problem:
         """Values shaped like z, 0 where the input may not change."""
         return self.threat.domain.free(values) if values.shape == self.x0.shape else values
 
-    def _count(self, counter: Tensor, which: Tensor) -> None:
-        """Add to a counter of the ledger for the rows that are (n,) and do not idle."""
-        if self.idle is not None:
-            which = which & ~self.idle
-        counter.index_add_(0, self.row, which.long())
+    def _count(self, counter: Tensor, which: Tensor) -> bool:
+        """Add to a counter of the ledger for the rows that are (n,) and do not idle; False where none is.
+
+        A device of its own is not asked, so that no step waits for it.
+        """
+        if not which.is_cuda and not bool(which.any()):
+            return False
+        counted = which if self.idle is None else which & ~self.idle
+        counter.index_add_(0, self.row, counted.long())
+        return True
 
     def _snap(self, z: Tensor) -> Tensor:
         """z with stepped features on their grid: the nearest point of it that the threat admits."""
@@ -382,7 +615,7 @@ class Problem:
         distance = self.threat.distance(z, self.x0)
         admissible = (distance <= self.eps) & self._admitted(z)
         kept = torch.where(admissible, margin.to(self.ledger.best_margin), -torch.inf)
-        success = admissible & (met.float().mean(0) > 0.5)
+        success = admissible & (met[0] if len(met) == 1 else met.float().mean(0) > 0.5)
         if self.ledger.keep == "mean":
             self.ledger.propose(self.row, z, admissible & met.all(0), len(met), kept)
             enough = self.ledger.streak[self.row] >= STREAK
@@ -403,8 +636,9 @@ class Problem:
         """Of answers (D, n, K): whether each reaches the goal (D, n), the mean margin (n,), -inf for NaN."""
         draws = len(answers)
         model, flat = self.oracle.model, answers.flatten(0, 1)
-        y = self.y.repeat(draws)
-        target = None if self.target is None else self.target.repeat(draws)
+        y, target = self.y, self.target
+        if draws > 1:
+            y, target = y.repeat(draws), None if target is None else target.repeat(draws)
         confidence = model.confidence(flat) if self.goal.confidence else None
         met = self.goal.met(model.task, flat, y, target, confidence).view(draws, -1)
         margin = self.goal.progress(model.task, flat, y, target).view(draws, -1)

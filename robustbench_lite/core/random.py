@@ -67,17 +67,56 @@ def _one(parts: Iterable[int | str | Tensor]) -> int:
 
 @dataclass(frozen=True)
 class Stream:
-    """Random numbers for n rows, one key a row (n,) int64."""
+    """Random numbers for n rows, one key a row.
+
+    What is drawn depends on the row's key alone: not on its neighbours, their order or number, nor on the
+    device.
+
+    Parameters
+    ----------
+    key : Tensor
+        (n,) int64.
+
+    Examples
+    --------
+    >>> ids = torch.tensor([7, 3])
+    >>> both = Stream.of(0, ids).fold("noise").uniform((2,))
+    >>> alone = Stream.of(0, ids[1:]).fold("noise").uniform((2,))
+    >>> torch.equal(both[1:], alone)
+    True
+    """
 
     key: Tensor
 
     @classmethod
     def of(cls, seed: int, ids: Tensor) -> Stream:
-        """The stream of a seed for the samples with these ids (n,)."""
+        """The stream of a seed for the samples with these ids.
+
+        Parameters
+        ----------
+        seed : int
+        ids : Tensor
+            (n,) int64, on the device that is to draw.
+
+        Returns
+        -------
+        Stream
+        """
         return cls(torch.full_like(ids, _signed(seed), dtype=torch.int64)).fold(ids)
 
     def fold(self, *parts: int | str | Tensor) -> Stream:
-        """The stream with further parts in its key; a part is a number, a name or one number a row (n,)."""
+        """The stream with further parts in its key, whose numbers are others.
+
+        Parameters
+        ----------
+        *parts : int, str or Tensor
+            A number, a name, or one number a row (n,).
+
+        Returns
+        -------
+        Stream
+            Another one; this one draws what it always draws.
+        """
         key = self.key
         for _, group in itertools.groupby(parts, key=lambda part: isinstance(part, Tensor)):
             some = list(group)
@@ -92,24 +131,70 @@ class Stream:
         return Stream(self.key[rows])
 
     def bits(self, shape: tuple[int, ...]) -> Tensor:
-        """64 random bits each, (n, *shape) int64."""
+        """64 random bits each.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of what one row gets; () is one number a row.
+
+        Returns
+        -------
+        Tensor
+            (n, *shape) int64; the same at every call.
+        """
         coordinate = torch.arange(1, math.prod(shape) + 1, device=self.key.device)
         return _mix(self.key[:, None] + coordinate * _GOLDEN).reshape(-1, *shape)
 
     def uniform(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Uniform in [0, 1), (n, *shape): 24 bits in float32, 53 bits in float64."""
+        """Uniform in [0, 1): 24 bits in float32, 53 bits in float64.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of what one row gets.
+        dtype : torch.dtype, default torch.float32
+
+        Returns
+        -------
+        Tensor
+            (n, *shape); the same bits on every device.
+        """
         if dtype == torch.float64:
             return _shift(self.bits(shape), 11).to(dtype) * 2.0**-53
         return (_shift(self.bits(shape), 40).to(torch.float32) * 2.0**-24).to(dtype)
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal, (n, *shape), by the inverse of the distribution function."""
+        """Standard normal, by the inverse of the distribution function.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of what one row gets.
+        dtype : torch.dtype, default torch.float32
+
+        Returns
+        -------
+        Tensor
+            (n, *shape); on every device the same to rounding.
+        """
         middle = (_shift(self.bits(shape), 12).to(torch.float64) + 0.5) * 2.0**-52
         normal: Tensor = torch.special.ndtri(middle)
         return normal.to(dtype)
 
     def gaussian(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal, (n, *shape) float32, two from each hash (Box & Muller 1958): many, quickly."""
+        """Standard normal, two from each hash (Box & Muller 1958): many, quickly.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of what one row gets.
+
+        Returns
+        -------
+        Tensor
+            (n, *shape) float32; on every device the same to rounding.
+        """
         count = math.prod(shape)
         bits = self.bits((-(-count // 2),))
         radius = torch.log((_shift(bits, 40) + 1).to(torch.float32) * 2.0**-24).mul_(-2).sqrt_()
@@ -118,9 +203,39 @@ class Stream:
         return pair.flatten(1)[:, :count].reshape(-1, *shape)
 
     def exponential(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Exponential with mean 1, (n, *shape)."""
+        """Exponential with mean 1.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of what one row gets.
+        dtype : torch.dtype, default torch.float32
+
+        Returns
+        -------
+        Tensor
+            (n, *shape).
+        """
         return (-torch.log1p(-self.uniform(shape, torch.float64))).to(dtype)
 
     def integers(self, high: int, shape: tuple[int, ...]) -> Tensor:
-        """Uniform in 0 … high-1, (n, *shape) int64; high at most 2^31."""
+        """Uniform whole numbers from 0 to high - 1.
+
+        Parameters
+        ----------
+        high : int
+            At most 2^31.
+        shape : tuple of int
+            Of what one row gets.
+
+        Returns
+        -------
+        Tensor
+            (n, *shape) int64; the same on every device.
+
+        Examples
+        --------
+        >>> Stream.of(0, torch.arange(2)).integers(10, (3,)).shape
+        torch.Size([2, 3])
+        """
         return (_shift(self.bits(shape), 32) * high) >> 32

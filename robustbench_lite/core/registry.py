@@ -29,10 +29,26 @@ HOMES = {"certifiers": "certify"}  # kinds whose package has another name
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a table: where the thing lives (`module:Name`) and what a reader needs to choose it.
+    """A line of a table: where the thing lives and what a reader needs to choose it.
 
-    first: the parameter that a value without a key is for, as in `linf:8/255`. inner: what its brackets hold:
-    nothing, one name, or any number of `many`.
+    Parameters
+    ----------
+    name : str
+    where : str
+        `package.module:Name`.
+    summary : str
+        One line.
+    access, norms, paper : str, default ""
+        For the lists of what there is.
+    first : str, default ""
+        The parameter that a value without a key is for, as in `linf:8/255`.
+    inner : {"", "one", "many"}, default ""
+        What its brackets hold: nothing, one name, or any number of them.
+
+    Examples
+    --------
+    >>> Entry("mine", "my_package.attacks:Mine", "what it does").where
+    'my_package.attacks:Mine'
     """
 
     name: str
@@ -61,7 +77,28 @@ def entries(kind: str) -> dict[str, Entry]:
 
 
 def look_up(kind: str, name: str) -> Entry:
-    """The entry of a name; raises `UnknownName` with the nearest ones."""
+    """The entry of a name.
+
+    Parameters
+    ----------
+    kind : {"attacks", "models", "defenses", "data", "threats", "certifiers"}
+    name : str
+        Without parameters.
+
+    Returns
+    -------
+    Entry
+
+    Raises
+    ------
+    UnknownName
+        With the nearest ones.
+
+    Examples
+    --------
+    >>> look_up("threats", "linf").first
+    'eps'
+    """
     known = entries(kind)
     if name not in known:
         raise UnknownName(kind.removesuffix("s"), name, known)
@@ -113,7 +150,33 @@ def given(entry: Entry, name: Name) -> dict[str, object]:
 
 
 def build(cls: type[Thing], values: Mapping[str, object]) -> Thing:
-    """An instance of a dataclass from parameters, as text or as values; each checked against its field."""
+    """An instance of a dataclass from parameters, each checked against its field.
+
+    Parameters
+    ----------
+    cls : type
+        The dataclass; the types of its fields say what is allowed.
+    values : mapping
+        Parameter -> value, as text or as it is; what is left out keeps its default.
+
+    Returns
+    -------
+    object
+        Of type cls.
+
+    Raises
+    ------
+    UnknownName
+        For a parameter that is no field.
+    InvalidParameter
+        For a value outside its field's type or range.
+
+    Examples
+    --------
+    >>> from robustbench_lite.core.settings import Search
+    >>> build(Search, {"seed": "3"}).seed
+    3
+    """
     hints = hints_of(cls)
     known = {f.name: hints[f.name] for f in fields(cls) if f.init}  # type: ignore[arg-type]
     return cls(**checked(cls.__name__, values, known))

@@ -25,7 +25,26 @@ ALL_NORMS = frozenset(Norm)
 
 
 def norms(delta: Tensor, domain: Domain, norm: Norm) -> Tensor:
-    """The norm of each perturbation (n, …), (n,) float64."""
+    """The norm of each perturbation.
+
+    Parameters
+    ----------
+    delta : Tensor
+        (n, …).
+    domain : Domain
+        Says which features make a pixel, for l0.
+    norm : Norm
+
+    Returns
+    -------
+    Tensor
+        (n,) float64: pixels for l0, else in the units of x; NaN where delta holds a NaN.
+
+    Examples
+    --------
+    >>> norms(torch.tensor([[3.0, -4.0, 0.0]]), Domain(), Norm.L2)
+    tensor([5.], dtype=torch.float64)
+    """
     delta = delta.double()
     match norm:
         case Norm.L0:
@@ -43,11 +62,32 @@ class Threat(Protocol):
     """Where an adversarial example may lie around a sample x0.
 
     An attack iterates z (n, …): the input itself for balls and the box, the parameters of a change (an angle,
-    a shift) for others; `render` makes the input of it. eps (n,) float64 is the size allowed to each row.
+    a shift) for others; `render` makes the input of it. Where z has the shape of x0, the domain's mask and
+    steps hold for z itself. eps (n,) float64 is the size allowed to each row, in the units of z.
 
-    kind: `ball`, `box`, `rotation`, …; norm: what sizes are measured in, None where they are no norm of the
-    input; minimum: whether the smallest perturbation is sought; eps: the size every row starts with, None
-    where there is none; domain: the box, mask and steps that the data brings.
+    An author implements every attribute and method, and `__str__`, which is what records call the threat;
+    there is nothing to inherit from.
+
+    Attributes
+    ----------
+    kind : str
+        `ball`, `box`, `rotation`, …: what an attack's `threats` are compared with.
+    norm : Norm or None
+        What sizes are measured in, None where they are no norm of the input.
+    minimum : bool
+        Whether the smallest perturbation is sought.
+    eps : float or None
+        The size every row starts with, None where there is none.
+    domain : Domain
+        The box, mask and steps that the data brings.
+
+    Examples
+    --------
+    >>> from robustbench_lite.threats.named import parse_threat
+    >>> threat, x0 = parse_threat("linf:0.25"), torch.full((1, 2), 0.5)
+    >>> eps = torch.tensor([threat.eps], dtype=torch.float64)
+    >>> threat.project(x0 + 1, x0, eps)
+    tensor([[0.7500, 0.7500]])
     """
 
     @property
@@ -66,31 +106,151 @@ class Threat(Protocol):
     def domain(self) -> Domain: ...
 
     def within(self, domain: Domain) -> Threat:
-        """The same threat inside another domain."""
+        """The same threat inside another domain.
+
+        Parameters
+        ----------
+        domain : Domain
+
+        Returns
+        -------
+        Threat
+            Another one; this one stays as it is.
+        """
 
     def origin(self, x0: Tensor) -> Tensor:
-        """The z of each row that changes nothing (n, …)."""
+        """The z of each row that changes nothing.
+
+        Parameters
+        ----------
+        x0 : Tensor
+            (n, …) samples.
+
+        Returns
+        -------
+        Tensor
+            (n, …): x0 itself for balls.
+        """
 
     def render(self, z: Tensor, x0: Tensor) -> Tensor:
-        """The inputs (n, …) that z makes of x0; differentiable."""
+        """The inputs that z makes of x0; differentiable.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …).
+        x0 : Tensor
+            (n, …) samples.
+
+        Returns
+        -------
+        Tensor
+            (n, …), shaped like x0: z itself for balls.
+        """
 
     def distance(self, z: Tensor, x0: Tensor) -> Tensor:
-        """How far each row of z (n, …) goes, (n,) float64."""
+        """How far each row of z goes.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …).
+        x0 : Tensor
+            (n, …) samples.
+
+        Returns
+        -------
+        Tensor
+            (n,) float64, comparable with eps.
+        """
 
     def contains(self, z: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
-        """Whether each row is an admissible point (n,); slack widens the ball, in the units of z."""
+        """Whether each row is an admissible point.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …).
+        x0 : Tensor
+            (n, …) samples.
+        eps : Tensor
+            (n,) float64.
+        slack : float, default 0.0
+            Widens the ball, in the units of z.
+
+        Returns
+        -------
+        Tensor of bool
+            (n,).
+        """
 
     def project(self, z: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        """The admissible point nearest to each row; exact, and inside when measured in float64."""
+        """The admissible point nearest to each row; exact, and inside when measured in float64.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …).
+        x0 : Tensor
+            (n, …) samples.
+        eps : Tensor
+            (n,) float64.
+
+        Returns
+        -------
+        Tensor
+            (n, …).
+        """
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The unit step along which a linear function with this gradient rises most (n, …)."""
+        """The unit step along which a linear function with this gradient rises most.
+
+        Parameters
+        ----------
+        gradient : Tensor
+            (n, …), with respect to z.
+
+        Returns
+        -------
+        Tensor
+            (n, …).
+        """
 
     def linear_maximum(self, gradient: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        """The admissible point of each row where a linear function with this gradient is highest; exact."""
+        """The admissible point of each row where a linear function with this gradient is highest; exact.
+
+        Parameters
+        ----------
+        gradient : Tensor
+            (n, …), with respect to z.
+        x0 : Tensor
+            (n, …) samples.
+        eps : Tensor
+            (n,) float64.
+
+        Returns
+        -------
+        Tensor
+            (n, …).
+        """
 
     def random(self, stream: Stream, x0: Tensor, eps: Tensor) -> Tensor:
-        """A random admissible point for each row."""
+        """A random admissible point for each row.
+
+        Parameters
+        ----------
+        stream : Stream
+            One key a row; the same key, the same point.
+        x0 : Tensor
+            (n, …) samples.
+        eps : Tensor
+            (n,) float64.
+
+        Returns
+        -------
+        Tensor
+            (n, …).
+        """
 
 
 def far_along(x0: Tensor, gradient: Tensor) -> Tensor:

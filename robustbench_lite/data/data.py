@@ -17,7 +17,18 @@ from robustbench_lite.core.random import Stream
 
 @dataclass(frozen=True)
 class Options:
-    """What a loader may need: which split, the seed of splits made here, where files are, may it download."""
+    """What a loader may need.
+
+    Parameters
+    ----------
+    split : {"test", "train"}, default "test"
+    seed : int, default 0
+        Of splits made here.
+    data_dir : Path, optional
+        Where files are.
+    download : bool, default False
+        Whether it may download.
+    """
 
     split: str = "test"
     seed: int = 0
@@ -29,8 +40,25 @@ class Options:
 class Raw:
     """One split as its source has it.
 
-    take: inputs (m, …) for indices (m,); y (n,) int64; place: what an index is called in errors. units: the
-    size of one scaled unit of each feature, in the feature's own units.
+    Parameters
+    ----------
+    take : callable
+        Indices (m,) int64 -> inputs (m, …) float32.
+    y : Tensor
+        (n,) int64, classes.
+    class_names : tuple of str
+    place : callable
+        What an index is called in errors.
+    domain : Domain, default the box [0, 1]
+    units : Tensor, optional
+        (d,): the size of one scaled unit of each feature, in the feature's own units.
+    notes : tuple of str
+        What a reader of results should know.
+
+    Examples
+    --------
+    >>> in_memory(torch.zeros(2, 3), torch.tensor([0, 1]), ["no", "yes"], "mine").place(1)
+    'mine, sample 1'
     """
 
     take: Callable[[Tensor], Tensor]
@@ -49,10 +77,34 @@ def in_memory(x: Tensor, y: Tensor, class_names: Sequence[str], what: str) -> Ra
 
 @dataclass(frozen=True)
 class Data:
-    """Samples x (n, …) float32 in the domain, classes y (n,) int64, ids (n,) int64 stable across subsets.
+    """Samples in a domain, with ids that are stable across subsets.
 
-    units: the size of one scaled unit of each feature in its own units, for tables. training: the training
-    split of the same data.
+    `load_data` makes and checks them. Rows are chosen by a slice, a mask or indices, and keep their ids.
+
+    Parameters
+    ----------
+    name : str
+    x : Tensor
+        (n, …) float32, in the domain.
+    y : Tensor
+        (n,) int64, classes.
+    ids : Tensor
+        (n,) int64, stable across subsets.
+    class_names : tuple of str
+    domain : Domain, default the box [0, 1]
+    units : Tensor, optional
+        (d,): the size of one scaled unit of each feature in its own units, for tables.
+    notes : tuple of str
+        What a reader of results should know.
+    source : callable, optional
+        Makes the training split of the same data; None: there is none.
+
+    Examples
+    --------
+    >>> from robustbench_lite.data.load import load_data
+    >>> digits = load_data("digits", samples=5)
+    >>> len(digits), digits.num_classes, digits[:2].x.shape
+    (5, 10, torch.Size([2, 1, 8, 8]))
     """
 
     name: str
@@ -76,7 +128,13 @@ class Data:
         return replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows])
 
     def training(self) -> Data:
-        """The training split; raises `Unsupported` for data that has none."""
+        """The training split.
+
+        Raises
+        ------
+        Unsupported
+            For data that has none.
+        """
         if self.source is None:
             raise Unsupported(f"data {self.name!r} has no training split, so no model can be trained on it")
         return self.source()
@@ -100,8 +158,29 @@ def finish(
 ) -> Data:
     """Choose classes and samples, load them and check every one.
 
-    samples: how many, chosen by a hash of (seed, id) so that a larger choice contains a smaller one.
-    Raises `InvalidData` naming the file or index at fault.
+    Parameters
+    ----------
+    name : str
+    raw : Raw
+    samples : int, optional
+        How many, at least 1, chosen by a hash of (seed, id) so that a larger choice contains a smaller one;
+        None: all.
+    seed : int, default 0
+    classes : sequence of str, optional
+        Two or more of the class names, which become classes 0, 1, … in this order; None: all.
+    source : callable, optional
+        Makes the training split.
+
+    Returns
+    -------
+    Data
+
+    Raises
+    ------
+    InvalidData
+        Naming the file or index at fault.
+    InvalidParameter
+        For classes or samples that cannot be chosen.
     """
     if not len(raw.y):
         raise InvalidData(f"{name}: has no samples")

@@ -29,9 +29,42 @@ def load_data(
 ) -> Data:
     """Samples of a data set, as tensors in [0, 1] with stable ids.
 
-    data: a name (`digits`, `mnist:classes=3|7`, `folder:PATH,size=32`, `npz:PATH`, `csv:PATH,label=NAME`),
-    a torch `Dataset`, a pair (x, y), or `Data`. split: `test` or `train`. samples: how many (None: all),
-    chosen by the seed. data_dir: where torchvision's files are. Raises `UnknownName`, `InvalidData`.
+    Parameters
+    ----------
+    data : str, Data, torch Dataset or tuple
+        A name (`digits`, `mnist:classes=3|7`, `folder:PATH,size=32`, `npz:PATH`, `csv:PATH,label=NAME`), a
+        torch `Dataset` of (image, class), a pair (x, y), or `Data`. x is (n, d), (n, H, W) or (n, C, H, W),
+        uint8 or floating point in [0, 1]; y (n,) whole numbers.
+    split : {"test", "train"}, default "test"
+        Of a name.
+    samples : int, optional
+        How many, chosen by the seed, so that a larger choice contains a smaller one; None: all.
+    data_dir : str or Path, optional
+        Where torchvision's files are.
+    seed : int, default 0
+        Of the choice, and of splits made here.
+    download : bool, default False
+        Whether files may be downloaded.
+
+    Returns
+    -------
+    Data
+
+    Raises
+    ------
+    UnknownName
+        For a name that is in no table.
+    InvalidData
+        For data that cannot be used; the message names the file and the index.
+    InvalidParameter
+        For a parameter outside what is allowed.
+
+    Examples
+    --------
+    >>> load_data("digits", samples=5).x.shape
+    torch.Size([5, 1, 8, 8])
+    >>> load_data((torch.rand(4, 3), torch.tensor([0, 1, 1, 0]))).class_names
+    ('0', '1')
     """
     require(split in ("test", "train"), "split", split, "test or train")
     if isinstance(data, Data):

@@ -36,8 +36,16 @@ class BoundBroken(Exception):
 class Clean:
     """What the true model says of n samples without an attack, on the CPU.
 
-    scores (n, K): the mean over draws; prediction (n,): the most frequent one, -1 for NaN; rate (n,): the
-    share of the draws in which it is right; confidence (n,) float64.
+    Parameters
+    ----------
+    scores : Tensor
+        (n, K): the mean over draws.
+    prediction : Tensor
+        (n,): the most frequent one, -1 for NaN.
+    rate : Tensor
+        (n,): the share of the draws in which it is right.
+    confidence : Tensor
+        (n,) float64; NaN where the scores have no scale.
     """
 
     scores: Tensor
@@ -51,9 +59,19 @@ class Clean:
 
 @dataclass(frozen=True)
 class Originals:
-    """The samples that were attacked: x (n, …), y (n,), ids (n,) that key the draws, what is known of them.
+    """The samples that were attacked, and what is known of them.
 
-    lower_bound (n,) float64: proven distances that no adversarial example undercuts; None: nothing is proven.
+    Parameters
+    ----------
+    x : Tensor
+        (n, …).
+    y : Tensor
+        (n,) true classes.
+    ids : Tensor
+        (n,), that key the draws.
+    clean : Clean
+    lower_bound : Tensor, optional
+        (n,) float64: proven distances that no adversarial example undercuts; None: nothing is proven.
     """
 
     x: Tensor
@@ -64,7 +82,31 @@ class Originals:
 
 
 def look_clean(model: Model, x: Tensor, y: Tensor, ids: Tensor, settings: Search | None = None) -> Clean:
-    """What the model says of samples x (n, …) with classes y (n,) and names ids (n,)."""
+    """What the model says of samples without an attack.
+
+    Parameters
+    ----------
+    model : Model
+    x : Tensor
+        (n, *input_shape) float32.
+    y : Tensor
+        (n,) true classes.
+    ids : Tensor
+        (n,), the samples' names, that key the draws of a stochastic model.
+    settings : Search, optional
+        Its `draws` and `batch_size`.
+
+    Returns
+    -------
+    Clean
+
+    Examples
+    --------
+    >>> import robustbench_lite as rb
+    >>> digits = rb.load_data("digits", samples=5)
+    >>> look_clean(rb.load_model("linear"), digits.x, digits.y, digits.ids).scores.shape
+    torch.Size([5, 10])
+    """
     answers = _looks(model, x, ids, settings or Search(), "clean")
     predictions = _predictions(model, answers)
     return Clean(

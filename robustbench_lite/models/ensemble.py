@@ -17,12 +17,30 @@ LEAST = -1e4  # the logarithm of a share of nothing
 
 
 class Ensemble(Model):
-    """log of the mean share that the members give each class.
+    """Several models as one: log of the mean share that the members give each class.
 
     A member whose scores have a scale gives its softmax, any other one vote. Gradients are of the mean of
     softmaxes of the members' own gradient faces; members without one count in the truth alone, so with none
-    that has a gradient only scores can be asked for. Raises `InvalidModel` when the members do not agree on
-    inputs and classes.
+    that has a gradient only scores can be asked for.
+
+    Parameters
+    ----------
+    members : sequence of Model
+        At least one.
+    name : str, optional
+        What reports call it; by default `ensemble(…)` of the members' names.
+
+    Raises
+    ------
+    InvalidModel
+        Where there are no members, or they do not agree on inputs and classes.
+
+    Examples
+    --------
+    >>> from robustbench_lite.models.load import load_model
+    >>> linear = load_model("linear")
+    >>> Ensemble([linear, linear]).name
+    'ensemble(linear,linear)'
     """
 
     family = "ensemble"
@@ -97,5 +115,15 @@ def _mean(shares: Sequence[Tensor]) -> Tensor:
 
 
 def ensemble(members: Sequence[Model]) -> Ensemble:
-    """`ensemble(NAME,NAME)`: several models as one."""
+    """`ensemble(NAME,NAME)`: several models as one.
+
+    Parameters
+    ----------
+    members : sequence of Model
+        At least one, that agree on inputs and classes.
+
+    Returns
+    -------
+    Ensemble
+    """
     return Ensemble(members)

@@ -17,11 +17,39 @@ ArrayFunction = Callable[[np.ndarray], object]
 
 
 class ScoreFunction(Model):
-    """`function(x)`: x (n, *input_shape) float32 NumPy -> probabilities or scores (n, K), or classes (n,).
+    """A function on NumPy arrays as a model: no gradient, any library.
 
-    flatten: the function wants (n, d). One that returns classes, whole numbers from 0, needs num_classes and
-    allows attacks its decisions only. Runs on the CPU, whatever the device of the rest. Raises
-    `InvalidModel` when it returns something else, or answers differently for a sample alone.
+    Runs on the CPU, whatever the device of the rest. A function that answers differently from call to call is
+    marked `stochastic`.
+
+    Parameters
+    ----------
+    function : callable
+        x (n, *input_shape) float32 NumPy -> probabilities or scores (n, K), or classes (n,), whole numbers
+        from 0. One that returns classes allows attacks its decisions only.
+    input_shape : sequence of int
+        Of one sample.
+    name : str, optional
+        What reports call it; by default the function's own.
+    flatten : bool, default False
+        The function wants (n, d).
+    num_classes : int, optional
+        K; needed where the function returns classes, else compared with what it returns.
+    notes : sequence of str
+        What a reader of results should know.
+
+    Raises
+    ------
+    InvalidModel
+        Where the function returns something else or NaN, or answers differently for a sample alone.
+
+    Examples
+    --------
+    >>> model = ScoreFunction(lambda x: np.stack([1 - x[:, 0], x[:, 0]], 1), (3,), name="first feature")
+    >>> model.num_classes, model.access.name
+    (2, 'SCORE')
+    >>> model.prediction(model.scores(torch.tensor([[0.9, 0.0, 0.0]])))
+    tensor([1])
     """
 
     family = "function"

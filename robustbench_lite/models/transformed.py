@@ -20,9 +20,35 @@ class Transformed(Model):
     """A model of images that are turned, moved, scaled and made noisy at random before it sees them.
 
     Attacked with `--eot N` this is expectation over transformation (Athalye et al. 2018, section 2.1): the
-    adversarial example has to hold under the mean of N draws. rotation: degrees to either side; shift: share
-    of the image to either side; scale: the share by which it grows or shrinks at most; noise: standard
-    deviation. Each row's draw is keyed by the row alone. Raises `Unsupported` for inputs that are no images.
+    adversarial example has to hold under the mean of N draws. Each row's draw is keyed by the row alone.
+
+    Parameters
+    ----------
+    model : Model
+        Of images (C, H, W).
+    rotation : float, default 0.0
+        Degrees to either side, in [0, 180].
+    shift : float, default 0.0
+        Share of the image to either side, in [0, 1).
+    scale : float, default 0.0
+        The share by which it grows or shrinks at most, in [0, 1).
+    noise : float, default 0.0
+        Standard deviation, at least 0, in the units of x.
+    name : str, optional
+        What reports call it; by default `transformed(…)` of the model's name.
+
+    Raises
+    ------
+    Unsupported
+        For inputs that are no images.
+    InvalidParameter
+        For a value outside its range.
+
+    Examples
+    --------
+    >>> from robustbench_lite.models.load import load_model
+    >>> Transformed(load_model("linear"), rotation=15).stochastic
+    True
     """
 
     stochastic = True
@@ -121,5 +147,17 @@ def transformed(
     scale: Probability = 0.0,
     noise: NonNegative = 0.0,
 ) -> Transformed:
-    """`transformed(NAME,rotation=15,shift=0.1)`: a model behind random transformations of its input."""
+    """`transformed(NAME,rotation=15,shift=0.1)`: a model behind random transformations of its input.
+
+    Parameters
+    ----------
+    model : Model
+        Of images (C, H, W).
+    rotation, shift, scale, noise : float, default 0.0
+        As in `Transformed`.
+
+    Returns
+    -------
+    Transformed
+    """
     return Transformed(model, rotation, shift, scale, noise)

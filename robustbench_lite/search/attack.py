@@ -21,10 +21,23 @@ Self = TypeVar("Self", bound="Iterate")
 
 @dataclass(frozen=True, kw_only=True)
 class Iterate:
-    """Where an attack stands: z (n, …), of which the threat makes an input; for balls the input itself.
+    """Where an attack stands.
 
-    Attacks add what else they carry, every tensor with rows first. done (n,): rows that have nothing left to
-    try, where an attack knows such a thing.
+    Attacks whose steps carry more add fields to a subclass, every tensor with rows first: the driver drops
+    rows that are done from all of them.
+
+    Parameters
+    ----------
+    z : Tensor
+        (n, …), of which the threat makes an input; for balls the input itself.
+    done : Tensor of bool, optional
+        (n,): rows that have nothing left to try, where an attack knows such a thing.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Iterate(z=torch.zeros(3, 2))[torch.tensor([True, False, True])].z.shape
+    torch.Size([2, 2])
     """
 
     z: Tensor
@@ -70,18 +83,65 @@ class Schedule:
 class Attack(Generic[State]):
     """An attack's hyper-parameters in a frozen dataclass, with `start` and `step`; one-shot without `step`.
 
-    Fields declare their ranges (`steps: Count = 40`), which are checked when the attack is made. Facts of the
-    class: name, as in the registry; access, what it needs of a model; norms and threats, the balls and the
-    kinds of threat it works in; paper, its source; revision, raised when its results change, so that resumed
-    runs do not mix. minimum_norm: whether it can seek the smallest perturbation (a threat without eps);
-    fixed_budget: whether it can attack a given eps. every_sample: whether samples that the model gets wrong
-    by itself are attacked too.
+    Fields declare their ranges (`steps: Count = 40`), which are checked when the attack is made. An attack
+    is mathematics over a whole batch and no judge of itself: what it asks of the problem is seen in passing,
+    and the best point of each sample is kept.
+
+    The order of calls is the driver's. First `refuses`; then `schedule`, which may be called several times.
+    For each batch then `start` once, on a row for every sample and lane, and `step` at most
+    `Schedule.steps` times, with `problem.step` counting from 1. It ends early when no row is left, or at the
+    time limit. Before a step, rows that are settled, `done` or out of budget are dropped from problem and
+    state alike, once they are enough to be worth it; until then they idle along (`problem.idle`). So an
+    attack counts on no number or order of rows from one step to the next, and what it carries lies in its
+    `Iterate`, not in itself. Last, where the rows came to stand is scored.
+
+    Mutable is only the ledger behind the problem, through what is asked; the attack, problems and states are
+    frozen, and every step returns a new state. Random numbers come from `problem.random`.
+
+    What fails: a point outside the threat is answered but never kept, so project first. Beyond the budget
+    gradients are 0 and scores NaN. What an attack raises ends the search.
+
+    Attributes
+    ----------
+    name : str
+        As in the registry.
+    access : Access, default Access.GRADIENT
+        What it needs of a model.
+    norms : frozenset of Norm, default all
+        The balls it works in.
+    threats : frozenset of str, default {"ball"}
+        The kinds of threat it works in.
+    paper : str
+        Its source.
+    revision : int, default 1
+        Raised when its results change, so that resumed runs do not mix.
+    minimum_norm : bool, default False
+        Whether it can seek the smallest perturbation (a threat without eps).
+    fixed_budget : bool, default True
+        Whether it can attack a given eps.
+    every_sample : bool, default False
+        Whether samples that the model gets wrong by itself are attacked too.
+
+    Raises
+    ------
+    InvalidParameter
+        For a field outside its range.
 
     Examples
     --------
-    >>> from robustbench_lite.attacks.named import get_attack
-    >>> get_attack("pgd:steps=10").steps
-    10
+    >>> import robustbench_lite as rb
+    >>> from robustbench_lite.core.losses import cross_entropy
+    >>> @dataclass(frozen=True)
+    ... class OneStep(Attack[Iterate]):
+    ...     name = "one_step"
+    ...
+    ...     def start(self, problem):
+    ...         gradient = problem.evaluate(problem.origin, cross_entropy).gradient
+    ...         step = problem.size() * problem.threat.steepest(gradient)
+    ...         return Iterate(z=problem.project(problem.origin + step))
+    >>> digits = rb.load_data("digits", samples=5)
+    >>> rb.attack("linear", digits.x, digits.y, OneStep(), "linf:0.2").success.shape
+    torch.Size([5])
     """
 
     name: ClassVar[str]
@@ -104,6 +164,15 @@ class Attack(Generic[State]):
         """How many steps, restarts, targets and points this attack takes on a model under a threat.
 
         The default reads the fields `steps`, `restarts` and `targets` where there are such.
+
+        Parameters
+        ----------
+        model : Model
+        threat : Threat
+
+        Returns
+        -------
+        Schedule
         """
         numbers = {
             name: int(getattr(self, name)) for name in ("steps", "restarts", "targets") if hasattr(self, name)
@@ -112,14 +181,57 @@ class Attack(Generic[State]):
 
     @abstractmethod
     def start(self, problem: Problem) -> State:
-        """The first iterate; a point that has not been evaluated will be scored by the driver."""
+        """The first iterate; a point that has not been evaluated will be scored by the driver.
+
+        Parameters
+        ----------
+        problem : Problem
+            n rows, one a sample and lane.
+
+        Returns
+        -------
+        Iterate
+            Its z (n, …).
+        """
 
     def step(self, problem: Problem, state: State) -> State:
-        """The next iterate."""
+        """The next iterate.
+
+        Parameters
+        ----------
+        problem : Problem
+            The n rows that are left.
+        state : Iterate
+            What `start` or the step before returned, of these rows.
+
+        Returns
+        -------
+        Iterate
+            Its z (n, …).
+
+        Raises
+        ------
+        NotImplementedError
+            Where a schedule has steps and the attack takes none.
+        """
         raise NotImplementedError(f"{type(self).__name__} takes no steps")
 
     def refuses(self, model: Model, threat: Threat) -> str | None:
-        """Why this attack cannot meet this model and threat, in one line; None when it can."""
+        """Why this attack cannot meet this model and threat; None when it can.
+
+        The default compares what the class says of itself: access, kinds of threat, norms, fixed or smallest
+        eps.
+
+        Parameters
+        ----------
+        model : Model
+        threat : Threat
+
+        Returns
+        -------
+        str or None
+            One line; the driver raises `Unsupported` with it.
+        """
         if model.access < self.access:
             has, needs = model.access.name.lower(), self.access.name.lower()
             return f"{self.name} needs {needs} access; {model.name} allows {has}"
@@ -139,28 +251,76 @@ AnyAttack = Attack[Any]  # whatever it carries from step to step
 
 
 class Composite(Attack[Iterate]):
-    """An attack made of attacks: `course` yields (attack, problem) and is sent the ledger after each."""
+    """An attack made of attacks: it implements `course`; `start` is never called.
+
+    The driver runs each attack that `course` yields to its end, as it would alone, on those of the rows that
+    are not settled. All share one ledger, so a later one is spared what an earlier one has broken. A
+    composite may yield composites.
+    """
 
     @abstractmethod
     def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:
-        """The attacks to run, each on some of the problem's rows or all of them."""
+        """The attacks to run, each on some of the problem's rows or all of them.
+
+        Parameters
+        ----------
+        problem : Problem
+            The rows of a batch.
+
+        Yields
+        ------
+        tuple of Attack and Problem
+            What to run next, and on which rows; the generator is sent the ledger afterwards.
+        """
 
     def start(self, problem: Problem) -> Iterate:
         raise NotImplementedError("the driver runs a composite's course")
 
 
 class Fitted(Attack[Iterate]):
-    """An attack learnt on one set of samples and applied to others, such as a universal perturbation."""
+    """An attack learnt on one set of samples and applied to others, such as a universal perturbation.
+
+    It implements `fit` and `apply`; `start` is never called. `fit` is called first, once, on all of the
+    fitting samples; `apply` then for each batch of those attacked, with what `fit` returned. By default
+    samples that the model gets wrong by itself are attacked too.
+    """
 
     every_sample = True
 
     @abstractmethod
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
-        """What is learnt from the problem's rows, all of the fitting samples at once."""
+        """What is learnt from the problem's rows, all of the fitting samples at once.
+
+        Gradients are as they are, zero where they are zero. Beyond its budget a sample's gradients are zero
+        and its scores NaN.
+
+        Parameters
+        ----------
+        problem : Problem
+            n rows.
+
+        Returns
+        -------
+        mapping of str to Tensor
+            The artifact that `apply` is given; an entry `queries` counts as that many forward passes more.
+        """
 
     @abstractmethod
     def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
-        """The point each row becomes (n, …); the driver projects it."""
+        """The point each row becomes; the driver projects it.
+
+        Parameters
+        ----------
+        problem : Problem
+            n rows.
+        artifact : mapping of str to Tensor
+            What `fit` returned.
+
+        Returns
+        -------
+        Tensor
+            (n, …), as z.
+        """
 
     def start(self, problem: Problem) -> Iterate:
         raise NotImplementedError("the driver fits this attack before it is applied")

@@ -29,11 +29,30 @@ TWENTIETH = 0.05  # of the proven samples that are searched all the same
 class Outcome:
     """What an attack brought back, one entry a sample, on the CPU; the judge says what it is worth.
 
-    z (n, …): the origin where nothing better was seen; attacked (n,): whether search was spent; cut (n,):
-    whether the time limit or the budget left the sample unattacked;
-    target (n, k): classes to reach or None; forwards, backwards, queries_at_success (n,) int64, the last -1
-    where nothing was found; zero_gradients, nans (n,): gradients of zero and answers of NaN that were met;
-    winner (n,): index into attacks, -1 likewise; seconds (n,); precision: of the gradients.
+    Parameters
+    ----------
+    z : Tensor
+        (n, …): the origin where nothing better was seen.
+    attacked : Tensor of bool
+        (n,): whether search was spent.
+    cut : Tensor of bool
+        (n,): whether the time limit or the budget left the sample unattacked.
+    target : Tensor or None
+        (n, k): classes to reach.
+    forwards, backwards : Tensor
+        (n,) int64, passes.
+    queries_at_success : Tensor
+        (n,) int64, forward passes; -1 where nothing was found.
+    zero_gradients, nans : Tensor
+        (n,): gradients of zero and answers of NaN that were met.
+    winner : Tensor
+        (n,): index into attacks; -1 where nothing was found.
+    seconds : Tensor
+        (n,) float64.
+    precision : str
+        Of the gradients.
+    attacks : list of str
+        What was run.
     """
 
     z: Tensor
@@ -55,9 +74,22 @@ class Outcome:
 class Samples:
     """What is attacked.
 
-    x (n, …), y (n,), ids (n,); clean_scores (n, K): the true scores, of a stochastic model their mean;
-    prediction (n,): the class without an attack; given (n,): targets a user chose; lower_bound (n,) float64:
-    what certifiers have proven.
+    Parameters
+    ----------
+    x : Tensor
+        (n, …) float32, in the threat's domain.
+    y : Tensor
+        (n,) int64, true classes.
+    ids : Tensor
+        (n,) int64, names that key the random numbers.
+    clean_scores : Tensor
+        (n, K): the true scores, of a stochastic model their mean.
+    prediction : Tensor
+        (n,): the class without an attack.
+    given : Tensor, optional
+        (n,): targets a user chose.
+    lower_bound : Tensor, optional
+        (n,) float64: what certifiers have proven.
     """
 
     x: Tensor
@@ -81,7 +113,40 @@ def search(
 ) -> Outcome:
     """Run an attack on samples; of a `Fitted` one, what was made of it by `fitting.Applied`.
 
-    Raises `Unsupported` when the attack cannot meet this model or threat.
+    Parameters
+    ----------
+    attack : Attack
+    model : Model
+    threat : Threat
+    goal : Goal
+    samples : Samples
+        On the CPU.
+    settings : Search, optional
+        Seed, batch size, budget and the like.
+    progress : callable
+        Called with the fraction done.
+    observers : tuple of Observer
+        Are told of every question for gradients and its answer.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    Unsupported
+        When the attack cannot meet this model or threat.
+
+    Examples
+    --------
+    >>> import robustbench_lite as rb
+    >>> from robustbench_lite.attacks.named import get_attack
+    >>> from robustbench_lite.judging.judge import look_clean
+    >>> digits, model = rb.load_data("digits", samples=5), rb.load_model("linear")
+    >>> clean = look_clean(model, digits.x, digits.y, digits.ids)
+    >>> samples = Samples(digits.x, digits.y, digits.ids, clean.scores, clean.prediction)
+    >>> search(get_attack("fgsm"), model, rb.parse_threat("linf:0.1"), Goal(), samples).z.shape
+    torch.Size([5, 1, 8, 8])
     """
     settings = settings or Search()
     check(attack, model, threat)

@@ -23,6 +23,31 @@ class Affine:
 
     z (n, 3): the angle, and the moves to the right and down in units in which eps is the whole `shift`; so a
     size is in degrees, whichever of the three it comes from (Engstrom et al. 2019, section 3).
+
+    Parameters
+    ----------
+    eps : float
+        Degrees to either side, above 0, at most 180.
+    shift : float, default 0.0
+        The share of the image it may move to either side, in [0, 1).
+    domain : Domain, default the box [0, 1]
+    text : str, optional
+        The threat as it was written, for `str`.
+
+    Raises
+    ------
+    InvalidParameter
+        For a value outside its range.
+    Unsupported
+        From `render`, for inputs that are no images.
+
+    Examples
+    --------
+    >>> threat, x0 = Affine(15.0), torch.rand(2, 1, 8, 8)
+    >>> threat.origin(x0).shape
+    torch.Size([2, 3])
+    >>> str(Affine(15.0, shift=0.1))
+    'rotation:15,shift=0.1'
     """
 
     eps: float

@@ -25,7 +25,33 @@ from robustbench_lite.threats.projection import onto_ball
 
 @dataclass(frozen=True)
 class Lp:
-    """All points within eps of x0 in a norm, inside the domain; eps None: the smallest that succeeds."""
+    """All points within eps of x0 in a norm, inside the domain.
+
+    Distances are in float64, and what a projection returns is inside when it is measured so.
+
+    Parameters
+    ----------
+    norm : Norm
+    eps : float or None
+        In the units of x, finite and at least 0, for l0 a whole number of pixels; None: the smallest that
+        succeeds.
+    domain : Domain, default the box [0, 1]
+    text : str, optional
+        The threat as it was written, for `str`.
+
+    Raises
+    ------
+    InvalidParameter
+        For an eps outside its range.
+
+    Examples
+    --------
+    >>> ball, x0 = Lp(Norm.L2, 0.5), torch.full((1, 2), 0.5)
+    >>> ball.project(torch.tensor([[1.0, 0.5]]), x0, torch.tensor([0.25], dtype=torch.float64))
+    tensor([[0.7500, 0.5000]])
+    >>> str(Lp(Norm.LINF, None))
+    'linf:min'
+    """
 
     norm: Norm
     eps: float | None
@@ -51,7 +77,17 @@ class Lp:
         return replace(self, domain=domain)
 
     def sized(self, eps: float | None) -> Lp:
-        """The ball of another size, in the same domain."""
+        """The ball of another size, in the same domain.
+
+        Parameters
+        ----------
+        eps : float or None
+            As in the class.
+
+        Returns
+        -------
+        Lp
+        """
         return replace(self, eps=eps, text="")
 
     def origin(self, x0: Tensor) -> Tensor:
@@ -96,7 +132,22 @@ class Lp:
         return self.project(x0.double() + scale * gradient.double(), x0, eps)
 
     def random(self, stream: Stream, x0: Tensor, eps: Tensor) -> Tensor:
-        """Uniform in the ball (l0: eps random pixels of random value), then projected into the domain."""
+        """Uniform in the ball (l0: eps random pixels of random value), then projected into the domain.
+
+        Parameters
+        ----------
+        stream : Stream
+            One key a row.
+        x0 : Tensor
+            (n, …) samples.
+        eps : Tensor
+            (n,) float64.
+
+        Returns
+        -------
+        Tensor
+            (n, …).
+        """
         shape = tuple(x0.shape[1:])
         if self.norm is Norm.L0:
             pixels = self.domain.pixels(x0[:1]).shape[1]

@@ -15,7 +15,21 @@ from robustbench_lite.threats.ball import Lp
 
 @dataclass(frozen=True)
 class Box:
-    """Anything inside the domain, whatever its distance from x0; fooling images have no x0 at all."""
+    """Anything inside the domain, whatever its distance from x0; fooling images have no x0 at all.
+
+    It has no norm and no eps; distances, for the records, are l2.
+
+    Parameters
+    ----------
+    domain : Domain, default the box [0, 1]
+
+    Examples
+    --------
+    >>> import torch
+    >>> x0 = torch.zeros(1, 2)
+    >>> Box().project(torch.tensor([[2.0, 0.5]]), x0, torch.full((1,), torch.inf))
+    tensor([[1.0000, 0.5000]])
+    """
 
     domain: Domain = field(default_factory=Domain)
 

@@ -39,10 +39,42 @@ def lift(
 ) -> Lifted:
     """A fitted classifier, or a pipeline that ends in one, as a model of x (n, *input_shape) in [0, 1].
 
-    low, high: the range of the features it was fitted on, one for all or one each. data (n, *input_shape) in
-    [0, 1]: where its decisions are compared (None: random points of the box; around the thresholds of trees
-    always). class_names: the classes' names in the data's order. Raises `CannotLift` for estimators
-    without a lift and `InvalidModel` for those that cannot be used, or whose lift decides differently.
+    It computes in float64 and decides exactly as the estimator does, which is tried before it is handed out.
+
+    Parameters
+    ----------
+    estimator : scikit-learn classifier or Pipeline
+    input_shape : sequence of int
+        Of one sample; as many values as the estimator has features.
+    data : Tensor or ndarray, optional
+        (n, *input_shape) in [0, 1]: where its decisions are compared; None: random points of the box; around
+        the thresholds of trees always.
+    low, high : float or sequence of float, default 0.0 and 1.0
+        The range of the features it was fitted on, one for all or one each; low below high.
+    name : str, optional
+        What reports call it; by default the class of the estimator, in a pipeline of the last.
+    class_names : sequence of str, optional
+        The classes' names in the data's order.
+
+    Returns
+    -------
+    Lifted
+        A `Model` on the CPU.
+
+    Raises
+    ------
+    CannotLift
+        For estimators without a lift, and where the lift decides differently; a kind of `InvalidModel`.
+    InvalidModel
+        For those that cannot be used: no classifier, not fitted, of another number of features.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> x = np.random.default_rng(0).random((50, 3))
+    >>> model = lift(LogisticRegression().fit(x, (x[:, 0] > 0.5).astype(int)), (3,))
+    >>> model.num_classes, model.name
+    (2, 'LogisticRegression')
     """
     _check(estimator, input_shape)
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]

@@ -30,12 +30,38 @@ OUTPUTS = ("auto", "logits", "probabilities")
 class TorchModel(Model):
     """A classifier made of a `torch.nn.Module` that takes (n, *input_shape) and returns scores.
 
-    The module may return (n, K) scores, one logit (n, 1) or (n,) (classes 0 and 1 then score 0 and the
-    logit), a tuple or mapping whose first entry they are, or an object with `.logits`. mean, std: per-channel
-    normalisation it expects, applied to inputs in [0, 1]; input_range: the range it expects instead of
-    [0, 1], applied before mean and std. outputs: `logits`,
-    `probabilities`, or `auto`: whichever a trial shows. Raises `InvalidModel` when the module does
-    not do this.
+    The module is left unchanged: the model is a frozen copy in eval mode. It may return (n, K) scores, one
+    logit (n, 1) or (n,) (classes 0 and 1 then score 0 and the logit), a tuple or mapping whose first entry
+    they are, or an object with `.logits`. A module that answers differently from call to call is marked
+    `stochastic`, one without a gradient gets `Access.SCORE`; both are told in `notes`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    input_shape : sequence of int
+        Of one sample, such as (3, 32, 32).
+    name : str, optional
+        What reports call it; by default the module's class.
+    mean, std : sequence of float, optional
+        Per-channel normalisation it expects, applied to inputs in [0, 1]; both or neither, std above 0.
+    input_range : tuple of float, default (0.0, 1.0)
+        The range it expects instead of [0, 1], applied before mean and std.
+    outputs : {"auto", "logits", "probabilities"}, default "auto"
+        What it returns; auto: whichever a trial shows. The logarithms of probabilities serve as scores.
+    device : str or torch.device, default "cpu"
+
+    Raises
+    ------
+    InvalidModel
+        Where the module does not accept such inputs, returns something else or NaN, or scores a sample
+        differently alone and in a batch.
+    InvalidParameter
+        For a setting outside what is allowed.
+
+    Examples
+    --------
+    >>> TorchModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (1, 8, 8)).num_classes
+    10
     """
 
     family = "network"
@@ -87,6 +113,16 @@ class TorchModel(Model):
         """A copy folded, channels last, in fewer bits, compiled; None where none is wanted, or it fails.
 
         What draws at random is never compiled: a recording would draw the same again and again.
+
+        Parameters
+        ----------
+        precision : {"auto", "float32", "tf32", "bfloat16"}
+        effort : Effort
+            What the search is about to spend.
+
+        Returns
+        -------
+        TorchModel or None
         """
         chosen = resolved(precision, self.module, self.device)
         if chosen == "float32" and not effort.compile:
@@ -124,6 +160,16 @@ class TorchModel(Model):
 
         Draws whose first axis is not the samples come from one generator, seeded by all rows at once; then
         `batch_draws` says that what a sample meets depends on its neighbours.
+
+        Parameters
+        ----------
+        stream : Stream
+            One key a row of the inputs that follow.
+
+        Returns
+        -------
+        Model
+            Itself where it does not draw.
         """
         if not self.stochastic:
             return self

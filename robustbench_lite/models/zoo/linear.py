@@ -16,7 +16,32 @@ from robustbench_lite.models.cache import Trained, remember
 
 
 class LinearModel(Model):
-    """scores = weight @ x.flatten() + bias; weight (K, d), bias (K,); with `scaled`, logits of a softmax."""
+    """scores = weight @ x.flatten() + bias, in float64.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (K, d), K at least 2.
+    bias : Tensor
+        (K,).
+    input_shape : sequence of int
+        Of one sample, d values.
+    name : str, default "linear"
+        What reports call it.
+    scaled : bool
+        Whether the scores are logits of a softmax, and so give a confidence.
+
+    Raises
+    ------
+    InvalidParameter
+        For a weight or bias of another shape.
+
+    Examples
+    --------
+    >>> model = LinearModel(torch.eye(2), torch.zeros(2), (2,), scaled=True)
+    >>> model.scores(torch.tensor([[0.25, 0.75]]))
+    tensor([[0.2500, 0.7500]], dtype=torch.float64)
+    """
 
     family = "linear"
     access = Access.STRUCTURE
