@@ -14,7 +14,19 @@ from robustbench_lite.search.attack import Attack, Iterate
 class Noise(Attack[Iterate]):
     """Random points, uniform in the ball, then projected into the box (Carlini et al. 2019, section 4.4).
 
-    steps: further draws after the first. Cost: steps + 1 forward passes.
+    Parameters
+    ----------
+    steps : int, default 9
+        Further draws after the first.
+
+    Notes
+    -----
+    Cost: steps + 1 forward passes.
+
+    Examples
+    --------
+    >>> Noise().steps
+    9
     """
 
     steps: Amount = 9

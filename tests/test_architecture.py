@@ -171,7 +171,7 @@ def test_predictions_are_made_in_one_place() -> None:
             assert not re.search(r"scores?(\([^()]*\))?\.argmax\(1\)", file.read_text()), name
 
 
-def test_settings_stand_in_one_place() -> None:
+def test_settings_surrogate_one_place() -> None:
     """Adding one touches the dataclass and the code that obeys it."""
     from dataclasses import fields
 

@@ -24,10 +24,29 @@ class Auto(Composite):
     After AutoAttack (Croce & Hein 2020, section 5) without its FAB: a short run on the margin goes first,
     because it breaks most of what can be broken at a tenth of the cost.
 
-    version: `standard`; `plus`: five restarts of the untargeted parts; `rand`: what makes sense on a
-    stochastic model, cross-entropy and DLR, to be run with `--eot 20`. steps: of each Auto-PGD. targets: at
-    most this many classes. queries: of the square attack (linf and l2), at most: a fifth of them, and the
-    next from another start as long as they break what nothing before has. Records name the winner.
+    Parameters
+    ----------
+    version : {"standard", "plus", "rand"}, default "standard"
+        `plus`: five restarts of the untargeted parts; `rand`: what makes sense on a stochastic model,
+        cross-entropy and DLR, to be run with `--eot 20`.
+    steps : int, default 100
+        Of each Auto-PGD.
+    targets : int, default 9
+        At most this many classes.
+    queries : int, default 5000
+        Of the square attack (linf and l2), at most: a fifth of them, and the next from another start as long
+        as they break what nothing before has.
+
+    Notes
+    -----
+    Records name the winner.
+
+    Examples
+    --------
+    >>> Auto(version="fast")
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: version = 'fast': must be one of standard, plus, rand
     """
 
     version: Literal["standard", "plus", "rand"] = "standard"

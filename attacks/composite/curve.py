@@ -25,8 +25,21 @@ class Curve(Composite):
     Each round runs the attack at every sample's own eps. What is found nearer than asked counts, and the
     nearest point of all rounds is kept.
 
-    attack: a fixed-budget one, as in `curve(apgd:steps=20,rounds=5)`. rounds: of bisection, after one with
-    the whole box. Cost: at most (rounds + 1) times the attack's.
+    Parameters
+    ----------
+    attack : str, default "apgd:steps=20"
+        A fixed-budget one, as in `curve(apgd:steps=20,rounds=5)`.
+    rounds : int, default 10
+        Of bisection, after one with the whole box.
+
+    Notes
+    -----
+    Cost: at most (rounds + 1) times the attack's.
+
+    Examples
+    --------
+    >>> Curve("pgd:steps=3").inner.steps
+    3
     """
 
     attack: str = "apgd:steps=20"

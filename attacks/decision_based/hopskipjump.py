@@ -30,14 +30,31 @@ class HopSkipJumpState(Iterate):
 
 @dataclass(frozen=True)
 class HopSkipJump(Attack[HopSkipJumpState]):
-    """The boundary's normal from decisions around a point, a step along it, back to the boundary.
+    """The boundary's normal from decisions around a point, a step along it, back to the boundary (Chen, Jordan
+    & Wainwright 2019, algorithm 2).
 
-    Chen, Jordan & Wainwright 2019, algorithm 2: estimate (equation 15), geometric step (section 3.3),
-    binary search. The start is the nearest of the random points of the box that succeed.
+    Estimate (equation 15), geometric step (section 3.3), binary search. The start is the nearest of the
+    random points of the box that succeed.
 
-    steps: how many. queries: for the first estimate; √t times as many at step t. tries: random points for
-    the start, and some more in every step while there is none. Cost: about (2/3 · queries · √steps +
-    log2(features^1.5) + 3) · steps forward passes.
+    Parameters
+    ----------
+    steps : int, default 40
+        How many.
+    queries : int, default 100
+        For the first estimate, at least 2; √t times as many at step t.
+    tries : int, default 100
+        Random points for the start, and some more in every step while there is none.
+
+    Notes
+    -----
+    Cost: about (2/3 · queries · √steps + log2(features^1.5) + 3) · steps forward passes.
+
+    Examples
+    --------
+    >>> HopSkipJump(queries=1)
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: queries = 1: must be at least 2
     """
 
     steps: Count = 40

@@ -42,13 +42,30 @@ class APGDState(Iterate):
 
 @dataclass(frozen=True)
 class APGD(Attack[APGDState]):
-    """Projected gradient with momentum, the step halved where it stops paying, from the best point so far.
+    """Projected gradient with momentum, the step halved where it stops paying, from the best point so far
+    (Croce & Hein 2020, algorithm 1).
 
-    Croce & Hein 2020, algorithm 1; in l1 with sparse steps (Croce & Hein 2021, algorithm 1).
+    In l1 with sparse steps (Croce & Hein 2021, algorithm 1).
 
-    steps: how many. restarts: side by side. loss: `ce`, `dlr` or `margin`. targets: how many of the
-    likeliest wrong classes an untargeted goal is sought through, side by side (0: as it is); with `dlr`
-    this is APGD-T. Cost: lanes · (steps + 1) forward passes, lanes · steps backward.
+    Parameters
+    ----------
+    steps : int, default 100
+        How many.
+    restarts : int, default 1
+        Side by side.
+    loss : {"ce", "dlr", "margin"}, default "ce"
+    targets : int, default 0
+        How many of the likeliest wrong classes an untargeted goal is sought through, side by side (0: as it
+        is); with `dlr` this is APGD-T.
+
+    Notes
+    -----
+    Cost: lanes · (steps + 1) forward passes, lanes · steps backward.
+
+    Examples
+    --------
+    >>> str(APGD(loss="dlr", targets=9))
+    'apgd:loss=dlr,targets=9'
     """
 
     steps: Count = 100

@@ -15,7 +15,15 @@ class FGSM(Attack[Iterate]):
     """One step of size eps along the steepest direction (Goodfellow et al. 2014, section 4).
 
     x = project(x0 + eps · steepest(∇ cross-entropy)); in linf the direction is the gradient's sign.
+
+    Notes
+    -----
     Cost: 2 forward passes, 1 backward.
+
+    Examples
+    --------
+    >>> FGSM().name
+    'fgsm'
     """
 
     name = "fgsm"

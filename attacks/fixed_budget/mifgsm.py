@@ -26,8 +26,23 @@ class MIFGSMState(Iterate):
 class MIFGSM(Attack[MIFGSMState]):
     """Steps along a decaying sum of gradients, each of L1 norm 1 (Dong et al. 2018, algorithm 1).
 
-    steps: how many, each of eps / steps. decay: of the sum at each step. lookahead: take the gradient where
-    the sum would lead next (Nesterov; Lin et al. 2020, NI-FGSM). Cost: steps + 1 forward, steps backward.
+    Parameters
+    ----------
+    steps : int, default 10
+        How many, each of eps / steps.
+    decay : float, default 1.0
+        Of the sum at each step.
+    lookahead : bool, default False
+        Take the gradient where the sum would lead next (Nesterov; Lin et al. 2020, NI-FGSM).
+
+    Notes
+    -----
+    Cost: steps + 1 forward, steps backward.
+
+    Examples
+    --------
+    >>> MIFGSM(steps=3).decay
+    1.0
     """
 
     steps: Count = 10
@@ -56,7 +71,23 @@ class MIFGSM(Attack[MIFGSMState]):
 class NIFGSM(MIFGSM):
     """`mifgsm` with its gradient taken where the momentum leads next (Lin et al. 2020, equation 6).
 
-    steps, decay: as there. Cost: steps + 1 forward passes, steps backward.
+    Parameters
+    ----------
+    steps : int, default 10
+        As in `mifgsm`.
+    decay : float, default 1.0
+        As in `mifgsm`.
+    lookahead : bool, default True
+        As in `mifgsm`.
+
+    Notes
+    -----
+    Cost: steps + 1 forward passes, steps backward.
+
+    Examples
+    --------
+    >>> NIFGSM(steps=3).lookahead
+    True
     """
 
     lookahead: bool = True

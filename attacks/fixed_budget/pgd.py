@@ -17,9 +17,26 @@ class PGD(Attack[Iterate]):
 
     x = project(x + step_size · steepest(∇ loss)), from a point uniform in the ball of any norm.
 
-    steps: how many. restarts: from as many points, side by side. step_size: in the units of x; None:
-    2.5 eps / steps, which can cross the ball. loss: `ce`, `dlr` or `margin`. random_start: False begins at
-    x0. Cost: restarts · (steps + 1) forward passes, restarts · steps backward.
+    Parameters
+    ----------
+    steps : int, default 40
+        How many.
+    restarts : int, default 1
+        From as many points, side by side.
+    step_size : float, optional
+        In the units of x; None: 2.5 eps / steps, which can cross the ball.
+    loss : {"ce", "dlr", "margin"}, default "ce"
+    random_start : bool, default True
+        False begins at x0.
+
+    Notes
+    -----
+    Cost: restarts · (steps + 1) forward passes, restarts · steps backward.
+
+    Examples
+    --------
+    >>> PGD(steps=3).restarts
+    1
     """
 
     steps: Count = 40

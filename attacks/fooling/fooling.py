@@ -28,17 +28,36 @@ ETA = 15  # of polynomial mutation (Deb & Goyal 1996)
 class Fooling(Fitted):
     """An image for every class, made from nothing; under the threat `box`, whatever the sample.
 
-    method: `gradient`, ascent from noise with priors; `direct`, MAP-Elites on pixels, one cell a class,
-    polynomial mutation, and `cppn`, the same on compositional pattern networks (Nguyen et al. 2014);
-    `rubbish`, Gaussian noise, one image a sample (Goodfellow et al. 2014, appendix A: how often is a class
-    claimed?).
     Go for a class each with a goal such as `random,confidence=0.996`; `untargeted` takes the surest.
 
+    Parameters
+    ----------
+    method : {"gradient", "direct", "cppn", "rubbish"}, default "direct"
+        `gradient`, ascent from noise with priors; `direct`, MAP-Elites on pixels, one cell a class, polynomial
+        mutation, and `cppn`, the same on compositional pattern networks (Nguyen et al. 2014); `rubbish`,
+        Gaussian noise, one image a sample (Goodfellow et al. 2014, appendix A: how often is a class claimed?).
+    steps : int, default 500
+        Generations, or gradient steps.
+    population : int, default 200
+        Children a generation.
+    confidence : float, default 0.996
+        Where a class counts as reached, between 0 and 1; of a model whose scores have no scale, the largest
+        margin of any training sample takes its place.
+    l2 : float, default 0.0
+        Weight of the prior of `gradient` that draws towards the middle of the box.
+    smoothness : float, default 0.0
+        Weight of the prior of `gradient` that smooths.
+
+    Notes
+    -----
     What it asks while it fits is told in what it learnt, and is not limited by a budget.
 
-    steps: generations, or gradient steps. population: children a generation. confidence: where a class counts
-    as reached; of a model whose scores have no scale, the largest margin of any training sample takes its
-    place. l2, smoothness: weights of the priors of `gradient`.
+    Examples
+    --------
+    >>> Fooling(confidence=1.0)
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: confidence = 1.0: must be between 0 and 1
     """
 
     method: Literal["gradient", "direct", "cppn", "rubbish"] = "direct"

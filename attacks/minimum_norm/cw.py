@@ -40,16 +40,34 @@ class CWState(Iterate):
 
 @dataclass(frozen=True)
 class CW(Attack[CWState]):
-    """Minimise distance + weight · max(-margin, 0) over tanh-space with Adam.
+    """Minimise distance + weight · max(-margin, 0) over tanh-space with Adam (Carlini & Wagner 2017, section VI).
 
-    Carlini & Wagner 2017, section VI. l2: squared distance, the weight by bisection. linf: the sum of what
-    exceeds a bound that shrinks, at first by a tenth, whenever x is adversarial. l0: squared distance, and
-    whenever x is adversarial the pixels that matter least are fixed. In both the weight grows tenfold where
-    a round fails.
+    l2: squared distance, the weight by bisection. linf: the sum of what exceeds a bound that shrinks, at
+    first by a tenth, whenever x is adversarial. l0: squared distance, and whenever x is adversarial the
+    pixels that matter least are fixed. In both the weight grows tenfold where a round fails.
 
-    steps: of Adam in every round. rounds: of the search. rate: Adam's, in tanh-space. weight: the first.
-    confidence: the margin that the loss asks for. Cost: rounds · steps + 1 forward passes, rounds · steps
-    backward; theirs are 9 rounds of up to 10,000 at a rate of 0.01.
+    Parameters
+    ----------
+    steps : int, default 200
+        Of Adam in every round.
+    rounds : int, default 9
+        Of the search.
+    rate : float, default 0.05
+        Adam's, in tanh-space.
+    weight : float, default 0.001
+        The first.
+    confidence : float, default 0.0
+        The margin that the loss asks for.
+
+    Notes
+    -----
+    Cost: rounds · steps + 1 forward passes, rounds · steps backward; theirs are 9 rounds of up to 10,000 at
+    a rate of 0.01.
+
+    Examples
+    --------
+    >>> CW(steps=3).rounds
+    9
     """
 
     steps: Count = 200

@@ -25,12 +25,28 @@ class DDNState(Iterate):
 
 @dataclass(frozen=True)
 class DDN(Attack[DDNState]):
-    """Steps of a cosine schedule, then onto a sphere that shrinks by gamma when x is adversarial, else grows.
+    """Steps of a cosine schedule, then onto a sphere that shrinks by gamma when x is adversarial, else grows
+    (Rony et al. 2018, algorithm 1, without quantisation).
 
-    Rony et al. 2018, algorithm 1, without quantisation.
+    Parameters
+    ----------
+    steps : int, default 100
+        How many.
+    gamma : float, default 0.05
+        Of the radius a step, between 0 and 1.
+    radius : float, default 1.0
+        The first, in the units of x.
 
-    steps: how many. gamma: of the radius a step. radius: the first, in the units of x. Cost: steps + 1
-    forward passes, steps backward.
+    Notes
+    -----
+    Cost: steps + 1 forward passes, steps backward.
+
+    Examples
+    --------
+    >>> DDN(gamma=1.0)
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: gamma = 1.0: must be between 0 and 1
     """
 
     steps: Count = 100

@@ -27,14 +27,29 @@ class DeepFoolState(Iterate):
 
 @dataclass(frozen=True)
 class DeepFool(Attack[DeepFoolState]):
-    """The smallest step to the nearest class if the model were linear here, until the class changes.
+    """The smallest step to the nearest class if the model were linear here, until the class changes
+    (Moosavi-Dezfooli et al. 2016, algorithm 2).
 
-    Moosavi-Dezfooli et al. 2016, algorithm 2; in linf with the dual norm (section 3.3). A sample is done at
-    its first success; with a target only that class is sought.
+    In linf with the dual norm (section 3.3). A sample is done at its first success; with a target only that
+    class is sought.
 
-    steps: at most. candidates: how many of the likeliest other classes are looked at. overshoot: how far
-    past the boundary, relative to the whole perturbation. Cost: steps + 1 forward passes,
-    steps · (candidates + 1) backward.
+    Parameters
+    ----------
+    steps : int, default 50
+        At most.
+    candidates : int, default 9
+        How many of the likeliest other classes are looked at.
+    overshoot : float, default 0.02
+        How far past the boundary, relative to the whole perturbation.
+
+    Notes
+    -----
+    Cost: steps + 1 forward passes, steps · (candidates + 1) backward.
+
+    Examples
+    --------
+    >>> DeepFool(steps=3).overshoot
+    0.02
     """
 
     steps: Count = 50

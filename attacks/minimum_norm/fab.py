@@ -19,15 +19,37 @@ from robustbench_lite.search.attack import Attack, Iterate
 
 @dataclass(frozen=True)
 class FAB(Attack[Iterate]):
-    """The fast adaptive boundary attack: the smallest perturbation, class by class (Croce & Hein 2020).
+    """The fast adaptive boundary attack: the smallest perturbation, class by class (Croce & Hein 2020,
+    algorithm 1).
 
-    Algorithm 1: x and the sample itself are projected onto the linearised boundary inside the box, a little
-    beyond it (`overshoot`), and mixed, the sample's share at most `bias`; an adversarial x first goes back
-    towards the sample (`backward`).
+    x and the sample itself are projected onto the linearised boundary inside the box, a little beyond it
+    (`overshoot`), and mixed, the sample's share at most `bias`; an adversarial x first goes back towards the
+    sample (`backward`).
 
-    steps: how many. targets: of the likeliest wrong classes, side by side, as in FAB-T; 0: the nearest rival
-    at each step, for another forward pass. Cost: lanes · (steps + 1) forward passes, 2 · lanes · steps
-    backward.
+    Parameters
+    ----------
+    steps : int, default 100
+        How many.
+    targets : int, default 9
+        Of the likeliest wrong classes, side by side, as in FAB-T; 0: the nearest rival at each step, for
+        another forward pass.
+    bias : float, default 0.1
+        The largest share of the sample in the mix, in [0, 1].
+    overshoot : float, default 1.05
+        By which the way onto the boundary is multiplied, at least 1.
+    backward : float, default 0.9
+        The share of its perturbation that an adversarial x keeps as it goes back, between 0 and 1.
+
+    Notes
+    -----
+    Cost: lanes · (steps + 1) forward passes, 2 · lanes · steps backward.
+
+    Examples
+    --------
+    >>> FAB(overshoot=0.5)
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: overshoot = 0.5: must be at least 1
     """
 
     steps: Count = 100

@@ -27,13 +27,29 @@ class FMNState(Iterate):
 
 @dataclass(frozen=True)
 class FMN(Attack[FMNState]):
-    """Gradient steps on the margin, projected into a ball that follows the boundary.
+    """Gradient steps on the margin, projected into a ball that follows the boundary (Pintor et al. 2021,
+    algorithm 1).
 
     The ball shrinks by gamma when x is adversarial and grows when it is not; until something is found its
-    size is the distance of the boundary as the gradient tells it (Pintor et al. 2021, algorithm 1).
+    size is the distance of the boundary as the gradient tells it.
 
-    steps: how many. step_size: the first, in the units of x, falling to a hundredth. gamma: the first
-    change of the ball, falling to a fiftieth. Cost: steps + 1 forward passes, steps backward.
+    Parameters
+    ----------
+    steps : int, default 100
+        How many.
+    step_size : float, default 1.0
+        The first, in the units of x, falling to a hundredth.
+    gamma : float, default 0.05
+        The first change of the ball, falling to a fiftieth; between 0 and 1.
+
+    Notes
+    -----
+    Cost: steps + 1 forward passes, steps backward.
+
+    Examples
+    --------
+    >>> FMN(steps=3).gamma
+    0.05
     """
 
     steps: Count = 100

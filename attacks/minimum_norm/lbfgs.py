@@ -42,14 +42,29 @@ class LBFGSState(Iterate):
 
 @dataclass(frozen=True)
 class LBFGS(Attack[LBFGSState]):
-    """Minimise weight · ||x - x0||² - log p(target) in the box; the largest weight that succeeds is sought.
+    """Minimise weight · ||x - x0||² - log p(target) in the box; the largest weight that succeeds is sought
+    (Szegedy et al. 2013, section 4.1, with the squared distance).
 
-    Szegedy et al. 2013, section 4.1, with the squared distance. An untargeted goal is sought through the
-    likeliest wrong class. The quasi-Newton direction leaves out features that are held by the box; a trial
-    that does not lower the objective enough is halved (Armijo).
+    An untargeted goal is sought through the likeliest wrong class. The quasi-Newton direction leaves out
+    features that are held by the box; a trial that does not lower the objective enough is halved (Armijo).
 
-    steps: evaluations in every round. rounds: of the search for the weight. weight: the first. Cost:
-    rounds · steps + 2 forward passes, rounds · steps backward.
+    Parameters
+    ----------
+    steps : int, default 40
+        Evaluations in every round.
+    rounds : int, default 8
+        Of the search for the weight.
+    weight : float, default 0.1
+        The first.
+
+    Notes
+    -----
+    Cost: rounds · steps + 2 forward passes, rounds · steps backward.
+
+    Examples
+    --------
+    >>> LBFGS(steps=3).rounds
+    8
     """
 
     steps: Count = 40

@@ -24,10 +24,26 @@ class SimBAState(Iterate):
 
 @dataclass(frozen=True)
 class SimBA(Attack[SimBAState]):
-    """A random feature is moved up by `size`, else down, where that lowers the probability of the class.
+    """A random feature is moved up by `size`, else down, where that lowers the probability of the class (Guo et
+    al. 2019, algorithm 1 on pixels).
 
-    Guo et al. 2019, algorithm 1 on pixels: every feature once before any comes twice. steps: features tried.
-    size: of a move, in the units of x. Cost: 2 · steps + 1 forward passes at most.
+    Every feature comes once before any comes twice.
+
+    Parameters
+    ----------
+    steps : int, default 1000
+        Features tried.
+    size : float, default 0.2
+        Of a move, in the units of x.
+
+    Notes
+    -----
+    Cost: 2 · steps + 1 forward passes at most.
+
+    Examples
+    --------
+    >>> SimBA(steps=3).size
+    0.2
     """
 
     steps: Count = 1000

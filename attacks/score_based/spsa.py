@@ -21,8 +21,25 @@ class SPSA(Attack[Iterate]):
 
     g = mean over pairs of (f(x + reach·v) - f(x - reach·v)) / (2 reach) · v, with random signs v.
 
-    steps: how many. pairs: of points for each estimate. reach: how far they lie, in the units of x.
-    step_size: None: 2.5 eps / steps. Cost: (2 · pairs) · steps + 1 forward passes.
+    Parameters
+    ----------
+    steps : int, default 100
+        How many.
+    pairs : int, default 32
+        Of points for each estimate.
+    reach : float, default 0.01
+        How far they lie, in the units of x.
+    step_size : float, optional
+        In the units of x; None: 2.5 eps / steps.
+
+    Notes
+    -----
+    Cost: (2 · pairs) · steps + 1 forward passes.
+
+    Examples
+    --------
+    >>> SPSA(pairs=4).reach
+    0.01
     """
 
     steps: Count = 100
@@ -63,7 +80,24 @@ class SPSA(Attack[Iterate]):
 
 @dataclass(frozen=True)
 class NES(SPSA):
-    """As `spsa`, along normal directions in antithetic pairs (Ilyas et al. 2018, algorithm 1)."""
+    """As `spsa`, along normal directions in antithetic pairs (Ilyas et al. 2018, algorithm 1).
+
+    Parameters
+    ----------
+    steps : int, default 100
+        As in `spsa`.
+    pairs : int, default 32
+        As in `spsa`.
+    reach : float, default 0.01
+        As in `spsa`.
+    step_size : float, optional
+        As in `spsa`.
+
+    Examples
+    --------
+    >>> NES(pairs=4).reach
+    0.01
+    """
 
     name = "nes"
     paper = "Ilyas et al. 2018, arXiv:1804.08598"

@@ -33,8 +33,23 @@ class Square(Attack[SquareState]):
     linf: a square of ±eps, one sign a channel, from vertical stripes. l2: the energy of two windows put into
     one, shaped like two opposite pyramids. Inputs that are no images count as one row of pixels.
 
-    steps: queries. area: the share of the pixels that the first square covers. restarts: side by side. Cost:
-    restarts · (steps + 1) forward passes.
+    Parameters
+    ----------
+    steps : int, default 5000
+        Queries.
+    area : float, default 0.8
+        The share of the pixels that the first square covers; above 0, at most 1.
+    restarts : int, default 1
+        Side by side.
+
+    Notes
+    -----
+    Cost: restarts · (steps + 1) forward passes.
+
+    Examples
+    --------
+    >>> Square(steps=3).area
+    0.8
     """
 
     steps: Count = 5000

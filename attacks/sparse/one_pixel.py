@@ -34,11 +34,33 @@ class OnePixel(Attack[OnePixelState]):
     a + factor · (b - c) of three other candidates and takes its parent's place where it is fitter, without
     crossover. Places start uniform, colours normal around the middle of the box with half its width.
 
-    method: `evolution`; `exhaustive`: every pixel with every one of `levels` values (in colour: the corners
-    of the box, then the channels of the best places level by level), the optimum on that grid for one pixel.
-    steps: generations. population, factor: as above. levels: 17 are all a digit has, 256 an 8-bit image.
-    loss: what fitness is, `ce` as in the paper (the probability of the class) or `margin`. Cost: population ·
-    (steps + 1) forward passes; pixels · levels.
+    Parameters
+    ----------
+    method : {"evolution", "exhaustive"}, default "evolution"
+        `evolution` as above; `exhaustive`: every pixel with every one of `levels` values (in colour: the
+        corners of the box, then the channels of the best places level by level), the optimum on that grid for
+        one pixel.
+    steps : int, default 100
+        Generations.
+    population : int, default 400
+        How many candidates, at least 4.
+    factor : float, default 0.5
+        Of the difference b - c, as above.
+    levels : int, default 17
+        At least 2; 17 are all a digit has, 256 an 8-bit image.
+    loss : {"ce", "dlr", "margin"}, default "ce"
+        What fitness is, `ce` as in the paper (the probability of the class) or `margin`.
+
+    Notes
+    -----
+    Cost: population · (steps + 1) forward passes; pixels · levels.
+
+    Examples
+    --------
+    >>> OnePixel(population=3)
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: population = 3: must be at least 4
     """
 
     method: Literal["evolution", "exhaustive"] = "evolution"

@@ -30,11 +30,30 @@ class SparseRSState(Iterate):
 
 @dataclass(frozen=True)
 class SparseRS(Attack[SparseRSState]):
-    """k pixels at corners of the colour box; some leave, others come, and what raises the margin stays.
+    """k pixels at corners of the colour box; some leave, others come, and what raises the margin stays (Croce
+    et al. 2022, algorithm 1 for l0).
 
-    Croce et al. 2022, algorithm 1 for l0. k is the threat's eps. steps: queries. share: of the pixels
-    exchanged at first, halved at once and less and less later. restarts: side by side. Cost: restarts ·
-    (steps + 1) forward passes.
+    k is the threat's eps.
+
+    Parameters
+    ----------
+    steps : int, default 1000
+        Queries.
+    share : float, default 0.3
+        Of the pixels exchanged at first, halved at once and less and less later; above 0, at most 1.
+    restarts : int, default 1
+        Side by side.
+
+    Notes
+    -----
+    Cost: restarts · (steps + 1) forward passes.
+
+    Examples
+    --------
+    >>> SparseRS(share=2.0)
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: share = 2.0: must be in (0, 1]
     """
 
     steps: Count = 1000

@@ -24,8 +24,16 @@ class Exact(Attack[Iterate]):
     scores, where move is min(t, room) (linf), min(t |w|, room) (l2), the largest weights first (l1), or the
     pixels that gain most (l0); room is the distance to the box; the least over j. Targeted, the target has
     to pass every other class: a linear (linf, l1), quadratic (l2) or integer (l0) programme a sample. Tree: x
-    clipped into each leaf's box, the nearest of a sought class, to the last float. Cost: at most 5 (K - 1)
-    forward passes for linear models (targeted: 5), 1 for trees.
+    clipped into each leaf's box, the nearest of a sought class, to the last float.
+
+    Notes
+    -----
+    Cost: at most 5 (K - 1) forward passes for linear models (targeted: 5), 1 for trees.
+
+    Examples
+    --------
+    >>> Exact().minimum_norm
+    True
     """
 
     name = "exact"

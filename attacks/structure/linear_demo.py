@@ -17,7 +17,15 @@ class LinearDemo(Attack[Iterate]):
     The score of class j less y's is linear, (w_j - w_y)·x + b_j - b_y, so in linf it is highest at
     x0 + eps · sign(w_j - w_y), inside the box; in every norm at the projection of a point far along that.
     Every class but y is tried, so no admissible point can do what none of these does: the answer is exact.
+
+    Notes
+    -----
     Cost: K forward passes (targeted: 2).
+
+    Examples
+    --------
+    >>> LinearDemo().access.name
+    'STRUCTURE'
     """
 
     name = "linear_demo"

@@ -22,13 +22,25 @@ from robustbench_lite.search.attack import Fitted
 
 @dataclass(frozen=True)
 class Patch(Fitted):
-    """One square of pixels for every image and every place, fitted on the training split.
+    """One square of pixels for every image and every place, fitted on the training split (Brown et al. 2017,
+    equation 1).
 
-    Brown et al. 2017, equation 1: the expectation over images and places of the loss is raised by signed
-    gradient steps that grow shorter. The threat's eps is how many pixels it may cover, `l0:25` for 5 × 5; a
-    goal such as `class:3` makes everything that class. For turns and sizes, attack `transformed(MODEL,…)`.
+    The expectation over images and places of the loss is raised by signed gradient steps that grow shorter.
+    The threat's eps is how many pixels it may cover, `l0:25` for 5 × 5; a goal such as `class:3` makes
+    everything that class. For turns and sizes, attack `transformed(MODEL,…)`.
 
-    steps, batch: of gradients, and images in each. loss: `ce`, `dlr` or `margin`.
+    Parameters
+    ----------
+    steps : int, default 200
+        Of gradients.
+    batch : int, default 100
+        Images in each step.
+    loss : {"ce", "dlr", "margin"}, default "ce"
+
+    Examples
+    --------
+    >>> Patch(steps=3).loss
+    'ce'
     """
 
     steps: Count = 200

@@ -29,14 +29,32 @@ STARTS = 10  # classes that an untargeted perturbation first tries to send every
 class Universal(Fitted):
     """One perturbation that changes the class of most samples; fitted on the training split.
 
-    method: `sga`, the mean of gradients along a short walk through small batches (Liu et al. 2023, algorithm
-    1); `sgd`, of one batch at a time (Shafahi et al. 2020, algorithm 2), both raising the margin up to
-    `clamp` a sample, from the best of a few perturbations towards one class; `deepfool`, image after image
-    until 1 - 2/10 are fooled (Moosavi-Dezfooli et al. 2016, algorithm 1); `random`, random signs or a
-    direction of the same size, the control. A goal with targets, such as `class:3`, is gone for directly.
+    A goal with targets, such as `class:3`, is gone for directly.
 
-    steps: of a batch each, for the first two. images: how many of the training split at most, gone through
-    again and again in another order; ten times at most by deepfool.
+    Parameters
+    ----------
+    method : {"sga", "sgd", "deepfool", "random"}, default "sga"
+        `sga`, the mean of gradients along a short walk through small batches (Liu et al. 2023, algorithm 1);
+        `sgd`, of one batch at a time (Shafahi et al. 2020, algorithm 2), both raising the margin up to `clamp`
+        a sample, from the best of a few perturbations towards one class; `deepfool`, image after image until
+        1 - 2/10 are fooled (Moosavi-Dezfooli et al. 2016, algorithm 1); `random`, random signs or a direction
+        of the same size, the control.
+    steps : int, default 100
+        Of a batch each, for `sga` and `sgd`.
+    images : int, default 2000
+        How many of the training split at most, gone through again and again in another order; ten times at
+        most by `deepfool`.
+    batch : int, default 100
+        Images in a batch.
+    clamp : float, default 5.0
+        Up to which `sga` and `sgd` raise the margin of a sample.
+
+    Examples
+    --------
+    >>> Universal(method="adam")
+    Traceback (most recent call last):
+        ...
+    robustbench_lite.core.errors.InvalidParameter: method = 'adam': must be one of sga, sgd, deepfool, random
     """
 
     method: Literal["sga", "sgd", "deepfool", "random"] = "sga"

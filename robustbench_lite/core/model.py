@@ -181,7 +181,7 @@ class Model(ABC):
         """
 
     def gradient_scores(self, x: Tensor) -> Tensor:
-        """What gradient attacks differentiate: the truth, or a smooth stand-in for it.
+        """What gradient attacks differentiate: the truth, or a smooth surrogate for it.
 
         Parameters
         ----------

@@ -54,7 +54,7 @@ CHECKS: dict[str, Check] = {
     "masked_gradients": Check(
         0.1,
         "for this share a small step along the gradient does not raise the margin",
-        "square, and a smooth stand-in for whatever hides the gradient",
+        "square, and a smooth surrogate for whatever hides the gradient",
     ),
     "black_box_stronger": Check(
         0.002, f"{QUERIES} queries of a black-box attack break this share that it does not", "auto"

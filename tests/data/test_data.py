@@ -272,7 +272,7 @@ def test_mnist(real_data: Path) -> None:
 def test_what_torchvision_holds_becomes_channels_first(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, kind: str, data: np.ndarray, labels: str
 ) -> None:
-    """The official files are too large for tests; these stand-ins have their attributes."""
+    """The official files are too large for tests; these surrogates have their attributes."""
     asked: list[dict[str, object]] = []
 
     class Fake:

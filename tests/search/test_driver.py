@@ -430,9 +430,9 @@ def test_a_stochastic_model_is_averaged_and_every_draw_is_counted() -> None:
 
 
 class StandIn(Model):
-    """Hard votes as truth, a smooth stand-in for gradients: what the stand-in believes is confirmed."""
+    """Hard votes as truth, a smooth surrogate for gradients: what the surrogate believes is confirmed."""
 
-    name, family, num_classes, input_shape, device = "stand-in", "test", 3, (1, 4, 4), torch.device("cpu")
+    name, family, num_classes, input_shape, device = "surrogate", "test", 3, (1, 4, 4), torch.device("cpu")
 
     def __init__(self) -> None:
         self.inner = linear_model()
@@ -447,10 +447,10 @@ class StandIn(Model):
         return self
 
     def fingerprint(self) -> str:
-        return "stand-in"
+        return "surrogate"
 
 
-def test_a_stand_in_is_never_believed() -> None:
+def test_a_surrogate_is_never_believed() -> None:
     model = StandIn()
     outcome = attacked(Iterative(steps=20), model, "linf:0.2")
     won = outcome.queries_at_success > 0

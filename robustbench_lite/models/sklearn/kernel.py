@@ -49,7 +49,7 @@ class KernelCore(Core):
         winner = votes.argmax(1, keepdim=True)
         return informed + torch.zeros_like(votes).scatter(1, winner, 2 / 3)
 
-    def stand_in(self, z: Tensor) -> Tensor:
+    def surrogate(self, z: Tensor) -> Tensor:
         """Every class's worst margin against another: above 0 for the class that wins all its pairs."""
         decision = self.decisions(z)
         rows = torch.full((len(z), self.classes, self.classes), torch.inf, dtype=z.dtype, device=z.device)

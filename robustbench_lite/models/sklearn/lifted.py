@@ -90,7 +90,7 @@ class Core(Holds, ABC):
     def scores(self, z: Tensor) -> Tensor:
         """The estimator's decision: its class is the first largest score, (n, K) float64."""
 
-    def stand_in(self, z: Tensor) -> Tensor:
+    def surrogate(self, z: Tensor) -> Tensor:
         """The truth where it is smooth, else a smooth function near it (n, K)."""
         return self.scores(z)
 
@@ -134,7 +134,7 @@ class Lifted(Model):
         return self._in_order(self.core.scores(self.features(x)))
 
     def gradient_scores(self, x: Tensor) -> Tensor:
-        return self._in_order(self.core.stand_in(self.features(x)))
+        return self._in_order(self.core.surrogate(self.features(x)))
 
     @property
     def gradient_is_truth(self) -> bool:

@@ -21,7 +21,7 @@ class NeighbourCore(Core):
 
     Of stored samples equally far the first count (scikit-learn takes whichever its threads meet first).
     expanded: squared distances as |a|² + |b|² - 2ab, as scikit-learn's brute force computes them. width: the
-    scale of the soft stand-in, a quarter of a typical (squared) distance to the k-th neighbour.
+    scale of the soft surrogate, a quarter of a typical (squared) distance to the k-th neighbour.
     """
 
     stored: Tensor
@@ -40,7 +40,7 @@ class NeighbourCore(Core):
         """The share of the votes."""
         return torch.cat([self._votes(part) for part in self._chunks(z)])
 
-    def stand_in(self, z: Tensor) -> Tensor:
+    def surrogate(self, z: Tensor) -> Tensor:
         """Soft nearest neighbours: log of the sum over a class's samples of exp(-distance / width).
 
         Frosst, Papernot & Hinton 2019, equation 1; the distance is squared where p is 2.

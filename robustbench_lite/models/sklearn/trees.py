@@ -21,7 +21,7 @@ class TreeCore(Core):
 
     The nodes of all trees stand in one table: feature (m,), threshold (m,) float32, left (m,), value (m, K)
     float64. A sample goes left when x <= threshold, else to left + 1; a leaf leads to itself. roots (T,);
-    depth: of the deepest. scale (d,): the spread of each feature, for the soft stand-in.
+    depth: of the deepest. scale (d,): the spread of each feature, for the soft surrogate.
     """
 
     feature: Tensor
@@ -57,7 +57,7 @@ class TreeCore(Core):
     def scores(self, z: Tensor) -> Tensor:
         return self._binary(torch.cat([self._sum(part) for part in torch.split(z, ROWS)]))
 
-    def stand_in(self, z: Tensor, temperature: float = 0.05) -> Tensor:
+    def surrogate(self, z: Tensor, temperature: float = 0.05) -> Tensor:
         """Soft routing: a sample goes left with probability sigmoid((threshold - x) / (temperature · scale)).
 
         The scores are the mean over the leaves so reached (soft decision trees, Frosst & Hinton 2017).

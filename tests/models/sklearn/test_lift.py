@@ -244,7 +244,7 @@ def test_transforms_are_folded_into_the_structure() -> None:
     "name", ["svc_rbf", "knn", "knn_l1", "tree", "forest", "boosting", "mlp", "pca_tree"]
 )
 def test_the_gradient_face_leads_to_the_other_class(name: str) -> None:
-    """The stand-in agrees with the truth on most samples, and its gradient is what finite differences say."""
+    """The surrogate agrees with the truth on most samples; its gradient is what finite differences say."""
     x, y, shape = table("digits")
     model = rb.lift(ESTIMATORS[name]().fit(x, y), shape, x)
     held = torch.from_numpy(x[:200]).float().reshape(-1, *shape)
@@ -252,13 +252,13 @@ def test_the_gradient_face_leads_to_the_other_class(name: str) -> None:
     assert (soft.argmax(1) == model.scores(held).argmax(1)).float().mean() >= 0.9
     point = (held[:5] * 0.98 + 0.0123).double().requires_grad_()
     core, features = model.core, model.features
-    value = core.stand_in(features(point))[:, 3].sum()
+    value = core.surrogate(features(point))[:, 3].sum()
     (gradient,) = torch.autograd.grad(value, point)
     assert gradient.abs().sum() > 0
     direction = torch.randn(point.shape, generator=torch.Generator().manual_seed(0)).double()
     h = 1e-6
     ahead, behind = (
-        core.stand_in(features((point + s * h * direction).detach()))[:, 3].sum() for s in (1, -1)
+        core.surrogate(features((point + s * h * direction).detach()))[:, 3].sum() for s in (1, -1)
     )
     slope = float((ahead - behind) / (2 * h))
     assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-4, abs=1e-6)
