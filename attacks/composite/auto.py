@@ -27,8 +27,8 @@ class Auto(Composite):
     Parameters
     ----------
     version : {"standard", "plus", "rand"}, default "standard"
-        `plus`: five restarts of the untargeted parts; `rand`: what makes sense on a stochastic model,
-        cross-entropy and DLR, to be run with `--eot 20`.
+        `standard`: as above; `plus`: five restarts of the untargeted parts; `rand`: what makes sense on a
+        stochastic model, cross-entropy and DLR, to be run with `--eot 20`.
     steps : int, default 100
         Of each Auto-PGD.
     targets : int, default 9

@@ -30,8 +30,8 @@ class HopSkipJumpState(Iterate):
 
 @dataclass(frozen=True)
 class HopSkipJump(Attack[HopSkipJumpState]):
-    """The boundary's normal from decisions around a point, a step along it, back to the boundary (Chen, Jordan
-    & Wainwright 2019, algorithm 2).
+    """The boundary's normal from decisions around a point, a step along it, back to the boundary
+    (Chen, Jordan & Wainwright 2019, algorithm 2).
 
     Estimate (equation 15), geometric step (section 3.3), binary search. The start is the nearest of the
     random points of the box that succeed.

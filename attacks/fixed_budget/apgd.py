@@ -54,6 +54,7 @@ class APGD(Attack[APGDState]):
     restarts : int, default 1
         Side by side.
     loss : {"ce", "dlr", "margin"}, default "ce"
+        That the steps raise.
     targets : int, default 0
         How many of the likeliest wrong classes an untargeted goal is sought through, side by side (0: as it
         is); with `dlr` this is APGD-T.

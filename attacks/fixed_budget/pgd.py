@@ -26,6 +26,7 @@ class PGD(Attack[Iterate]):
     step_size : float, optional
         In the units of x; None: 2.5 eps / steps, which can cross the ball.
     loss : {"ce", "dlr", "margin"}, default "ce"
+        That the steps raise.
     random_start : bool, default True
         False begins at x0.
 

@@ -33,9 +33,10 @@ class Fooling(Fitted):
     Parameters
     ----------
     method : {"gradient", "direct", "cppn", "rubbish"}, default "direct"
-        `gradient`, ascent from noise with priors; `direct`, MAP-Elites on pixels, one cell a class, polynomial
-        mutation, and `cppn`, the same on compositional pattern networks (Nguyen et al. 2014); `rubbish`,
-        Gaussian noise, one image a sample (Goodfellow et al. 2014, appendix A: how often is a class claimed?).
+        `gradient`, ascent from noise with priors; `direct`, MAP-Elites on pixels, one cell a class,
+        polynomial mutation, and `cppn`, the same on compositional pattern networks (Nguyen et al. 2014);
+        `rubbish`, Gaussian noise, one image a sample (Goodfellow et al. 2014, appendix A: how often is a
+        class claimed?).
     steps : int, default 500
         Generations, or gradient steps.
     population : int, default 200

@@ -40,7 +40,8 @@ class CWState(Iterate):
 
 @dataclass(frozen=True)
 class CW(Attack[CWState]):
-    """Minimise distance + weight · max(-margin, 0) over tanh-space with Adam (Carlini & Wagner 2017, section VI).
+    """Minimise distance + weight · max(-margin, 0) over tanh-space with Adam
+    (Carlini & Wagner 2017, section VI).
 
     l2: squared distance, the weight by bisection. linf: the sum of what exceeds a bound that shrinks, at
     first by a tenth, whenever x is adversarial. l0: squared distance, and whenever x is adversarial the

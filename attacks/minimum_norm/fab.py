@@ -19,8 +19,8 @@ from robustbench_lite.search.attack import Attack, Iterate
 
 @dataclass(frozen=True)
 class FAB(Attack[Iterate]):
-    """The fast adaptive boundary attack: the smallest perturbation, class by class (Croce & Hein 2020,
-    algorithm 1).
+    """The fast adaptive boundary attack: the smallest perturbation, class by class
+    (Croce & Hein 2020, algorithm 1).
 
     x and the sample itself are projected onto the linearised boundary inside the box, a little beyond it
     (`overshoot`), and mixed, the sample's share at most `bias`; an adversarial x first goes back towards the

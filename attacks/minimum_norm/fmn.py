@@ -27,8 +27,8 @@ class FMNState(Iterate):
 
 @dataclass(frozen=True)
 class FMN(Attack[FMNState]):
-    """Gradient steps on the margin, projected into a ball that follows the boundary (Pintor et al. 2021,
-    algorithm 1).
+    """Gradient steps on the margin, projected into a ball that follows the boundary
+    (Pintor et al. 2021, algorithm 1).
 
     The ball shrinks by gamma when x is adversarial and grows when it is not; until something is found its
     size is the distance of the boundary as the gradient tells it.

@@ -24,8 +24,8 @@ class SimBAState(Iterate):
 
 @dataclass(frozen=True)
 class SimBA(Attack[SimBAState]):
-    """A random feature is moved up by `size`, else down, where that lowers the probability of the class (Guo et
-    al. 2019, algorithm 1 on pixels).
+    """A random feature is moved up by `size`, else down, where that lowers the probability of the class
+    (Guo et al. 2019, algorithm 1 on pixels).
 
     Every feature comes once before any comes twice.
 

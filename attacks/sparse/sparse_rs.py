@@ -30,8 +30,8 @@ class SparseRSState(Iterate):
 
 @dataclass(frozen=True)
 class SparseRS(Attack[SparseRSState]):
-    """k pixels at corners of the colour box; some leave, others come, and what raises the margin stays (Croce
-    et al. 2022, algorithm 1 for l0).
+    """k pixels at corners of the colour box; some leave, others come, and what raises the margin stays
+    (Croce et al. 2022, algorithm 1 for l0).
 
     k is the threat's eps.
 

@@ -22,8 +22,8 @@ from robustbench_lite.search.attack import Fitted
 
 @dataclass(frozen=True)
 class Patch(Fitted):
-    """One square of pixels for every image and every place, fitted on the training split (Brown et al. 2017,
-    equation 1).
+    """One square of pixels for every image and every place, fitted on the training split
+    (Brown et al. 2017, equation 1).
 
     The expectation over images and places of the loss is raised by signed gradient steps that grow shorter.
     The threat's eps is how many pixels it may cover, `l0:25` for 5 × 5; a goal such as `class:3` makes
@@ -36,6 +36,7 @@ class Patch(Fitted):
     batch : int, default 100
         Images in each step.
     loss : {"ce", "dlr", "margin"}, default "ce"
+        That the steps raise.
 
     Examples
     --------

@@ -35,10 +35,10 @@ class Universal(Fitted):
     ----------
     method : {"sga", "sgd", "deepfool", "random"}, default "sga"
         `sga`, the mean of gradients along a short walk through small batches (Liu et al. 2023, algorithm 1);
-        `sgd`, of one batch at a time (Shafahi et al. 2020, algorithm 2), both raising the margin up to `clamp`
-        a sample, from the best of a few perturbations towards one class; `deepfool`, image after image until
-        1 - 2/10 are fooled (Moosavi-Dezfooli et al. 2016, algorithm 1); `random`, random signs or a direction
-        of the same size, the control.
+        `sgd`, of one batch at a time (Shafahi et al. 2020, algorithm 2), both raising the margin up to
+        `clamp` a sample, from the best of a few perturbations towards one class; `deepfool`, image after
+        image until 1 - 2/10 are fooled (Moosavi-Dezfooli et al. 2016, algorithm 1); `random`, random signs
+        or a direction of the same size, the control.
     steps : int, default 100
         Of a batch each, for `sga` and `sgd`.
     images : int, default 2000

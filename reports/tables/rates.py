@@ -186,7 +186,7 @@ def per_class(records: pd.DataFrame) -> pd.DataFrame:
     for key, group in direct(records).groupby([*GROUP, "label"], sort=False, observed=True):
         group = attacked(group)
         able = right(group)
-        held = int((able & ~group["success"].astype(bool)).sum())
+        held = float((able * (1 - group["success_rate"].astype(float))).sum())
         low, high = wilson(held, len(group))
         rows.append(
             {
@@ -220,7 +220,7 @@ def transfer(records: pd.DataFrame) -> pd.DataFrame:
     if not moved:
         return pd.DataFrame(columns=heads)
     source = records["source_model"].astype("string").fillna(records["model"].astype("string"))
-    records = counted(records.assign(source=source))
+    records = attacked(counted(records.assign(source=source)))
     own = direct(records).loc[right, ["source", *at, "sample_id", "success"]]  # what was sought at all
     own = own.rename(columns={"success": "broke"})
     marked = records.merge(own, "left", on=["source", *at, "sample_id"])
@@ -229,8 +229,8 @@ def transfer(records: pd.DataFrame) -> pd.DataFrame:
         if key[3] not in moved:
             continue
         able = group.loc[right(group) & group["broke"].notna()]
-        broken = able["success"].astype(bool)
-        low, high = wilson(int(broken.sum()), len(able))
+        broken = able["success_rate"].astype(float)
+        low, high = wilson(float(broken.sum()), len(able))
         rows.append(
             {
                 "source": key[3],
@@ -251,7 +251,7 @@ def median(values: pd.Series[float]) -> float:
     return float(values.median()) if len(values) else math.nan
 
 
-def share(values: pd.Series[bool]) -> float:
+def share(values: pd.Series[float] | pd.Series[bool]) -> float:
     """How many of those known are true; NaN of nothing."""
     known = values.dropna()
     return float(known.mean()) if len(known) else math.nan
