@@ -1,4 +1,4 @@
-"""SparseRSState random search: a set of pixels that exchanges its members for better ones."""
+"""Sparse random search: a set of pixels that exchanges its members for better ones."""
 
 from __future__ import annotations
 
