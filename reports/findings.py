@@ -90,7 +90,9 @@ def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
         why = ", ".join(f"{count} {kind}" for kind, count in bad.items())
         found.append(f"{row['invalid']} returned points were not admissible ({why})")
     if row["doubtful"]:
-        found.append(f"{row['doubtful']} successes did not stand at the second look")
+        found.append(
+            f"{row['doubtful']} success{'es' * (row['doubtful'] > 1)} did not stand at the second look"
+        )
     if row["unattacked"]:
         found.append(f"{row['unattacked']} samples were not attacked, because a limit was reached")
     tried = max(1, int(row["samples"]) - int(row["unattacked"]))

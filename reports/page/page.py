@@ -21,7 +21,7 @@ from robustbench_lite.reports.findings import verdict, warnings
 from robustbench_lite.reports.format import number as written
 from robustbench_lite.reports.format import share
 from robustbench_lite.reports.results import Results
-from robustbench_lite.reports.tables.catalogue import RATES
+from robustbench_lite.reports.tables.catalogue import RARE, RATES
 from robustbench_lite.reports.tables.pairs import compared
 
 DRAWN = 24  # of them with figures of their own
@@ -92,8 +92,9 @@ def page(results: Results, others: Sequence[Results] = ()) -> str:
 
 
 def sheet(name: str, title: str, table: pd.DataFrame, folded: bool | None = None) -> Sheet:
-    """A frame as the page shows it: rates in percent, sizes to three digits, empty columns left out."""
+    """A frame as the page shows it: rates in percent, sizes to three digits, columns of nothing left out."""
     table = table.dropna(axis=1, how="all")
+    table = table.drop(columns=[c for c in table.columns if c in RARE and not table[c].any()])
     numeric = [pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool for c in table.columns]
     rows = [
         [

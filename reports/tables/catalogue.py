@@ -25,6 +25,9 @@ RATES = {
     "median_after",
 }  # fmt: skip
 
+# Counts of what rarely is: a page leaves them out where nothing is.
+RARE = {"invalid", "rejected", "nan", "unattacked", "doubtful", "by_transfer"}
+
 
 class Styled(pd.DataFrame):
     """A frame that a notebook shows as the page would: rates in percent, the rest to three digits."""
