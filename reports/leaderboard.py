@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from robustbench_lite.reports.results import Results
-from robustbench_lite.reports.tables.rates import direct, right, worst_case
+from robustbench_lite.reports.tables.rates import attacked, direct, right, worst_case
 
 HEADS = [
     "rank", "model", "data", "threat", "norm", "goal", "clean", "proven", "autoattack", "best_known",
@@ -28,7 +28,7 @@ def leaderboard(runs: list[Results]) -> pd.DataFrame:
         for _, every in part.groupby(["model", "threat", "goal"], sort=False, observed=True):
             group = _met_by_all(every)
             for row in worst_case(group).to_dict("records"):
-                auto = direct(group).loc[lambda c: c["attack_name"] == "auto"]
+                auto = attacked(direct(group)).loc[lambda c: c["attack_name"] == "auto"]
                 kept = right(auto) * (1 - auto["success_rate"].astype(float))
                 held = kept.mean() if len(auto) else math.nan
                 rows.append(
@@ -45,13 +45,13 @@ def leaderboard(runs: list[Results]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=HEADS)
     by = ["data", "threat", "goal"]
     place = table.groupby(by, sort=False)["best_known"].rank(ascending=False, method="min")
-    table["rank"] = place.astype(int)
+    table["rank"] = place.astype("Int64")
     return table.sort_values([*by, "rank"], kind="stable").reset_index(drop=True)
 
 
 def _met_by_all(records: pd.DataFrame) -> pd.DataFrame:
     """The samples that every attack met: one that only a weak one has seen is no robust sample."""
-    attacks = records.groupby(["attack", "source_model"], dropna=False, observed=True)
+    attacks = attacked(records).groupby(["attack", "source_model"], dropna=False, observed=True)
     ids = [set(group["sample_id"]) for _, group in attacks]
     return records.loc[records["sample_id"].isin(set.intersection(*ids))]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from robustbench_lite.core.errors import UnknownName
+from robustbench_lite.core.errors import RobustError, UnknownName
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.reports.tables.catalogue import TABLES, Styled
 
@@ -62,11 +62,15 @@ class Results:
     def in_folder(self, folder: Folder) -> Results:
         """These results with what their folder holds beside the records."""
         flags = folder.path / "tables" / "flags.csv"
+        try:
+            raised = pd.read_csv(flags) if flags.is_file() else pd.DataFrame(columns=["raised"])
+        except (OSError, ValueError) as error:
+            raise RobustError(f"{flags}: cannot be read: {error}") from None
         return replace(
             self,
             path=folder.path,
             config=folder.config(),
-            flags=pd.read_csv(flags) if flags.is_file() else pd.DataFrame(columns=["raised"]),
+            flags=raised,
             missing=tuple(folder.missing()),
         )
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from robustbench_lite.certify.linear import nearest_point
+from robustbench_lite.certify.linear import Aim, nearest_point
 from robustbench_lite.certify.trees import ROOM, nearest_in_boxes
+from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.model import Access, Boxes, Linear
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm
@@ -44,6 +45,7 @@ class Exact(Attack[Iterate]):
     def start(self, problem: Problem) -> Iterate:
         structure, norm = problem.oracle.model.structure, problem.threat.norm
         assert norm is not None
+        _refuse_more_than_a_class(problem, structure)
         if isinstance(structure, Linear):
             classes = [None] if problem.target is not None else range(1, len(structure.bias))
             for offset in classes:
@@ -59,6 +61,18 @@ class Exact(Attack[Iterate]):
         return Iterate(z=problem.best_z)
 
 
+def _refuse_more_than_a_class(problem: Problem, structure: object) -> None:
+    """Raise `Unsupported` for goals that the nearest other class does not answer."""
+    goal, model = problem.goal, problem.oracle.model
+    if (
+        goal.confidence
+        or model.task.reject is not None
+        or (goal.margin and not isinstance(structure, Linear))
+    ):
+        more = "a class that rejects" if model.task.reject is not None else f"the goal {goal}"
+        raise Unsupported(f"exact finds the nearest other class; {more} asks for more on {model.name}")
+
+
 def _score_nearest(problem: Problem, structure: Linear, norm: Norm, offset: int | None) -> None:
     """Score the nearest point of a class, a little past the boundary where rounding asks for it."""
     rows = torch.arange(len(problem), device=problem.row.device)
@@ -66,11 +80,16 @@ def _score_nearest(problem: Problem, structure: Linear, norm: Norm, offset: int 
         part = problem[rows]
         to = part.target if offset is None else (part.y + offset) % len(structure.bias)
         assert to is not None
-        aim = structure, norm, problem.threat.domain, part.x0, part.y, to, offset is None, overshoot
-        point = nearest_point(*aim)
+        point = nearest_point(
+            Aim(structure, norm, problem.threat.domain, offset is None, problem.goal.margin, overshoot),
+            part.x0,
+            part.y,
+            to,
+        )
         answer = part.scores(point)
         prediction = problem.oracle.model.prediction(answer)
-        missed = prediction != to if offset is None else prediction == part.y
+        missed = ~part.met(answer) if offset is None else prediction == part.y
+        missed = missed | (problem.goal.margin > 0) & ~part.met(answer)
         rows = rows[missed & answer.isfinite().all(1) & (point != part.x0).flatten(1).any(1)]
         if not len(rows):
             break

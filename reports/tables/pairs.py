@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables.rates import GROUP, direct, right
+from robustbench_lite.reports.tables.rates import GROUP, attacked, direct, right
 from robustbench_lite.reports.tables.statistics import mcnemar, wilson
 
 MOST = 20  # attacks of a model and threat that are compared with each other
@@ -17,7 +17,7 @@ def pairs(records: pd.DataFrame) -> pd.DataFrame:
     """One row a model, threat, goal and two attacks: whom each broke alone, and McNemar's exact p."""
     rows = []
     at = ["model", "threat", "goal"]
-    for key, part in direct(records).groupby(at, sort=False, observed=True):
+    for key, part in attacked(direct(records)).groupby(at, sort=False, observed=True):
         broken = {
             str(attack): np.unique(group.loc[group["success"].astype(bool), "sample_id"].to_numpy("int64"))
             for attack, group in part[["attack", "success", "sample_id"]].groupby(
@@ -48,7 +48,9 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     two. verdict: `worse` or `better` where p is below 0.05, else `same`.
     """
     rows = []
-    old, new = (dict(iter(direct(r).groupby(GROUP, sort=False, observed=True))) for r in (before, after))
+    old, new = (
+        dict(iter(attacked(direct(r)).groupby(GROUP, sort=False, observed=True))) for r in (before, after)
+    )
     for key in [k for k in old if k in new]:
         sides = []
         for group in (old[key], new[key]):

@@ -131,6 +131,8 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
             continue
         every = part.groupby("sample_id").first()
         tried = attacked(part)
+        # A sample that the source had wrong was not moved for it: that is no attack on this model.
+        tried = tried.loc[tried["source_model"].isna() | (tried["linf"] != 0)]
         own = tried.loc[tried["source_model"].isna()]
         most = tried.groupby("sample_id")["success_rate"].max().astype(float).reindex(every.index)
         most_own = own.groupby("sample_id")["success_rate"].max().astype(float).reindex(every.index)
@@ -140,7 +142,8 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
         left_out = int((right(every) & most.isna()).sum())
         share_held = (n - broken) / n if n else math.nan
         robust = (n - broken) / count if not left_out else float(right(every).mean()) * share_held
-        low, high = wilson(robust * count, count) if not math.isnan(robust) else (0.0, 1.0)
+        known = count - left_out  # wrong by itself, or attacked
+        low, high = wilson(robust * known, known) if not math.isnan(robust) else (0.0, 1.0)
         bound = part.groupby("sample_id").agg(
             dict.fromkeys(("clean_prediction", "label", "eps"), "first") | {"lower_bound": "max"}
         )

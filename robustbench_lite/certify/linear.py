@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class LinearBounds:
         classes = range(1, len(structure.bias)) if target is None else range(target.shape[1])
         for number in classes:
             to = (y + number) % len(structure.bias) if target is None else target[:, number]
-            point = nearest_point(structure, norm, domain, x0, y, to, target is not None, 0.0)
+            point = nearest_point(Aim(structure, norm, domain, target is not None), x0, y, to)
             gained = scores_of(structure, point).gather(1, to[:, None])[:, 0]
             beaten = scores_of(structure, point)
             rival = beaten.gather(1, y[:, None])[:, 0]
@@ -60,40 +60,36 @@ def scores_of(structure: Linear, x: Tensor) -> Tensor:
     return x.double().flatten(1) @ weight.T + bias
 
 
-def nearest_point(
-    structure: Linear,
-    norm: Norm,
-    domain: Domain,
-    x0: Tensor,
-    y: Tensor,
-    to: Tensor,
-    targeted: bool,
-    overshoot: float,
-) -> Tensor:
-    """The point nearest to each x0 (n, …) where class `to` (n,) passes y, or with a target every other class.
+@dataclass(frozen=True)
+class Aim:
+    """What is sought on a linear model: in which norm and domain, past y alone or past every other class.
 
-    A little past the boundary: `overshoot`, relative to the scores. As near as it gets where none is.
+    margin: by how much the scores are to be passed; overshoot: how much more, relative to the scores.
     """
-    scores = scores_of(structure, x0)
-    scale = scores.abs().amax(1)
-    if targeted or domain.spacing is not None:
-        return _by_programme(structure, norm, domain, x0, y, to, targeted, overshoot)
-    weight = structure.weight.to(x0.device)
-    gap = (scores.gather(1, y[:, None]) - scores.gather(1, to[:, None]))[:, 0]
-    need = gap + overshoot * (gap.abs() + scale)
-    return smallest_move(x0, weight[to] - weight[y], need.clamp_min(0), norm, domain)
+
+    structure: Linear
+    norm: Norm
+    domain: Domain
+    targeted: bool
+    margin: float = 0.0
+    overshoot: float = 0.0
 
 
-def _by_programme(
-    structure: Linear,
-    norm: Norm,
-    domain: Domain,
-    x0: Tensor,
-    y: Tensor,
-    to: Tensor,
-    targeted: bool,
-    overshoot: float,
-) -> Tensor:
+def nearest_point(aim: Aim, x0: Tensor, y: Tensor, to: Tensor) -> Tensor:
+    """The point nearest to each x0 (n, …) where class `to` (n,) passes y (n,), or all others with a target.
+
+    As near as it gets where there is none.
+    """
+    if aim.targeted or aim.domain.spacing is not None:
+        return _by_programme(aim, x0, y, to)
+    scores, weight = scores_of(aim.structure, x0), aim.structure.weight.to(x0.device)
+    gap = (scores.gather(1, y[:, None]) - scores.gather(1, to[:, None]))[:, 0] + aim.margin
+    need = gap + aim.overshoot * (gap.abs() + scores.abs().amax(1))
+    return smallest_move(x0, weight[to] - weight[y], need.clamp_min(0), aim.norm, aim.domain)
+
+
+def _by_programme(aim: Aim, x0: Tensor, y: Tensor, to: Tensor) -> Tensor:
+    structure, domain = aim.structure, aim.domain
     weight, bias = (part.cpu().numpy() for part in (structure.weight, structure.bias))
     origin = x0.double().flatten(1).cpu().numpy()
     low, high = (b.expand_as(x0).double().flatten(1).cpu().numpy() - origin for b in domain.bounds(x0))
@@ -109,9 +105,10 @@ def _by_programme(
     scores = origin @ weight.T + bias
     steps = np.zeros(origin.shape)
     for i, (goal, own) in enumerate(zip(to.tolist(), y.tolist(), strict=True)):
-        others = np.arange(len(bias)) != goal if targeted else np.arange(len(bias)) == own
-        need = scores[i, others] - scores[i, goal] + overshoot * np.abs(scores[i]).max()
-        step = smallest_step(weight[goal] - weight[others], need, low[i], high[i], norm, pixel, unit)
+        others = np.arange(len(bias)) != goal if aim.targeted else np.arange(len(bias)) == own
+        more = aim.margin + aim.overshoot * np.abs(scores[i]).max()
+        need = scores[i, others] - scores[i, goal] + more
+        step = smallest_step(weight[goal] - weight[others], need, low[i], high[i], aim.norm, pixel, unit)
         steps[i] = 0.0 if step is None else step
     delta = torch.from_numpy(steps).to(x0.device).reshape(x0.shape)
     point = outward(x0.double() + delta, x0, delta)

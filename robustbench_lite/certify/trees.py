@@ -53,11 +53,12 @@ def _clipped(x0: Tensor, low: Tensor, high: Tensor, domain: Domain) -> tuple[Ten
     unit = torch.where(spacing > 0, spacing, 1.0).double()
     least, most = (part.expand_as(x0).flatten(1)[:, None, :] for part in domain.steps(x0))
     steps = (clipped.double() - x.double()) / unit
-    # The first step that is in the box: float32 may put the nearest one a hair outside.
-    steps = torch.where(steps > 0, (steps - 1e-6).ceil(), (steps + 1e-6).floor())
-    for _ in range(2):
+    # The first step that lies in the box as float32 writes it: from two before, which is outside.
+    up = steps > 0
+    steps = torch.where(up, (steps.ceil() - 2).clamp_min(0), (steps.floor() + 2).clamp_max(0))
+    for _ in range(5):
         grid = (x.double() + steps * unit).to(x0.dtype)
-        steps = steps + (grid < low).double() - (grid > high).double()
+        steps = steps + (up & (grid < low)).double() - (~up & (grid > high)).double()
     steps = torch.minimum(torch.maximum(steps, least), most)
     grid = (x.double() + steps * unit).to(x0.dtype)
     point = torch.where(spacing > 0, grid, clipped)

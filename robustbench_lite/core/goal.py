@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -71,14 +72,14 @@ class Goal:
     def __post_init__(self) -> None:
         require(self.label >= 0, "label", self.label, "a class, at least 0")
         require(self.k >= 1, "k", self.k, "at least 1")
-        require(self.margin >= 0, "margin", self.margin, "at least 0")
+        require(0 <= self.margin < math.inf, "margin", self.margin, "finite and at least 0")
         require(0 <= self.confidence < 1, "confidence", self.confidence, "in [0, 1)")
 
     def __str__(self) -> str:
         number = {Targets.TOP: f":{self.k}", Targets.CLASS: f":{self.label}"}.get(self.targets, "")
         parts = [f"{self.targets}{number}"]
-        parts += [f"margin={self.margin:g}"] if self.margin else []
-        parts += [f"confidence={self.confidence:g}"] if self.confidence else []
+        parts += [f"margin={self.margin:.12g}"] if self.margin else []
+        parts += [f"confidence={self.confidence:.12g}"] if self.confidence else []
         parts += [] if self.stop else ["stop=never"]
         parts += ["rejection=success"] * self.rejection + ["nan=success"] * self.nan
         return ",".join(parts)
@@ -241,9 +242,11 @@ def parse_goal(text: str) -> Goal:
     head, *options = text.strip().lower().replace("-", "_").split(",")
     name, colon, count = head.partition(":")
     numbered = name in (Targets.TOP, Targets.CLASS)
-    if name not in set(Targets) or bool(colon) != numbered or (colon and not count.isdigit()):
+    if name not in set(Targets) or bool(colon) != numbered or (colon and not re.fullmatch(r"[0-9]+", count)):
         raise InvalidParameter("goal", text, allowed)
     values = dict(option.partition("=")[::2] for option in options)
+    if len(values) < len(options):
+        raise InvalidParameter("goal", text, "each option given once")
     try:
         least, sure = float(values.pop("margin", 0)), float(values.pop("confidence", 0))
     except ValueError:

@@ -288,7 +288,7 @@ class Model(ABC):
         return known
 
     def _answers_to_probes(self) -> str:
-        x = probes(self.input_shape).to(self.device)
+        x = torch.cat([probes(self.input_shape), shades(self.input_shape)]).to(self.device)
         fixed = self.draw(Stream.of(0, torch.arange(len(x), device=self.device)))
         with torch.no_grad(), reference_precision():
             scores = fixed.scores(x).double().cpu()
@@ -299,6 +299,14 @@ def probes(shape: Sequence[int]) -> Tensor:
     """Black, white, grey and noise (4, *shape)."""
     noise = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
     return torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise * 0 + 0.5, noise])
+
+
+def shades(shape: Sequence[int], count: int = 16) -> Tensor:
+    """Noise (count, *shape) of every brightness and contrast: where a model may branch."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.rand((count, *shape), generator=generator)
+    share = torch.arange(1, count + 1).reshape(-1, *[1] * len(shape)) / count
+    return noise * share
 
 
 def reference_precision() -> AbstractContextManager[None]:

@@ -69,7 +69,7 @@ def csv(options: Options, path: str, label: str, integer: str = "", fixed: str =
     try:
         table = pd.read_csv(file)
     except (OSError, ValueError) as error:
-        raise InvalidData(f"{path}: cannot be read as CSV: {error}") from error
+        raise InvalidData(f"{path}: cannot be read as CSV: {' '.join(str(error).split())}") from error
     if label not in table.columns:
         raise InvalidParameter("label", label, f"a column of {path}: {', '.join(map(str, table.columns))}")
     if len(table) < 2:
@@ -78,6 +78,8 @@ def csv(options: Options, path: str, label: str, integer: str = "", fixed: str =
     if empty.any():
         raise InvalidData(f"{path}, row {int(empty.to_numpy().argmax())}: has an empty cell")
     inputs = table.drop(columns=[label])
+    if inputs.empty:
+        raise InvalidData(f"{path}: has no columns beside {label!r}")
     for column in inputs.columns:
         if not pd.api.types.is_numeric_dtype(inputs[column]):
             raise InvalidData(f"{path}: column {column!r} is not numeric; encode it first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ def serial(
         try:
             work = workshop.work(job)
             known = None if folder is None else folder.records_of(job.key(), work.fingerprint)
-            learnt = _keep_learnt(work, folder)
+            learnt = _keep_learnt(work, job, folder)
             if known is not None:
                 yield Done(job, known, learnt=learnt)
                 continue
@@ -58,13 +59,14 @@ def serial(
         yield Done(job, finished.records, learnt=learnt)
 
 
-def _keep_learnt(work: Work, folder: Folder | None) -> tuple[str, ...]:
+def _keep_learnt(work: Work, job: Job, folder: Folder | None) -> tuple[str, ...]:
     """Keep what a fitted attack learnt; the name of its file."""
     if folder is None or work.fitting is None:
         return ()
     arrays = {key: _array(value) for key, value in work.fitting.artifact.items()}
     title = f"{work.model.name} × {work.attack} × {work.threat} × {work.goal}"
-    return (folder.save_learnt(title, arrays),)
+    key = json.dumps([work.fingerprint, job.model, job.attack, job.parameters, job.threat, job.goal])
+    return (folder.save_learnt(title, key, arrays),)
 
 
 def _array(value: Tensor) -> np.ndarray:

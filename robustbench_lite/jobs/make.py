@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -99,7 +100,7 @@ class Workshop:
         """The text that a job names a threat by."""
         if isinstance(threat, str):
             return threat
-        text = f"object:{hashlib.sha256(repr(threat).encode()).hexdigest()[:16]}"
+        text = f"object:{hashlib.sha256(identity_of(threat).encode()).hexdigest()[:16]}"
         self.objects[text] = threat
         return text
 
@@ -230,12 +231,19 @@ def learn(work: Work, data: Data) -> Fitting | None:
         return None
 
 
+def identity_of(threat: Threat) -> str:
+    """Everything that makes a threat what it is, however it was written."""
+    kept = [f for f in fields(threat) if f.compare and f.name != "domain"]  # type: ignore[arg-type]
+    told = [f"{f.name}={getattr(threat, f.name)!r}" for f in kept]
+    return f"{type(threat).__qualname__} {threat.kind} {' '.join(told)} {threat.domain.fingerprint()}"
+
+
 def told_apart(models: Sequence[Model]) -> list[str]:
     """Names for models, the second of a name called `name#2`: records and tables know them by name."""
     found: list[str] = []
     for model in models:
-        times = 1 + sum(name.partition("#")[0] == model.name for name in found)
-        found.append(f"{model.name}#{times}" if times > 1 else model.name)
+        names = itertools.chain([model.name], (f"{model.name}#{times}" for times in itertools.count(2)))
+        found.append(next(name for name in names if name not in found))
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.models.checks import answers_twice_alike, fitted_to, needs_its_batch
+from robustbench_lite.models.code import function_facts
 
 ArrayFunction = Callable[[np.ndarray], object]
 
@@ -103,10 +104,9 @@ class ScoreFunction(Model):
         return self
 
     def facts(self) -> bytes:
-        code = getattr(self.function, "__code__", None)
         x = torch.rand((16, *self.input_shape), generator=torch.Generator().manual_seed(0))
         answers = b"" if self.stochastic else self.scores(x).numpy().tobytes()
-        return answers + (b"" if code is None else code.co_code)
+        return b"|".join([answers, *function_facts(self.function)])
 
     def _ask(self, x: Tensor) -> np.ndarray:
         array = x.detach().cpu().numpy()

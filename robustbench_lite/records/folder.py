@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 import tomllib
 import zipfile
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.records.schema import VERSION, count, read, read_compact, whole, write
 
+log = logging.getLogger(__name__)
 MANY = 1_000_000  # records beyond which names become categories and numbers shorter
 STALE = 3600.0  # seconds after which a temporary file is nobody's
 
@@ -91,6 +93,8 @@ class Folder:
             return Told()
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(facts, dict):
+                raise ValueError("is no table of names")
             held = facts.get("version", 1)
             if held != VERSION:
                 raise RobustError(
@@ -101,7 +105,7 @@ class Folder:
                 facts["failures"] = json.loads(failures.read_text(encoding="utf-8"))
             return Told.model_validate(facts)
         except (OSError, ValueError, ValidationError) as error:
-            raise RobustError(f"{file}: cannot be read: {error}") from None
+            raise RobustError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
 
     def config(self) -> dict[str, object]:
         """The values of config.toml, what the config came to among them under `resolved`."""
@@ -137,7 +141,12 @@ class Folder:
         file = self.path / "records" / f"{key}.parquet"
         if not file.exists():
             return None
-        found = read([file])
+        try:
+            found = read([file])
+        except (OSError, ValueError, RobustError) as error:
+            log.warning("%s is damaged and set aside; its job is done again (%s)", file, error)
+            file.replace(file.with_suffix(".damaged"))
+            return None
         return found if (found["fingerprint"] == fingerprint).all() else None
 
     def artifact(self, key: str) -> str:
@@ -149,9 +158,9 @@ class Folder:
         self._arrays(self.artifact(key), arrays)
         write(records, self.path / "records" / f"{key}.parquet")
 
-    def save_learnt(self, title: str, arrays: Mapping[str, np.ndarray]) -> str:
-        """Keep what a fitted attack learnt, under a name made of its title; returns that."""
-        name = hashlib.sha256(title.encode()).hexdigest()[:24]
+    def save_learnt(self, title: str, key: str, arrays: Mapping[str, np.ndarray]) -> str:
+        """Keep what a fitted attack learnt, under a name made of what keys it; returns that."""
+        name = hashlib.sha256(key.encode()).hexdigest()[:24]
         self._arrays(f"learnt/{name}.npz", {**arrays, "title": np.array(title)})
         return name
 

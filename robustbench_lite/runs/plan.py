@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
@@ -12,7 +12,7 @@ from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
 from robustbench_lite.jobs.job import Job, Judged, Work
-from robustbench_lite.jobs.make import Source, Watch, Workshop, told_apart
+from robustbench_lite.jobs.make import Source, Watch, Workshop, identity_of, told_apart
 from robustbench_lite.models.load import ModelLike
 from robustbench_lite.runs.config import Config
 from robustbench_lite.search.attack import AnyAttack, parameters_json
@@ -56,9 +56,11 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
     source = Source(subject.data, config.samples, folder, config.download)
     shop = Workshop(source, config.search, watch)
     models, notes = _models(shop, subject.models)
-    attacks = _once([(text, shop.attack(text)) for text in map(shop.text_of_attack, subject.attacks)])
-    threats = _once([(text, shop.threat(text)) for text in map(shop.text_of_threat, subject.threats)])
-    goals = _once([(text, shop.goal(text)) for text in config.goals])
+    attacks = _once([(text, shop.attack(text)) for text in map(shop.text_of_attack, subject.attacks)], repr)
+    threats = _once(
+        [(text, shop.threat(text)) for text in map(shop.text_of_threat, subject.threats)], identity_of
+    )
+    goals = _once([(text, shop.goal(text)) for text in config.goals], repr)
     jobs: list[Job] = []
     refused: dict[str, str] = {}
     n = len(shop.data)
@@ -102,13 +104,12 @@ def _models(shop: Workshop, given: Sequence[ModelLike]) -> tuple[list[Judged], t
     return [Judged(text, name) for text, name in zip(texts.values(), names, strict=True)], tuple(notes)
 
 
-def _once(pairs: list[tuple[str, Thing]]) -> list[tuple[str, Thing]]:
+def _once(pairs: list[tuple[str, Thing]], identity: Callable[[Thing], str]) -> list[tuple[str, Thing]]:
     """Each thing once, under the first text that names it."""
-    found: list[tuple[str, Thing]] = []
+    found: dict[str, tuple[str, Thing]] = {}
     for text, thing in pairs:
-        if all(thing != known for _, known in found):
-            found.append((text, thing))
-    return found
+        found.setdefault(identity(thing), (text, thing))
+    return list(found.values())
 
 
 def estimate(work: Work) -> tuple[int, float]:

@@ -19,6 +19,7 @@ from robustbench_lite.models.checks import (
     gradient_fault,
     needs_its_batch,
 )
+from robustbench_lite.models.code import module_facts
 from robustbench_lite.models.torch.accelerate import accelerated, repays
 from robustbench_lite.models.torch.draws import DrawsBySample
 from robustbench_lite.models.torch.fast import faster, resolved
@@ -193,7 +194,7 @@ class TorchModel(Model):
 
     def facts(self) -> bytes:
         digest = hashlib.sha256(f"{self.module!r} {self.outputs}".encode())
-        digest.update(code_of(self.module))
+        digest.update(module_facts(self.module))
         for key, value in sorted(self.module.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -253,24 +254,3 @@ def _kind(scores: Tensor) -> str:
     inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
     whole = bool(((scores.sum(1) - 1).abs() < 1e-5).all())
     return "probabilities" if inside and whole else "logits"
-
-
-def code_of(module: nn.Module) -> bytes:
-    """The code that a module and its parts run, where it is not torch's own."""
-    parts: list[bytes] = []
-    for name, part in module.named_modules():
-        cls = type(part)
-        own = part.__dict__.get("forward")
-        if cls.__module__.partition(".")[0] == "torch" and own is None:
-            continue
-        forward = own or cls.forward
-        code = getattr(forward, "__code__", None)
-        parts.append(f"{name} {cls.__qualname__}".encode())
-        if code is not None:
-            parts += [code.co_code, repr(code.co_names).encode(), repr(_plain(code.co_consts)).encode()]
-    return b"|".join(parts)
-
-
-def _plain(constants: tuple[object, ...]) -> list[object]:
-    """Constants without the addresses that nested code prints."""
-    return [getattr(c, "co_code", c) for c in constants]
