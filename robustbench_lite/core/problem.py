@@ -21,6 +21,7 @@ from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Threat
 
 CONFIRMED = 20  # fresh draws of a stochastic model that all have to stand before a sample leaves
+NEARLY_ALL = 0.85  # of those draws, for a smallest perturbation to be kept
 STRAIGHT = 10  # steps that a row on a plateau goes the same way
 STREAK = 40  # draws in a row that succeed before that is asked
 MEASURED = 5  # fresh draws that decide between a sample's best candidate and its last point
@@ -614,22 +615,25 @@ class Problem:
         self._count(self.ledger.nans, answers.isnan().any(2).any(0))
         distance = self.threat.distance(z, self.x0)
         admissible = (distance <= self.eps) & self._admitted(z)
-        kept = torch.where(admissible, margin.to(self.ledger.best_margin), -torch.inf)
+        gained = torch.where(admissible, margin.to(self.ledger.best_margin), -torch.inf)
         success = admissible & (met[0] if len(met) == 1 else met.float().mean(0) > 0.5)
         if self.ledger.keep == "mean":
-            self.ledger.propose(self.row, z, admissible & met.all(0), len(met), kept)
+            self.ledger.propose(self.row, z, admissible & met.all(0), len(met), gained)
             enough = self.ledger.streak[self.row] >= STREAK
             if self.goal.stop and bool((enough & success).any()):
                 self.ledger.streak[self.row[enough & success]] = 0
                 self[enough & success]._measure(z[enough & success], CONFIRMED)
             return success
+        kept = success
         if self.oracle.model.stochastic:
             nearer = success & (distance < self.best_distance)
             if bool(nearer.any()):
+                # Near the boundary one draw in two succeeds, and of many points the luckiest would be kept:
+                # only what stands in nearly all of fresh draws stands in most of the judge's.
                 rate, _ = self[nearer]._fresh(z[nearer], CONFIRMED)
-                success[nearer.clone()] = rate > 0.5
-            success = success & nearer
-        self.ledger.see(self.row, z, success, distance, kept, self.attack)
+                success[nearer] = rate >= NEARLY_ALL
+            kept = success & nearer
+        self.ledger.see(self.row, z, kept, distance, gained, self.attack)
         return success
 
     def _reached(self, answers: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,9 @@ import robustbench_lite as rb
 from robustbench_lite.attacks.noise import Noise
 from robustbench_lite.certify.certifier import certify
 from robustbench_lite.certify.linear import LinearBounds
+from robustbench_lite.certify.trees import nearest_in_boxes
 from robustbench_lite.core.goal import Goal, parse_goal
+from robustbench_lite.core.model import Boxes
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.judging.judge import BoundBroken
@@ -178,3 +180,27 @@ def test_steps_lose_nothing_that_snapping_would_keep(attack: str) -> None:
     mine = attack_with(model, x, y, attack, "linf:0.25", domain=stepped).records
     assert mine["valid"].all()
     assert mine["success"].sum() >= int(kept) > 0
+
+
+@pytest.mark.parametrize("steps", [10, 16, 255])
+def test_a_step_as_float32_writes_it_is_never_the_wrong_side_of_a_threshold(steps: int) -> None:
+    """Thresholds a hair beside the grid's points: the nearest grid point of a box, against all of them."""
+    spacing = torch.full((1,), 1 / steps)
+    domain = rb.Domain(spacing=spacing, pixel_dim=None)
+    x = (torch.randint(0, steps + 1, (40, 1), generator=torch.Generator().manual_seed(0)).float()) * spacing
+    places = torch.arange(-steps, steps + 1).double() * float(spacing)
+    reach = (x.double() + places).float()  # (n, points), as the domain writes them
+    reach = torch.where((reach >= 0) & (reach <= 1), reach, torch.nan)
+    for at in range(steps):
+        cut = torch.tensor(at / steps + 0.0, dtype=torch.float32)
+        for threshold in (cut, torch.nextafter(cut, cut + 1), torch.nextafter(cut, cut - 1)):
+            low, high = torch.tensor([[-torch.inf], [0.0]]), torch.tensor([[0.0], [torch.inf]])
+            low[1], high[0] = threshold, threshold
+            boxes = Boxes(low, high, torch.tensor([0, 1]))
+            beyond = x[:, 0] > threshold
+            sought = torch.stack([beyond, ~beyond], 1)
+            point = nearest_in_boxes(x, boxes, sought, Norm.LINF, domain)
+            other = (reach > threshold) != beyond[:, None]
+            size = torch.where(other & ~reach.isnan(), (reach - x).abs(), torch.inf).amin(1)
+            found = torch.where((point[:, 0] > threshold) != beyond, (point - x).abs()[:, 0], torch.inf)
+            assert torch.allclose(found, size, atol=1e-6), (at, threshold)

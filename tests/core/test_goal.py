@@ -20,6 +20,7 @@ STREAM = Stream.of(0, torch.arange(3))
         ("top:3", Goal(Targets.TOP, 3)),
         ("least-likely", Goal(Targets.LEAST_LIKELY)),
         ("random,margin=0.5,stop=never", Goal(Targets.RANDOM, margin=0.5, stop=False)),
+        ("untargeted,margin=0.1234567", Goal(margin=0.1234567)),
         ("given,confidence=0.9", Goal(Targets.GIVEN, confidence=0.9)),
     ],
 )
@@ -28,7 +29,8 @@ def test_text_and_back(text: str, goal: Goal) -> None:
     assert parse_goal(str(goal)) == goal
 
 
-WRONG = ["", "top", "top:x", "top:0", "random:2", "all", "random,margin=x", "given,stop=now", "random,what=3"]
+WRONG = ["", "top", "top:x", "top:0", "random:2", "all", "random,margin=x", "given,stop=now", "random,what=3",
+         "top:²", "untargeted,margin=1,margin=2", "untargeted,margin=inf"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", [*WRONG, "untargeted,confidence=1"])

@@ -16,6 +16,7 @@ import robustbench_lite as rb
 from robustbench_lite.core.settings import Search
 from robustbench_lite.jobs.job import Job, carry_out
 from robustbench_lite.jobs.make import Source, Workshop
+from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.runs.config import make
 from robustbench_lite.runs.plan import Subject, plan
 from tests.conftest import attack_with, linear_model, run_with, samples_of
@@ -225,3 +226,16 @@ def test_a_report_warns_of_nan(tmp_path: Path) -> None:
     own = replace(data, y=model.scores(data.x).argmax(1))
     run_with(own, [model], ["noise"], ["linf:0.1"], None, out=tmp_path)
     assert "with NaN" in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_model_closes_over_or_calls_is_part_of_what_it_is() -> None:
+    def flipped(at: float) -> ScoreFunction:
+        def scores(x: np.ndarray) -> np.ndarray:
+            first = x.reshape(len(x), -1)[:, :1] > at
+            return np.concatenate([first, ~first], 1).astype("float32")
+
+        return ScoreFunction(scores, (4,), name="f")
+
+    # No probe lies between these two thresholds: only the code tells the models apart.
+    assert flipped(1.5).fingerprint() != flipped(2.5).fingerprint()
+    assert flipped(1.5).fingerprint() == flipped(1.5).fingerprint()

@@ -16,6 +16,7 @@ from robustbench_lite.reports.findings import verdict
 from robustbench_lite.reports.leaderboard import leaderboard
 from robustbench_lite.reports.page.page import command, drawn
 from robustbench_lite.reports.results import Results
+from robustbench_lite.reports.tables.catalogue import TABLES
 from robustbench_lite.runs.config import make, read
 from tests.conftest import (
     run_with,
@@ -123,3 +124,12 @@ def test_transfer_counts_only_points_that_were_sought() -> None:
     }
     assert table.loc[("tree", "logistic"), "samples"] == len(own["tree"] & own["logistic"])
     assert isinstance(table, pd.DataFrame)
+
+
+def test_points_that_nobody_moved_are_no_attack() -> None:
+    """A sample that the source had wrong is handed on as it was: its target has met no attack by that."""
+    result = run_with("digits", ["logistic", "tree"], ["fgsm"], ["linf:0.1"], 100, transfer=True)
+    only = result.records.loc[lambda r: r["source_model"].notna()]
+    worst = TABLES["worst_case"](only).set_index("model")
+    unmoved = only.loc[(only["linf"] == 0) & (only["clean_prediction"] == only["label"])]
+    assert worst["unattacked"].sum() == len(unmoved) > 0

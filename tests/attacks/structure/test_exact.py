@@ -211,3 +211,16 @@ def test_no_attack_reports_a_smaller_distance_than_exact(attack: str, threat: st
         assert (exact["success"].to_numpy(bool) | ~broken).all()
         least = exact[norm].to_numpy(float)[broken] * (1 - room)
         assert (other[norm].to_numpy(float)[broken] >= least).all()
+
+
+def test_goals_that_ask_for_more_than_a_class_are_answered_or_refused() -> None:
+    model = linear_model()
+    x, y = samples_of(model, 20)
+    found = attack_with(model, x, y, "exact", "l2:min", goal="untargeted,margin=0.5")
+    assert found.records["success"].all()
+    scores = model.scores(found.adversarial).double()
+    own = scores.gather(1, y[:, None])[:, 0]
+    most = scores.scatter(1, y[:, None], -torch.inf).amax(1)
+    assert torch.allclose(most - own, torch.full_like(own, 0.5), atol=0.02)
+    with pytest.raises(RobustError, match="confidence"):
+        attack_with(model, x, y, "exact", "l2:min", goal="untargeted,confidence=0.9")

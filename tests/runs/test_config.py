@@ -1,0 +1,55 @@
+"""A config: one description, the same from TOML, flags and Python; every setting in one place."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from robustbench_lite.cli.main import main
+from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.settings import Search
+from robustbench_lite.runs.config import Config, as_toml, make, read
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    config = make({"seed": 3, "budget": 50, "samples": "all", "precision": "float32", "compile": False})
+    assert config.search == Search(seed=3, budget=50, precision="float32", compile=False)
+    (tmp_path / "c.toml").write_text(as_toml(config, {"device": "cpu"}))
+    assert make(read(tmp_path / "c.toml")) == config
+
+
+def test_every_setting_is_a_flag_with_its_help_and_a_name_in_a_file() -> None:
+    shown = CliRunner().invoke(main, ["run", "--help"]).output
+    for setting in fields(Search):
+        assert f"--{setting.name.replace('_', '-')}" in shown
+        assert setting.metadata["help"].split()[0] in shown
+        value = {"bool": True, "int": 3, "str": "cpu"}.get(str(setting.type), None)
+        if value is not None:
+            assert getattr(make({setting.name: value}).search, setting.name) == value
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(RobustError, match=r"budget = -1.*|samples.*") as told:
+        make({"budget": -1, "samples": 0, "nonsense": 1})
+    for word in ("budget", "samples", "nonsense"):
+        assert word in str(told.value)
+    with pytest.raises(RobustError, match="precision: input should be 'auto'"):
+        make({"precision": "half"})
+
+
+def test_the_lectures_are_the_default() -> None:
+    assert Config().models == ("linear", "logistic", "svm", "knn", "tree", "cnn")
+    assert Config().threats == ("linf:0.1", "l2:1")
+
+
+def test_help_starts_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c",
+         "from robustbench_lite.cli.main import main; main(['--help'], standalone_mode=False)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert " torch" not in done.stderr
+    assert "numpy" not in done.stderr
