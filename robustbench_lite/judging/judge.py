@@ -246,11 +246,17 @@ def _batches(model: Model, x: Tensor, ids: Tensor, settings: Search, tag: str, s
             stream = Stream.of(0, ids[part].to(model.device)).fold(tag) if model.stochastic else None
             answers = oracle.truth(x[part].to(model.device), stream, settings.draws).cpu()
             if model.votes:
-                votes = torch.nn.functional.one_hot(
-                    _predictions(model, answers).clamp_min(0), answers.shape[2]
-                )
-                answers = votes.double().mean(0, keepdim=True)
+                answers = _votes(_predictions(model, answers), answers.shape[2])
             yield answers
+
+
+def _votes(predictions: Tensor, classes: int) -> Tensor:
+    """The share of draws (D, n) that each class won (1, n, K); NaN where most had no prediction."""
+    none = predictions < 0
+    won = torch.nn.functional.one_hot(predictions.clamp_min(0), classes).double() * ~none[..., None]
+    shares = won.mean(0, keepdim=True)
+    silent = none.double().mean(0) > shares[0].amax(1)
+    return torch.where(silent[None, :, None], torch.nan, shares)
 
 
 def _predictions(model: Model, answers: Tensor) -> Tensor:

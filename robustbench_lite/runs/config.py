@@ -54,7 +54,9 @@ def make(values: dict[str, object]) -> Config:
     try:
         return Config.model_validate(others)
     except ValidationError as error:
-        raise RobustError("config: " + "; ".join(_fault(e["loc"], e["msg"]) for e in error.errors())) from None
+        raise RobustError(
+            "config: " + "; ".join(_fault(e["loc"], e["msg"]) for e in error.errors())
+        ) from None
 
 
 def _fault(where: tuple[int | str, ...], message: str) -> str:

@@ -144,7 +144,9 @@ def _name(thing: object) -> str:
     """What a config calls something that may be an object."""
     if isinstance(thing, str | Attack) or hasattr(thing, "contains"):
         return str(thing)
-    return str(getattr(thing, "name", "") or ("own data" if isinstance(thing, tuple) else type(thing).__name__))
+    return str(
+        getattr(thing, "name", "") or ("own data" if isinstance(thing, tuple) else type(thing).__name__)
+    )
 
 
 def resolved(plan: Plan) -> dict[str, object]:

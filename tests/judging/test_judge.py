@@ -11,7 +11,7 @@ from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.settings import Search
-from robustbench_lite.judging.judge import eight_bit_image, judge
+from robustbench_lite.judging.judge import _votes, eight_bit_image, judge
 from robustbench_lite.judging.verdict import Reason, Verdict
 from robustbench_lite.threats.named import parse_threat
 from tests.conftest import linear_model, look, samples_of
@@ -243,3 +243,12 @@ def test_confidence_is_the_probability_of_the_prediction() -> None:
     found = verdict(x.clone())
     assert np.allclose(found.clean_confidence, model.scores(x).softmax(1).amax(1).numpy())
     assert np.array_equal(found.clean_confidence, found.adversarial_confidence)
+
+
+def test_a_draw_without_an_answer_is_a_vote_for_nobody() -> None:
+    predictions = torch.tensor(
+        [[-1, -1, 2], [-1, 0, 2], [-1, 0, -1], [1, 1, 0]]
+    )  # four draws of three samples
+    shares = _votes(predictions, 3)[0]
+    assert shares[0].isnan().all()
+    assert shares[1:].tolist() == [[0.5, 0.25, 0.0], [0.25, 0.0, 0.5]]

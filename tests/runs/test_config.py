@@ -26,7 +26,7 @@ def test_every_setting_is_a_flag_with_its_help_and_a_name_in_a_file() -> None:
     for setting in fields(Search):
         assert f"--{setting.name.replace('_', '-')}" in shown
         assert setting.metadata["help"].split()[0] in shown
-        value = {"bool": True, "int": 3, "str": "cpu"}.get(str(setting.type), None)
+        value = {"bool": True, "int": 3, "str": "cpu"}.get(str(setting.type))
         if value is not None:
             assert getattr(make({setting.name: value}).search, setting.name) == value
 

@@ -1,47 +1,20 @@
 """Plans: what is done once, and what is told apart."""
 
-
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 import robustbench_lite as rb
-from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.cli.main import main
-from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.core.model import Effort, Model
-from robustbench_lite.core.oracle import Oracle
-from robustbench_lite.core.random import Stream
-from robustbench_lite.core.settings import Search
-from robustbench_lite.core.task import margin
-from robustbench_lite.models.torch.accelerate import repays
-from robustbench_lite.models.torch.module import TorchModel
-from robustbench_lite.models.transformed import Transformed
-from robustbench_lite.reports.build import rebuild
-from robustbench_lite.reports.findings import verdict
-from robustbench_lite.reports.leaderboard import leaderboard
-from robustbench_lite.reports.page.page import command, drawn
-from robustbench_lite.reports.results import Results
-from robustbench_lite.runs.config import make, read
-from robustbench_lite.search.driver import search
-from robustbench_lite.threats.named import parse_threat
 from robustbench_lite.jobs.make import told_apart
 from robustbench_lite.models.torch.module import TorchModel
 from tests.conftest import (
     attack_with,
-    learnt_by,
-    linear_model,
     run_with,
-    samples_for,
     samples_of,
     small_network,
 )
-
 
 
 def linear_network(seed: int) -> nn.Module:

@@ -12,15 +12,15 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 import robustbench_lite as rb
-from tests.conftest import attack_with, run_with
-from robustbench_lite.engines import serial as engine
 from robustbench_lite.cli.main import main
-from robustbench_lite.runs.config import Config, as_toml, make, read
 from robustbench_lite.core.errors import RobustError, UnknownName, Unsupported
 from robustbench_lite.demo import ten_numbers
-from robustbench_lite.runs.plan import Subject, plan
-from robustbench_lite.records.schema import read as read_records
+from robustbench_lite.engines import serial as engine
 from robustbench_lite.records.folder import Folder
+from robustbench_lite.records.schema import read as read_records
+from robustbench_lite.runs.config import Config, as_toml, make, read
+from robustbench_lite.runs.plan import Subject, plan
+from tests.conftest import attack_with, run_with
 
 
 def command(*arguments: str) -> Result:
@@ -104,7 +104,11 @@ def test_resume_keeps_what_is_done_and_runs_what_is_not(
     assert done == ["logistic × iterative:steps=5 × linf:0.1"]
     done.clear()
     whole = few()
-    same = [c for c in whole.records.columns if c not in ("run", "seconds", "artifact", "job", "fingerprint", "certify_seconds")]
+    same = [
+        c
+        for c in whole.records.columns
+        if c not in ("run", "seconds", "artifact", "job", "fingerprint", "certify_seconds")
+    ]
     pd.testing.assert_frame_equal(resumed.records[same], whole.records[same])
     done.clear()
     few(tmp_path / "r", resume=True, seed=1)

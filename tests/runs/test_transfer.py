@@ -8,10 +8,10 @@ from torch import nn
 
 import robustbench_lite as rb
 from robustbench_lite.jobs import job
-from tests.conftest import run_with
 from robustbench_lite.models.torch.module import TorchModel
-from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.findings import warnings
+from robustbench_lite.reports.results import Results
+from tests.conftest import run_with
 
 
 def sign_model(flip: bool, name: str) -> TorchModel:
