@@ -9,6 +9,7 @@ import torch
 
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count
@@ -60,10 +61,10 @@ class Curve(Composite):
         """The attack that every round runs."""
         return get_attack(self.attack)
 
-    def refuses(self, model: Model, threat: Threat) -> str | None:
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if threat.kind != "ball" or not threat.minimum or threat.norm not in self.norms:
-            return super().refuses(model, threat)
-        return self.inner.refuses(model, Lp(threat.norm, 1.0, threat.domain))
+            return super().refuses(model, threat, goal)
+        return self.inner.refuses(model, Lp(threat.norm, 1.0, threat.domain), goal)
 
     def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:
         low, high = problem.threat.domain.bounds(problem.x0)

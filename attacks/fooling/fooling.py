@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robustbench_lite.attacks.fooling.cppn import Genomes
 from robustbench_lite.attacks.fooling.map_elites import Archive, laplacian, noise_around_middle
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, Fraction, NonNegative
 from robustbench_lite.core.problem import Problem
@@ -74,12 +75,12 @@ class Fooling(Fitted):
     threats = frozenset({"box"})
     paper = "Nguyen et al. 2014, arXiv:1412.1897"
 
-    def refuses(self, model: Model, threat: Threat) -> str | None:
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if threat.kind != "box":
             return f"fooling starts from nothing: its threat is box; not {threat}"
         if self.method == "gradient" and model.access < Access.GRADIENT:
             return f"fooling:method=gradient needs gradient access; {model.name} has none"
-        return super().refuses(model, threat)
+        return super().refuses(model, threat, goal)
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         if self.method == "rubbish":

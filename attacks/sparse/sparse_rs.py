@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.sparse.pixels import Pixels, channels_elsewhere
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, Share
 from robustbench_lite.core.problem import Problem
@@ -65,12 +66,12 @@ class SparseRS(Attack[SparseRSState]):
     norms = frozenset({Norm.L0})
     paper = "Croce et al. 2022, arXiv:2006.12834"
 
-    def refuses(self, model: Model, threat: Threat) -> str | None:
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if channels_elsewhere(model, threat):
             return f"sparse_rs paints images (C, H, W); {model.name} keeps its channels elsewhere"
         if threat.eps is None or threat.eps < 1:
             return f"sparse_rs needs a number of pixels, such as l0:5; not {threat}"
-        return super().refuses(model, threat)
+        return super().refuses(model, threat, goal)
 
     def start(self, problem: Problem) -> SparseRSState:
         grid = Pixels.of_problem(problem)

@@ -8,10 +8,10 @@ import torch
 
 from robustbench_lite.certify.linear import Aim, nearest_point
 from robustbench_lite.certify.trees import ROOM, nearest_in_boxes
-from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.model import Access, Boxes, Linear
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.model import Access, Boxes, Linear, Model
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.threat import Norm
+from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate
 
 OVERSHOOT = (0.0, 1e-7, 1e-6, 1e-5, 1e-4)  # how far past the boundary, relative to the scores
@@ -29,7 +29,10 @@ class Exact(Attack[Iterate]):
 
     Notes
     -----
-    Cost: at most 5 (K - 1) forward passes for linear models (targeted: 5), 1 for trees.
+    Cost: at most 5 (K - 1) forward passes for linear models (targeted: 5), 1 for trees. Where the features of
+    a linear model take steps, a programme of whole numbers a sample and class is solved: tens of milliseconds
+    for 64 features in 16 steps, seconds for 784 in 255. Each ends after 1,000 branches with a warning that
+    the point is not proven to be the nearest; the bounds recorded are of the relaxation, and hold.
 
     Examples
     --------
@@ -42,10 +45,21 @@ class Exact(Attack[Iterate]):
     minimum_norm = True
     paper = "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599; Chen et al. 2019, arXiv:1906.03849"
 
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        refusal = super().refuses(model, threat, goal)
+        if refusal is not None:
+            return refusal
+        if not isinstance(model.structure, Linear | Boxes):
+            return f"exact knows linear models and decision trees; {model.name} is neither"
+        if goal.confidence or (goal.margin and isinstance(model.structure, Boxes)):
+            return f"exact finds the nearest other class; the goal {goal} asks for more on {model.name}"
+        if model.task.reject is not None:
+            return f"exact finds the nearest other class; {model.name} has one that rejects"
+        return None
+
     def start(self, problem: Problem) -> Iterate:
         structure, norm = problem.oracle.model.structure, problem.threat.norm
         assert norm is not None
-        _refuse_more_than_a_class(problem, structure)
         if isinstance(structure, Linear):
             classes = [None] if problem.target is not None else range(1, len(structure.bias))
             for offset in classes:
@@ -59,18 +73,6 @@ class Exact(Attack[Iterate]):
                     sought = structure.label == part.target[:, None]
                 part.scores(nearest_in_boxes(part.x0, structure, sought, norm, problem.threat.domain))
         return Iterate(z=problem.best_z)
-
-
-def _refuse_more_than_a_class(problem: Problem, structure: object) -> None:
-    """Raise `Unsupported` for goals that the nearest other class does not answer."""
-    goal, model = problem.goal, problem.oracle.model
-    if (
-        goal.confidence
-        or model.task.reject is not None
-        or (goal.margin and not isinstance(structure, Linear))
-    ):
-        more = "a class that rejects" if model.task.reject is not None else f"the goal {goal}"
-        raise Unsupported(f"exact finds the nearest other class; {more} asks for more on {model.name}")
 
 
 def _score_nearest(problem: Problem, structure: Linear, norm: Norm, offset: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Linear, Model
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Threat
@@ -32,8 +33,8 @@ class LinearDemo(Attack[Iterate]):
     access = Access.STRUCTURE
     paper = "Goodfellow et al. 2014, arXiv:1412.6572"
 
-    def refuses(self, model: Model, threat: Threat) -> str | None:
-        refusal = super().refuses(model, threat)
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        refusal = super().refuses(model, threat, goal)
         if refusal is None and not isinstance(model.structure, Linear):
             return f"linear_demo needs a linear model; {model.name} is not one"
         return refusal

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.universal.batches import batches
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, LossName
@@ -52,12 +53,12 @@ class Patch(Fitted):
     norms = frozenset({Norm.L0})
     paper = "Brown et al. 2017, arXiv:1712.09665"
 
-    def refuses(self, model: Model, threat: Threat) -> str | None:
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if len(model.input_shape) != 3:
             return f"patch is put on images (C, H, W); {model.name} takes {model.input_shape}"
         if threat.eps is None or threat.eps < 1:
             return f"patch needs a pixel at least, l0:1; not {threat}"
-        return super().refuses(model, threat)
+        return super().refuses(model, threat, goal)
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         channels, height, width = problem.x0.shape[1:]

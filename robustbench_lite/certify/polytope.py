@@ -1,21 +1,22 @@
 """The smallest step into an intersection of half-spaces, inside a box: one program a sample, by SciPy.
 
 Least squares by the least-distance programme of Lawson & Hanson 1974 (chapter 23), linear and integer
-programmes by HiGHS; least squares over whole steps by branch and bound.
+programmes by HiGHS; least squares over whole steps by outer approximation (Duran & Grossmann 1986).
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import warnings
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp, nnls
 
 from robustbench_lite.core.threat import Norm
 
 Array = np.ndarray
-NODES = 2000  # of branch and bound, at most, for least squares over whole steps
+NEAR = range(-2, 4)  # whole numbers about the answer without steps, whose squares are told from the first
+NODES = 1000  # of branch and bound, at most, of each programme
 TOLERANCE = 1e-7  # relative, of squared lengths
 
 
@@ -89,42 +90,53 @@ def _l2(normals: Array, need: Array, low: Array, high: Array) -> Array | None:
 def _l2_in_steps(
     normals: Array, need: Array, low: Array, high: Array, scale: Array, whole: Array
 ) -> Array | None:
-    """Branch and bound over the whole numbers, each relaxation by `_l2`; best bound first."""
+    """Over (steps, squares): the least sum of squares, which stay above lines that touch them.
+
+    Between two whole numbers the line through their squares loses nothing; elsewhere a tangent is added where
+    the last programme came to stand. Its whole numbers given, the rest is solved as it is; when the same ones
+    come again, no others are better.
+    """
+    d = len(low)
+    start = _l2_relaxed(normals, need, low, high, scale)
+    if start is None:
+        return None
+    lines = [_lines(start + np.where(whole > 0, k, 0), whole) for k in NEAR]
+    tried: set[bytes] = set()
     best, found = np.inf, None
-    order = itertools.count()
-    waiting: list[tuple[float, int, Array, Array]] = [(0.0, next(order), low, high)]
-    for _ in range(NODES):
-        if not waiting:
-            break
-        bound, _, least, most = heapq.heappop(waiting)
-        if bound >= best * (1 - TOLERANCE):
-            break
+    while True:
+        slope, drop = (np.concatenate(part) for part in zip(*lines, strict=True))
+        below = np.tile(np.arange(d), len(lines))
+        place = np.arange(len(slope))
+        touching = (
+            sparse.csr_array((-slope, (place, below))),
+            sparse.csr_array((place * 0 + 1.0, (place, below))),
+        )
+        asked = sparse.csr_array(normals), sparse.csr_array((len(need), d))
+        rows = sparse.vstack([sparse.hstack(asked), sparse.hstack(touching)])
+        cost = np.append(np.zeros(d), np.square(scale))
+        bounds = np.append(low, np.zeros(d)), np.append(high, np.full(d, np.inf))
+        solved = _solve(cost, rows, np.append(need, -drop), *bounds, np.append(whole, np.zeros(d)))
+        if solved is None:
+            return found
+        steps = np.where(whole > 0, np.round(solved[:d]), solved[:d])
+        least, most = (np.where(whole > 0, steps, side) for side in (low, high))
         relaxed = _l2_relaxed(normals, need, least, most, scale)
-        if relaxed is None:
-            continue
-        value = float(np.square(scale * relaxed).sum())
-        if value >= best * (1 - TOLERANCE):
-            continue
-        apart = np.where(whole > 0, np.abs(relaxed - np.round(relaxed)), 0.0)
-        at = int((apart * scale).argmax())
-        if apart[at] < 1e-7:
-            best, found = value, np.where(whole > 0, np.round(relaxed), relaxed)
-            continue
-        # Rounding towards what is needed often holds already, and cuts what is left.
-        up = np.where(whole > 0, np.where(normals.mean(0) > 0, np.ceil(relaxed), np.floor(relaxed)), relaxed)
-        up = np.clip(up, least, most)
-        cost = float(np.square(scale * up).sum())
-        if (normals @ up >= need - 1e-12).all() and cost < best:
-            best, found = cost, up
-        for side in (0, 1):
-            inner, outer = least.copy(), most.copy()
-            if side:
-                inner[at] = np.ceil(relaxed[at])
-            else:
-                outer[at] = np.floor(relaxed[at])
-            if inner[at] <= outer[at]:
-                heapq.heappush(waiting, (value, next(order), inner, outer))
-    return found
+        steps = steps if relaxed is None else relaxed
+        value = float(np.square(scale * steps).sum())
+        if value < best:
+            best, found = value, steps
+        key = steps[whole > 0].tobytes()
+        if key in tried or best <= float(cost @ solved) * (1 + TOLERANCE):
+            return found
+        tried.add(key)
+        lines += [_lines(steps, whole), _lines(steps - whole, whole)]
+
+
+def _lines(at: Array, whole: Array) -> tuple[Array, Array]:
+    """Slope and drop (d,) of lines below the squares: through two whole numbers, or touching at one point."""
+    first = np.floor(at)
+    slope = np.where(whole > 0, 2 * first + 1, 2 * at)
+    return slope, np.where(whole > 0, first * (first + 1), np.square(at))
 
 
 def _l2_relaxed(normals: Array, need: Array, low: Array, high: Array, scale: Array) -> Array | None:
@@ -168,14 +180,22 @@ def _l0(
     return None if found is None else np.where(owner @ found[d:] > 0.5, found[:d], 0.0)
 
 
-def _solve(cost: Array, rows: Array, least: Array, low: Array, high: Array, whole: Array) -> Array | None:
+def _solve(
+    cost: Array, rows: Array | sparse.csr_array, least: Array, low: Array, high: Array, whole: Array
+) -> Array | None:
     """The cheapest v with rows @ v >= least and low <= v <= high; whole: 1 where v is a whole number."""
     found = milp(
         cost,
         constraints=LinearConstraint(rows, least, np.inf),
         bounds=Bounds(low, high),
         integrality=whole if whole.any() else None,
-        options={"mip_rel_gap": 0.0},
+        options={"mip_rel_gap": 0.0, "node_limit": NODES},
     )
     solution: Array | None = found.x
+    if solution is not None and not found.success:  # a fixed text, which Python prints once
+        warnings.warn(
+            f"a programme over whole steps was left after {NODES} branches: the nearest point seen is kept, "
+            "and is not proven to be the nearest",
+            stacklevel=2,
+        )
     return solution

@@ -63,7 +63,7 @@ def show_result(result: Results, console: Console) -> None:
         if len(result.table("gaps")):
             console.print(_gaps(result.table("gaps")))
         for key, part in result.table("transfer").groupby(["attack", "threat", "goal"], sort=False):
-            console.print(_transfer(" × ".join(map(str, key)), part))
+            console.print(_transfer(", ".join(map(str, key)), part))
     for why in dict.fromkeys(result.refused.values()):
         console.print(f"[dim]not possible: {escape(why)}[/]")
     for job, text in result.failures.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -116,6 +117,20 @@ class Threat(Protocol):
         -------
         Threat
             Another one; this one stays as it is.
+        """
+
+    def refuses(self, shape: Sequence[int]) -> str | None:
+        """Why inputs of a shape cannot be changed so; None when they can.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of one input.
+
+        Returns
+        -------
+        str or None
+            One line.
         """
 
     def origin(self, x0: Tensor) -> Tensor:

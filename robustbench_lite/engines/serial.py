@@ -64,9 +64,8 @@ def _keep_learnt(work: Work, job: Job, folder: Folder | None) -> tuple[str, ...]
     if folder is None or work.fitting is None:
         return ()
     arrays = {key: _array(value) for key, value in work.fitting.artifact.items()}
-    title = f"{work.model.name} × {work.attack} × {work.threat} × {work.goal}"
     key = json.dumps([work.fingerprint, job.model, job.attack, job.parameters, job.threat, job.goal])
-    return (folder.save_learnt(title, key, arrays),)
+    return (folder.save_learnt(str(work), key, arrays),)
 
 
 def _array(value: Tensor) -> np.ndarray:

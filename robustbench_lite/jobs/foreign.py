@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robustbench_lite.core.errors import InvalidData
+from robustbench_lite.core.errors import InvalidData, Unsupported
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.settings import Search
 from robustbench_lite.data.arrays import as_inputs, read_npz
@@ -59,6 +59,8 @@ def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame
     samples = _originals(arrays, held, file)
     model = load_model(claim.model, held, find_device(search.device), search.seed)
     threat, goal = parse_threat(claim.threat, held.domain), parse_goal(claim.goal)
+    if refusal := threat.refuses(model.input_shape):
+        raise Unsupported(refusal)
     clean = look_clean(model, samples.x, samples.y, samples.ids, search)
     target = None
     if goal.targeted:

@@ -87,8 +87,7 @@ class Job:
     revision: int = 1
 
     def __str__(self) -> str:
-        parts = [self.name, self.attack, self.threat]
-        whole = " × ".join(parts if self.goal == "untargeted" else [*parts, self.goal])
+        whole = title(self.name, self.attack, self.threat, self.goal)
         part = self.begin > 0 or self.end < self.of
         return f"{whole}, samples {self.begin} to {self.end - 1}" if part else whole
 
@@ -99,6 +98,12 @@ class Job:
         shaping = {f.name: getattr(self.search, f.name) for f in fields(Search) if f.metadata["shapes"]}
         text = json.dumps([held, shaping], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def title(model: str, attack: object, threat: object, goal: object) -> str:
+    """What a reader calls one cell; the goal is left out where it is the plain one."""
+    parts = [model, str(attack), str(threat), str(goal)]
+    return " × ".join(parts[:3] if parts[3] == "untargeted" else parts)
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,7 @@ class Work:
     fingerprint: str = ""
 
     def __str__(self) -> str:
-        parts = [self.model.name, str(self.attack), str(self.threat)]
-        return " × ".join(parts + ([str(self.goal)] if self.goal.targeted else []))
+        return title(self.model.name, self.attack, self.threat, self.goal)
 
     def __getitem__(self, rows: Tensor) -> Work:
         """The same on some of the samples, a mask or indices."""

@@ -181,7 +181,7 @@ class Workshop:
 
     def _learnt(self, job: Job, work: Work) -> Fitting | None:
         """What a fitted attack learns, once for all slices."""
-        if not isinstance(work.attack, Fitted) or work.attack.refuses(work.model, work.threat):
+        if not isinstance(work.attack, Fitted) or work.attack.refuses(work.model, work.threat, work.goal):
             return None
         key = job.model, job.attack, job.threat, job.goal, job.parameters
         if key not in self._fittings:

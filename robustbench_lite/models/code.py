@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -39,18 +41,25 @@ def value_facts(value: object, seen: set[int]) -> Iterator[bytes]:
     if isinstance(value, PLAIN):
         yield repr(value).encode()
     elif isinstance(value, Tensor):
-        yield value.detach().cpu().contiguous().numpy().tobytes()
+        yield from tensor_facts(value)
     elif isinstance(value, np.ndarray):
         yield np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, tuple | list):
-        for one in value:
-            yield from value_facts(one, seen)
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            yield repr(key).encode()
+    elif isinstance(value, set | frozenset):  # in an order that is the same in every process
+        yield repr(sorted(map(repr, value))).encode()
+    elif isinstance(value, tuple | list | dict):
+        if id(value) in seen:  # it may hold itself
+            return
+        seen.add(id(value))
+        for one in itertools.chain(*value.items()) if isinstance(value, dict) else value:
             yield from value_facts(one, seen)
     elif isinstance(value, types.FunctionType | types.MethodType) and _own(value.__module__):
         yield from function_facts(value, seen)
+
+
+def tensor_facts(value: Tensor) -> Iterator[bytes]:
+    """The bytes of a tensor, in its own type of number."""
+    yield str(value.dtype).encode()
+    yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def module_facts(module: nn.Module) -> bytes:
@@ -76,7 +85,7 @@ def _code(code: types.CodeType) -> Iterator[bytes]:
         if isinstance(constant, types.CodeType):
             yield from _code(constant)
         else:
-            yield repr(constant).encode()
+            yield from value_facts(constant, set())
 
 
 def _own(module: str | None) -> bool:

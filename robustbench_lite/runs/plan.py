@@ -11,7 +11,7 @@ from typing import TypeVar
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
-from robustbench_lite.jobs.job import Job, Judged, Work
+from robustbench_lite.jobs.job import Job, Judged, Work, title
 from robustbench_lite.jobs.make import Source, Watch, Workshop, identity_of, told_apart
 from robustbench_lite.models.load import ModelLike
 from robustbench_lite.runs.config import Config
@@ -79,10 +79,9 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
                 goal=goal_text, others=others, parameters=parameters_json(attack),
                 revision=attack.revision,
             )  # fmt: skip
-            reason = attack.refuses(shop.model_named(one.model, one.name), threat)
+            reason = attack.refuses(shop.model_named(one.model, one.name), threat, goal)
             if reason:
-                title = " × ".join([one.name, str(attack), str(threat)] + [str(goal)] * goal.targeted)
-                refused[title] = reason
+                refused[title(one.name, attack, threat, goal)] = reason
                 continue
             jobs += [replace(job, begin=at, end=min(n, at + SLICE)) for at in range(0, n, SLICE)]
     if not jobs:

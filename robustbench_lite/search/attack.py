@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import check_fields
@@ -216,16 +217,17 @@ class Attack(Generic[State]):
         """
         raise NotImplementedError(f"{type(self).__name__} takes no steps")
 
-    def refuses(self, model: Model, threat: Threat) -> str | None:
-        """Why this attack cannot meet this model and threat; None when it can.
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        """Why this attack cannot meet this model, threat and goal; None when it can.
 
         The default compares what the class says of itself: access, kinds of threat, norms, fixed or smallest
-        eps.
+        eps; and asks the threat whether it can change such inputs.
 
         Parameters
         ----------
         model : Model
         threat : Threat
+        goal : Goal
 
         Returns
         -------
@@ -238,6 +240,8 @@ class Attack(Generic[State]):
         if threat.kind not in self.threats:
             wanted = " or ".join(sorted(self.threats))
             return f"{self.name} works under threats of kind {wanted}; not under {threat}"
+        if refusal := threat.refuses(model.input_shape):
+            return refusal
         if threat.norm is not None and threat.norm not in self.norms:
             return f"{self.name} works in {', '.join(sorted(self.norms))}; not in {threat.norm}"
         if threat.minimum and not self.minimum_norm:

@@ -135,7 +135,7 @@ def search(
     Raises
     ------
     Unsupported
-        When the attack cannot meet this model or threat.
+        When the attack cannot meet this model, threat or goal.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def search(
     torch.Size([5, 1, 8, 8])
     """
     settings = settings or Search()
-    check(attack, model, threat)
+    check(attack, model, threat, goal)
     target = targets_of(goal, samples, settings)
     schedule = attack.schedule(model, threat)
     oracle = oracle_for(attack, model, threat, settings, len(samples.y))
@@ -176,9 +176,9 @@ def search(
     return outcome
 
 
-def check(attack: AnyAttack, model: Model, threat: Threat) -> None:
-    """Raise `Unsupported` when the attack cannot meet this model or threat."""
-    refusal = attack.refuses(model, threat)
+def check(attack: AnyAttack, model: Model, threat: Threat, goal: Goal) -> None:
+    """Raise `Unsupported` when the attack cannot meet this model, threat or goal."""
+    refusal = attack.refuses(model, threat, goal)
     if refusal:
         raise Unsupported(refusal)
 

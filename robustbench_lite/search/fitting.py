@@ -51,7 +51,7 @@ def fit(
     no longer counts in what is learnt. Raises `OutOfTime` at the time limit.
     """
     search = search or Search()
-    check(attack, model, threat)
+    check(attack, model, threat, goal)
     began = time.perf_counter()
     target = targets_of(goal, samples, search)
     oracle = oracle_for(attack, model, threat, search, len(samples.y))
@@ -101,8 +101,8 @@ class Applied(Attack[Iterate]):
     def __str__(self) -> str:
         return str(self.attack)
 
-    def refuses(self, model: Model, threat: Threat) -> str | None:
-        return self.attack.refuses(model, threat)
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        return self.attack.refuses(model, threat, goal)
 
     def start(self, problem: Problem) -> Iterate:
         return Iterate(z=problem.project(self.attack.apply(problem, self.artifact)))

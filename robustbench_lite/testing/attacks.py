@@ -14,6 +14,7 @@ from torch import Tensor
 from robustbench_lite.api import AttackResult, attack
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Norm, Threat, norms
@@ -23,6 +24,7 @@ from robustbench_lite.testing.subjects import Counting, flat_model, linear_model
 from robustbench_lite.threats.named import parse_threat
 
 SIZES = {Norm.LINF: "0.2", Norm.L2: "0.6", Norm.L1: "2", Norm.L0: "2"}
+GOALS = ("untargeted,confidence=0.9", "class:0,margin=0.5")  # that ask for more than another class
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ def it_is_frozen_and_pickles(chosen: AnyAttack) -> None:
 
 
 def every_pair_runs_or_is_refused_in_a_line(chosen: AnyAttack) -> None:
-    """Under every threat there is, with models of every access."""
+    """Under every threat there is, and under goals with options, with models of every access."""
     from robustbench_lite.core.registry import entries
 
     texts = [f"{norm}:{size}" for norm, size in SIZES.items()] + [f"{norm}:min" for norm in Norm]
@@ -310,11 +312,13 @@ def every_pair_runs_or_is_refused_in_a_line(chosen: AnyAttack) -> None:
     assert {text.partition(":")[0] for text in texts} <= set(entries("threats"))
     for model in (linear_model(), small_network()):
         x, y = samples_of(model, 3)
-        for text in texts:
-            threat = parse_threat(text)
+        pairs = [(text, "untargeted") for text in texts]
+        pairs += [(text, goal) for text in ("linf:0.1", "l2:min") for goal in GOALS]
+        for text, goal_text in pairs:
+            threat, goal = parse_threat(text), parse_goal(goal_text)
             frames: list[pd.DataFrame] = []
-            said = _refusal(lambda: frames.append(attack(model, x, y, chosen, threat).records))  # noqa: B023
-            assert (said is None) == (chosen.refuses(model, threat) is None)
+            said = _refusal(lambda: frames.append(attack(model, x, y, chosen, threat, goal).records))  # noqa: B023
+            assert (said is None) == (chosen.refuses(model, threat, goal) is None)
             assert said is None or "\n" not in said
             assert all(records["valid"].all() for records in frames)
 

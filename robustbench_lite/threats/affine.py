@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import Unsupported, require
+from robustbench_lite.core.errors import require
 from robustbench_lite.core.parameters import Positive, Probability
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm
@@ -38,8 +39,6 @@ class Affine:
     ------
     InvalidParameter
         For a value outside its range.
-    Unsupported
-        From `render`, for inputs that are no images.
 
     Examples
     --------
@@ -70,12 +69,17 @@ class Affine:
     def within(self, domain: Domain) -> Affine:
         return replace(self, domain=domain)
 
+    def refuses(self, shape: Sequence[int]) -> str | None:
+        if len(shape) != 3:
+            return f"{self}: only images (C, H, W) can be turned; not {tuple(shape)}"
+        if self.domain.mask is not None or self.domain.spacing is not None:
+            return f"{self}: turning changes every pixel; not those alone that may change, nor in whole steps"
+        return None
+
     def origin(self, x0: Tensor) -> Tensor:
         return torch.zeros(len(x0), 3, dtype=x0.dtype, device=x0.device)
 
     def render(self, z: Tensor, x0: Tensor) -> Tensor:
-        if x0.dim() != 4:
-            raise Unsupported(f"{self}: only images (C, H, W) can be turned; not {tuple(x0.shape[1:])}")
         if not len(x0):
             return x0 + 0 * z.sum()
         tall, wide = x0.shape[2:]

@@ -90,6 +90,9 @@ class Lp:
         """
         return replace(self, eps=eps, text="")
 
+    def refuses(self, shape: Sequence[int]) -> str | None:
+        return None
+
     def origin(self, x0: Tensor) -> Tensor:
         return x0
 

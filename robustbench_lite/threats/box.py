@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -43,6 +44,9 @@ class Box:
 
     def within(self, domain: Domain) -> Box:
         return Box(domain)
+
+    def refuses(self, shape: Sequence[int]) -> str | None:
+        return None
 
     def origin(self, x0: Tensor) -> Tensor:
         return x0

@@ -10,8 +10,10 @@ from torch import Tensor
 
 import robustbench_lite as rb
 from robustbench_lite.attacks.noise import Noise
+from robustbench_lite.certify import polytope
 from robustbench_lite.certify.certifier import certify
 from robustbench_lite.certify.linear import LinearBounds
+from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.certify.trees import nearest_in_boxes
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Boxes
@@ -204,3 +206,40 @@ def test_a_step_as_float32_writes_it_is_never_the_wrong_side_of_a_threshold(step
             size = torch.where(other & ~reach.isnan(), (reach - x).abs(), torch.inf).amin(1)
             found = torch.where((point[:, 0] > threshold) != beyond, (point - x).abs()[:, 0], torch.inf)
             assert torch.allclose(found, size, atol=1e-6), (at, threshold)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_least_squares_over_many_whole_steps_equal_a_table_of_all_costs(seed: int) -> None:
+    """Sixty-four features in equal steps: the most gained at each sum of squares, feature by feature."""
+    random = np.random.default_rng(seed)
+    d, most = 64, 6
+    normal, need = random.normal(size=d), 9.0
+    gain = np.full(200, -np.inf)
+    gain[0] = 0.0
+    for weight in np.abs(normal):
+        taken = [
+            np.concatenate([np.full(k * k, -np.inf), gain[: len(gain) - k * k] + k * weight])
+            for k in range(most + 1)
+        ]
+        gain = np.max(taken, axis=0)
+    cost = int((gain >= need).argmax())
+    assert 0 < cost < 199
+    side, pixel = np.full(d, most / 16), np.arange(d)
+    step = smallest_step(16 * normal[None], np.array([need]), -side, side, Norm.L2, pixel, np.full(d, 1 / 16))
+    assert step is not None
+    assert np.square(16 * step).sum() == pytest.approx(cost)
+    assert 16 * normal @ step >= need - 1e-6
+
+
+def test_a_programme_that_is_left_early_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    d = 40
+    normals, side, unit = random.normal(size=(2, d)), np.full(d, 3.0), random.uniform(0.05, 0.2, d)
+    problem = (normals, np.array([7.1234, 3.21]), -side, side, Norm.L1, np.arange(d), unit)
+    best = smallest_step(*problem)
+    monkeypatch.setattr(polytope, "NODES", 1)
+    with pytest.warns(UserWarning, match="not proven to be the nearest"):
+        step = smallest_step(*problem)
+    assert best is not None
+    assert step is not None
+    assert np.abs(best).sum() <= np.abs(step).sum()

@@ -239,3 +239,23 @@ def test_what_a_model_closes_over_or_calls_is_part_of_what_it_is() -> None:
     # No probe lies between these two thresholds: only the code tells the models apart.
     assert flipped(1.5).fingerprint() != flipped(2.5).fingerprint()
     assert flipped(1.5).fingerprint() == flipped(1.5).fingerprint()
+
+
+def test_attributes_of_any_kind_are_told_apart_and_the_same_in_every_process() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+            nn.init.ones_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+            self.factor = torch.tensor([factor], dtype=torch.bfloat16)
+            self.names = frozenset({"left", "right", "middle", "top"})
+            self.tree: list[object] = [factor]
+            self.tree.append(self.tree)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x)
+
+    data = rb.load_data((np.random.default_rng(0).random((8, 4)).astype("float32"), np.arange(8) % 2))
+    one, same, other = (rb.load_model(Scaled(factor), data) for factor in (1.0, 1.0, 2.0))
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()

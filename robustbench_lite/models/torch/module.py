@@ -19,7 +19,7 @@ from robustbench_lite.models.checks import (
     gradient_fault,
     needs_its_batch,
 )
-from robustbench_lite.models.code import module_facts
+from robustbench_lite.models.code import module_facts, tensor_facts
 from robustbench_lite.models.torch.accelerate import accelerated, repays
 from robustbench_lite.models.torch.draws import DrawsBySample
 from robustbench_lite.models.torch.fast import faster, resolved
@@ -195,11 +195,10 @@ class TorchModel(Model):
     def facts(self) -> bytes:
         digest = hashlib.sha256(f"{self.module!r} {self.outputs}".encode())
         digest.update(module_facts(self.module))
-        for key, value in sorted(self.module.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        for value in (self._factor, self._offset):
-            digest.update(value.cpu().numpy().tobytes())
+        normalisation = [("factor", self._factor), ("offset", self._offset)]
+        for key, value in [*sorted(self.module.state_dict().items()), *normalisation]:
+            for part in (key.encode(), *tensor_facts(value)):
+                digest.update(part)
         return digest.digest()
 
     def _as_taken(self, x: Tensor, cast: torch.dtype | None) -> Tensor:
