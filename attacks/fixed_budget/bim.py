@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.parameters import Count, Positive
+from robustbench_lite.core.parameters import Count, Length
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate, Schedule
@@ -39,7 +39,7 @@ class Iterative(Attack[Iterate]):
     """
 
     steps: Count = 40
-    step_size: Positive | None = None
+    step_size: Length | None = None
 
     name = "iterative"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
@@ -77,7 +77,7 @@ class BIM(Iterative):
     """
 
     steps: Count | None = None  # type: ignore[assignment]
-    step_size: Positive | None = GREY
+    step_size: Length | None = GREY
 
     name = "bim"
     norms = frozenset({Norm.LINF})

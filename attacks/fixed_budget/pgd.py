@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robustbench_lite.core.losses import loss_named
-from robustbench_lite.core.parameters import Count, LossName, Positive
+from robustbench_lite.core.parameters import Count, Length, LossName
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
@@ -42,7 +42,7 @@ class PGD(Attack[Iterate]):
 
     steps: Count = 40
     restarts: Count = 1
-    step_size: Positive | None = None
+    step_size: Length | None = None
     loss: LossName = "ce"
     random_start: bool = True
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.losses import cross_entropy
-from robustbench_lite.core.parameters import Count, Fraction, Positive
+from robustbench_lite.core.parameters import Count, Fraction, Length
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
 from robustbench_lite.core.threat import Norm
@@ -35,7 +35,7 @@ class DDN(Attack[DDNState]):
     gamma : float, default 0.05
         Of the radius a step, between 0 and 1.
     radius : float, default 1.0
-        The first, in the units of x.
+        The first, in the units of x; the default grows with the box.
 
     Notes
     -----
@@ -51,7 +51,7 @@ class DDN(Attack[DDNState]):
 
     steps: Count = 100
     gamma: Fraction = 0.05
-    radius: Positive = 1.0
+    radius: Length = 1.0
 
     name = "ddn"
     norms = frozenset({Norm.L2})

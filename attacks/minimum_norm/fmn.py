@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.parameters import Count, Fraction, Positive
+from robustbench_lite.core.parameters import Count, Fraction, Length
 from robustbench_lite.core.problem import Evaluation, Problem
 from robustbench_lite.core.shape import per_row, size_of
 from robustbench_lite.core.task import margin
@@ -53,7 +53,7 @@ class FMN(Attack[FMNState]):
     """
 
     steps: Count = 100
-    step_size: Positive = 1.0
+    step_size: Length = 1.0
     gamma: Fraction = 0.05
 
     name = "fmn"

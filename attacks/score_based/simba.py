@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.model import Access
-from robustbench_lite.core.parameters import Count, Positive
+from robustbench_lite.core.parameters import Count, Length
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
@@ -34,7 +34,7 @@ class SimBA(Attack[SimBAState]):
     steps : int, default 1000
         Features tried.
     size : float, default 0.2
-        Of a move, in the units of x.
+        Of a move, in the units of x; the default grows with the box.
 
     Notes
     -----
@@ -47,7 +47,7 @@ class SimBA(Attack[SimBAState]):
     """
 
     steps: Count = 1000
-    size: Positive = 0.2
+    size: Length = 0.2
 
     name = "simba"
     access = Access.SCORE

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.core.parameters import Count, Positive
+from robustbench_lite.core.parameters import Count, Length
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm, Threat
@@ -28,7 +28,7 @@ class SPSA(Attack[Iterate]):
     pairs : int, default 32
         Of points for each estimate.
     reach : float, default 0.01
-        How far they lie, in the units of x.
+        How far they lie, in the units of x; the default grows with the box.
     step_size : float, optional
         In the units of x; None: 2.5 eps / steps.
 
@@ -44,8 +44,8 @@ class SPSA(Attack[Iterate]):
 
     steps: Count = 100
     pairs: Count = 32
-    reach: Positive = 0.01
-    step_size: Positive | None = None
+    reach: Length = 0.01
+    step_size: Length | None = None
 
     name = "spsa"
     access = Access.SCORE

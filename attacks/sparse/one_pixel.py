@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks.sparse.pixels import Pixels, channels_elsewhere, painted
+from robustbench_lite.attacks.sparse.pixels import Pixels, painted
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Access, Model
@@ -84,8 +84,6 @@ class OnePixel(Attack[OnePixelState]):
         return Schedule(grid.batches(self.levels, self.population) + more, points=self.population)
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        if channels_elsewhere(model, threat):
-            return f"one_pixel paints images (C, H, W); {model.name} keeps its channels elsewhere"
         if self.method == "exhaustive" and threat.eps not in (None, 1):
             return f"one_pixel:method=exhaustive tries single pixels, l0:1; not {threat}"
         return super().refuses(model, threat, goal)

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.model import Model
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.threat import Threat
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,6 @@ class Pixels:
         colour = colour[:, :best].repeat_interleave(levels, 1)
         colour[..., channel] = self.within(value)[:, channel].repeat(best)[: colour.shape[1], None]
         return where[:, :best].repeat_interleave(levels, 1), colour
-
-
-def channels_elsewhere(model: Model, threat: Threat) -> bool:
-    """Whether an image's channels are not its first axis."""
-    return len(model.input_shape) == 3 and threat.domain.pixel_dim != 0
 
 
 def painted(problem: Problem, where: Tensor, colour: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks.sparse.pixels import Pixels, channels_elsewhere
+from robustbench_lite.attacks.sparse.pixels import Pixels
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, Share
@@ -67,8 +67,6 @@ class SparseRS(Attack[SparseRSState]):
     paper = "Croce et al. 2022, arXiv:2006.12834"
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        if channels_elsewhere(model, threat):
-            return f"sparse_rs paints images (C, H, W); {model.name} keeps its channels elsewhere"
         if threat.eps is None or threat.eps < 1:
             return f"sparse_rs needs a number of pixels, such as l0:5; not {threat}"
         return super().refuses(model, threat, goal)

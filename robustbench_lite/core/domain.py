@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,8 +31,9 @@ class Domain:
         The distance between neighbouring values of a feature that takes steps, 0 where it is continuous, in
         the units of x; None: continuous everywhere. x0 itself is taken to lie on the grid, and the grid is x0
         plus whole steps as far as the box reaches.
-    pixel_dim : int, optional, default 0
-        The axis of one sample that a pixel's channels lie on; None: every feature is a pixel of its own.
+    pixel_dim : int or "auto", optional, default "auto"
+        The axis of one sample that a pixel's channels lie on; None: every feature is a pixel of its own;
+        auto: found from the shape of a sample, the first unless only the last can be it.
 
     Raises
     ------
@@ -50,13 +53,40 @@ class Domain:
     high: float | Tensor = 1.0
     mask: Tensor | None = None
     spacing: Tensor | None = None
-    pixel_dim: int | None = 0
+    pixel_dim: int | Literal["auto"] | None = "auto"
 
     def __post_init__(self) -> None:
         ordered = bool((torch.as_tensor(self.low) <= torch.as_tensor(self.high)).all())
         require(ordered, "low", self.low, "at most high, feature by feature")
         if self.spacing is not None:
             require(bool((self.spacing >= 0).all()), "spacing", self.spacing, "at least 0")
+
+    def pixel_axis(self, shape: Sequence[int]) -> int | None:
+        """The axis of one sample that a pixel's channels lie on; None: every feature is a pixel of its own.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of one sample.
+
+        Returns
+        -------
+        int or None
+
+        Examples
+        --------
+        >>> Domain().pixel_axis((3, 8, 8)), Domain().pixel_axis((8, 8, 3)), Domain().pixel_axis((5,))
+        (0, 2, None)
+        """
+        if self.pixel_dim is None or len(shape) < 2:
+            return None
+        if self.pixel_dim != "auto":
+            return self.pixel_dim
+        return (_possible_axes(shape) or [0])[0]
+
+    def ambiguous(self, shape: Sequence[int]) -> bool:
+        """Whether either end of a sample's shape may be its channels, and nobody said which."""
+        return self.pixel_dim == "auto" and len(_possible_axes(shape)) > 1
 
     def to(self, device: torch.device | str) -> Domain:
         """The same domain with its tensors on another device."""
@@ -268,9 +298,8 @@ class Domain:
         >>> Domain().pixels(torch.ones(2, 3, 8, 8)).shape
         torch.Size([2, 64])
         """
-        if self.pixel_dim is None or values.dim() < 3:
-            return values.flatten(1)
-        return values.sum(self.pixel_dim + 1).flatten(1)
+        axis = self.pixel_axis(values.shape[1:])
+        return values.flatten(1) if axis is None else values.sum(axis + 1).flatten(1)
 
     def spread(self, per_pixel: Tensor, like: Tensor) -> Tensor:
         """A quantity per pixel given to each of the pixel's channels.
@@ -287,12 +316,22 @@ class Domain:
         Tensor
             (n, …), shaped like `like`.
         """
-        if self.pixel_dim is None or like.dim() < 3:
+        axis = self.pixel_axis(like.shape[1:])
+        if axis is None:
             return per_pixel.reshape(like.shape)
-        axis = self.pixel_dim + 1
-        shape = [*like.shape[:axis], 1, *like.shape[axis + 1 :]]
+        shape = [*like.shape[: axis + 1], 1, *like.shape[axis + 2 :]]
         return per_pixel.reshape(shape).expand(like.shape)
 
     def _unit(self) -> Tensor:
         assert self.spacing is not None
         return torch.where(self.spacing > 0, self.spacing, 1.0).double()
+
+
+def _possible_axes(shape: Sequence[int]) -> list[int]:
+    """The ends of a sample's shape that may be channels: 1 or 3 of them, beside two sides of an image."""
+    if len(shape) != 3:
+        return []
+    first, last = shape[0] in (1, 3) and min(shape[1:]) > 1, shape[2] in (1, 3) and min(shape[:2]) > 1
+    if first and last and (shape[0] == shape[1]) != (shape[1] == shape[2]):  # one of them leaves a square
+        return [2] if shape[0] == shape[1] else [0]
+    return [0] * first + [2] * last

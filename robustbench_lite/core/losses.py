@@ -11,6 +11,7 @@ from torch.nn import functional
 from robustbench_lite.core.errors import require
 from robustbench_lite.core.task import margin
 
+LEAST_SLOPE = 1e-15  # whose square float32 still holds
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -39,10 +40,47 @@ def cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Te
     >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
     tensor([0.6931])
     """
+    loss = functional.softplus(_odds(scores, y, target))
+    return loss if target is None else -loss
+
+
+def steep_cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """`cross_entropy` whose gradient does not underflow where a model is very sure.
+
+    The loss is softplus(u), u the logarithm of the odds against the class; its slope, exp(u) there, is kept
+    at 1e-15 or above, which leaves the direction, that of u's gradient, as it is. For a direction alone:
+    where gradients of samples or draws are averaged this would change their weights.
+
+    Parameters
+    ----------
+    scores, y, target : Tensor
+        As in `cross_entropy`.
+
+    Returns
+    -------
+    Tensor
+        (n,), the values of `cross_entropy`.
+
+    Examples
+    --------
+    >>> sure = torch.tensor([[900.0, 0.0]], requires_grad=True)
+    >>> y = torch.tensor([0])
+    >>> torch.autograd.grad(cross_entropy(sure, y), sure)[0]
+    tensor([[0., 0.]])
+    >>> torch.autograd.grad(steep_cross_entropy(sure, y), sure)[0].sign()
+    tensor([[-1.,  1.]])
+    """
+    odds = _odds(scores, y, target)
+    missing = (LEAST_SLOPE - odds.detach().exp()).clamp_min(0)  # 0 for all but the surest: no digit changes
+    loss = functional.softplus(odds) + missing * (odds - odds.detach())
+    return loss if target is None else -loss
+
+
+def _odds(scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    """The logarithm of the odds against y, or against the target (n,)."""
     pivot = (y if target is None else target)[:, None]
     others = scores.scatter(1, pivot, -torch.inf).logsumexp(1)
-    loss = functional.softplus(others - scores.gather(1, pivot)[:, 0])
-    return loss if target is None else -loss
+    return others - scores.gather(1, pivot)[:, 0]
 
 
 def dlr(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -83,6 +121,7 @@ def dlr(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     return gap / (top[:, 0] - low).clamp_min(1e-12)
 
 
+STEEP: dict[Loss, Loss] = {cross_entropy: steep_cross_entropy}  # of losses whose slope may underflow
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
 
 

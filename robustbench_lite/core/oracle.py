@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.guard import foreign, is_out_of_memory
 from robustbench_lite.core.model import Model, fast_arithmetic, reference_precision
 from robustbench_lite.core.random import Stream
 
@@ -56,7 +57,7 @@ class Oracle:
     def proposed(self, x: Tensor) -> Tensor:
         """Scores (1, n, K) by the search copy: only a candidate's."""
         face = self.search or self.model
-        with torch.no_grad(), self._arithmetic():
+        with torch.no_grad(), self._arithmetic(), self._guard("scores"):
             return torch.cat(list(self._pieces(len(x), lambda s: face.scores(x[s]))))[None]
 
     def gradient(
@@ -80,9 +81,12 @@ class Oracle:
                 leaf = z[s].detach().requires_grad_()
                 with torch.enable_grad(), self._arithmetic():
                     face = _drawn(self.search or self.model, stream, s, draw)
-                    answer = face.gradient_scores(render(leaf, s))
+                    x = render(leaf, s)
+                    with self._guard("scores"):
+                        answer = face.gradient_scores(x)
                     one = objective(answer, s)
-                    (slope,) = torch.autograd.grad(one.sum(), leaf)
+                    with self._guard("their gradient"):
+                        (slope,) = torch.autograd.grad(one.sum(), leaf)
                 gradient, value = (
                     (slope, one.detach()) if not draw else (gradient + slope, value + one.detach())
                 )
@@ -103,7 +107,7 @@ class Oracle:
 
         def piece(s: slice) -> tuple[Tensor, Tensor]:
             leaf = x[s].detach().requires_grad_()
-            with torch.enable_grad(), reference_precision():
+            with torch.enable_grad(), reference_precision(), self._guard("gradients of scores"):
                 scores = _drawn(self.model, stream, s, 0).gradient_scores(leaf)
                 chosen = scores.gather(1, classes[s])
                 last = classes.shape[1] - 1
@@ -131,13 +135,17 @@ class Oracle:
         exact = self.search is None or self.search.precision == "float32"
         return reference_precision() if exact else fast_arithmetic()
 
+    def _guard(self, what: str) -> AbstractContextManager[None]:
+        return foreign(self.model.name, what)
+
     def _answers(self, x: Tensor, stream: Stream | None, s: slice, count: int) -> Tensor:
-        if stream is None or not self.model.stochastic:
-            return self.model.scores(x)[None]
-        fresh = stream.fold("fresh")
-        return torch.stack(
-            [self.model.draw(Stream(fresh.fold(draw).key[s])).scores(x) for draw in range(count)]
-        )
+        with self._guard("scores"):
+            if stream is None or not self.model.stochastic:
+                return self.model.scores(x)[None]
+            fresh = stream.fold("fresh")
+            return torch.stack(
+                [self.model.draw(Stream(fresh.fold(draw).key[s])).scores(x) for draw in range(count)]
+            )
 
     def _pieces(self, n: int, ask: Callable[[slice], Answer]) -> Iterator[Answer]:
         start = 0
@@ -146,7 +154,7 @@ class Oracle:
             try:
                 answer = ask(slice(start, stop))
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if stop - start <= 1:
                     what = f"model {self.model.name!r}: one sample does not fit in the memory of"
@@ -159,10 +167,6 @@ class Oracle:
 
 def _drawn(face: Model, stream: Stream | None, s: slice, draw: int) -> Model:
     return face if stream is None or not face.stochastic else face.draw(Stream(stream.fold(draw).key[s]))
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def saved_bytes_per_sample(model: Model, x: Tensor) -> int:

@@ -42,6 +42,8 @@ Count = Annotated[int, Range(1)]  # steps, restarts, queries
 Amount = Annotated[int, Range(0)]  # a count that may be none
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
+LENGTH = "length"  # the mark of a parameter in the units of x, whose default grows with the box
+Length = Annotated[float, Range(0, open_low=True), LENGTH]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # above 0, at most 1
 Fraction = Annotated[float, Range(0, 1, open_low=True, open_high=True)]  # between 0 and 1
 Probability = Annotated[float, Range(0, 1)]

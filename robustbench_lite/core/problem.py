@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
-from robustbench_lite.core.losses import Loss
+from robustbench_lite.core.losses import STEEP, Loss
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
@@ -108,7 +108,8 @@ class Problem:
     observers : tuple of Observer
         Are told what is asked.
     explore : bool, default True
-        Whether a random direction stands in for a gradient of zero.
+        Whether a row's gradient is a direction to go: then one too small for float32 is kept from
+        underflowing, and a random direction stands in for zero. False where gradients of rows are averaged.
     """
 
     oracle: Oracle
@@ -329,6 +330,8 @@ class Problem:
                 _spread(part.adversarial, allowed, 0.0),
             )
         z = self._snap(z)
+        if self.explore and draws == 1:  # a row's direction alone matters: no gradients are averaged
+            loss = STEEP.get(loss, loss)
 
         def objective(scores: Tensor, s: slice) -> Tensor:
             return loss(scores, self.y[s], None if self.target is None else self.target[s])

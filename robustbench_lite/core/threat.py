@@ -119,6 +119,20 @@ class Threat(Protocol):
             Another one; this one stays as it is.
         """
 
+    def divided(self, unit: float) -> Threat:
+        """The same threat of inputs that are divided by a unit; the domain is left for `within`.
+
+        Parameters
+        ----------
+        unit : float
+            Above 0.
+
+        Returns
+        -------
+        Threat
+            Itself where sizes are not in the units of x.
+        """
+
     def refuses(self, shape: Sequence[int]) -> str | None:
         """Why inputs of a shape cannot be changed so; None when they can.
 

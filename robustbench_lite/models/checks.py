@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.guard import one_line
 from robustbench_lite.core.model import Model, reference_precision
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.task import Classification
 
 ROUNDING = 1e-3  # of the largest score: what another batch size may change
+SIZES = (1, 2, 8, 16, 32, 64, 128, 256)  # batches that are tried where a model does not take four rows
 
 
 def answers_twice_alike(model: Model, x: Tensor) -> bool:
@@ -32,18 +35,44 @@ def needs_its_batch(model: Model, x: Tensor) -> bool:
             return True
 
 
+def rows_taken(call: Callable[[Tensor], object], x: Tensor) -> int:
+    """The one size of batch that a model takes, 0 where it takes any; raises what it says of x (n, …)."""
+    try:
+        call(x.clone())
+    except InvalidModel as error:
+        for rows in SIZES:
+            try:
+                call(x[torch.arange(rows, device=x.device) % len(x)])
+            except InvalidModel:
+                continue
+            return rows
+        raise error
+    try:
+        call(x[:-1].clone())
+    except InvalidModel:
+        return len(x)
+    return 0
+
+
+def in_batches_of(rows: int, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The answers (n, K) to x (n, …), asked in batches of so many rows, the last one filled up."""
+    answers = []
+    for part in torch.split(x, rows):
+        more = part[-1:].expand(rows - len(part), *part.shape[1:])
+        answers.append(call(torch.cat([part, more]))[: len(part)])
+    return torch.cat(answers)
+
+
 Kind = TypeVar("Kind", bound=Model)
 
 
 def fitted_to(model: Kind, classes: int | None, reject: int | None = None) -> Kind:
     """The model for data of so many classes, with a class that rejects where one is named.
 
-    That may be one more than the data has. Raises `InvalidModel` where scores and classes do not fit.
+    It may know more classes than the data has. Raises `InvalidModel` where scores and classes do not fit.
     """
     name, scores = model.name, model.num_classes
-    one_more = reject is not None and classes is not None and scores == classes + 1 and reject == classes
-    fits = classes is None or scores == classes or one_more
-    if not fits:
+    if classes is not None and scores < classes:
         raise InvalidModel(f"{name}: gives {scores} scores; the data has {classes} classes")
     if reject is not None and not 0 <= reject < scores:
         raise InvalidModel(f"{name}: reject = {reject}: must be one of its classes, 0 to {scores - 1}")
@@ -76,8 +105,8 @@ def gradient_fault(model: Model, x: Tensor) -> str | None:
             scores = model.gradient_scores(leaf)
             weight = torch.linspace(1, 2, scores.shape[1], device=scores.device, dtype=scores.dtype)
             (gradient,) = torch.autograd.grad((scores * weight).sum(), leaf)
-    except (RuntimeError, NotImplementedError) as error:
-        return f"its scores have no gradient ({str(error).splitlines()[0]})"
+    except (RuntimeError, NotImplementedError, InvalidModel) as error:
+        return f"its scores have no gradient ({one_line(error)})"
     if not bool(gradient.isfinite().all()):
         return "its gradient is NaN or infinite"
     return None if bool((gradient != 0).any()) else "its gradient is zero everywhere it was tried"

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.models.checks import answers_twice_alike, fitted_to, needs_its_batch
+from robustbench_lite.models.checks import (
+    answers_twice_alike,
+    fitted_to,
+    in_batches_of,
+    needs_its_batch,
+    rows_taken,
+)
 from robustbench_lite.models.code import function_facts
 
 ArrayFunction = Callable[[np.ndarray], object]
@@ -38,6 +45,8 @@ class ScoreFunction(Model):
         K; needed where the function returns classes, else compared with what it returns.
     notes : sequence of str
         What a reader of results should know.
+    samples : Tensor, optional
+        x (n, *input_shape): inputs to try it on, where it takes no random ones.
 
     Raises
     ------
@@ -64,6 +73,7 @@ class ScoreFunction(Model):
         flatten: bool = False,
         num_classes: int | None = None,
         notes: Sequence[str] = (),
+        samples: Tensor | None = None,
     ) -> None:
         self.function, self.flatten = function, flatten
         self.name = name or getattr(function, "__name__", "function")
@@ -71,7 +81,9 @@ class ScoreFunction(Model):
         self.device = torch.device("cpu")
         self.num_classes = num_classes or 0
         x = torch.rand((4, *self.input_shape), generator=torch.Generator().manual_seed(0))
-        decides = self._ask(x).ndim == 1
+        x = x if samples is None else samples[torch.arange(4) % len(samples)].cpu().float()
+        self._rows = rows_taken(self._ask, x)
+        decides = self._ask(x[: self._rows or len(x)]).ndim == 1
         self.access = Access.DECISION if decides else Access.SCORE
         trial = self.scores(x)
         self.num_classes = trial.shape[1]
@@ -92,6 +104,9 @@ class ScoreFunction(Model):
     def scores(self, x: Tensor) -> Tensor:
         if not len(x):
             return torch.empty(0, self.num_classes, dtype=torch.float64)
+        return in_batches_of(self._rows, self._asked, x) if self._rows else self._asked(x)
+
+    def _asked(self, x: Tensor) -> Tensor:
         found = self._ask(x)
         if found.ndim == 1:
             found = np.eye(self.num_classes)[found]
@@ -109,13 +124,14 @@ class ScoreFunction(Model):
         return b"|".join([answers, *function_facts(self.function)])
 
     def _ask(self, x: Tensor) -> np.ndarray:
-        array = x.detach().cpu().numpy()
+        array = x.detach().cpu().numpy().copy()  # its own, to change as it likes
         if self.flatten:
             array = array.reshape(len(array), math.prod(self.input_shape))
-        found = np.asarray(self.function(array))
+        with foreign(self.name, f"a call with {array.dtype} {array.shape}"):
+            found = _as_array(self.function(array))
         scores = found.ndim == 2 and found.dtype.kind in "fiu"
         classes = found.ndim == 1 and found.dtype.kind in "iu" and self.num_classes > 1
-        if len(found) != len(array) or not (scores or classes):
+        if found.shape[:1] != (len(array),) or not (scores or classes):
             what = f"{found.dtype} {found.shape} for {len(array)} inputs"
             raise InvalidModel(
                 f"{self.name}: returned {what}; must be scores (n, K), or classes (n,) below K"
@@ -123,3 +139,10 @@ class ScoreFunction(Model):
         if classes and not ((found >= 0) & (found < self.num_classes)).all():
             raise InvalidModel(f"{self.name}: returned a class outside 0 … {self.num_classes - 1}")
         return found
+
+
+def _as_array(found: object) -> np.ndarray:
+    """What a function returned, as an array; tensors leave their graph."""
+    if isinstance(found, Tensor):
+        found = found.detach().cpu()
+    return np.asarray(found)

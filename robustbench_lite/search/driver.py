@@ -20,6 +20,7 @@ from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
 from robustbench_lite.search.batching import batch_size, oracle_for
+from robustbench_lite.search.normal import NormalForm
 
 Progress = Callable[[float], None]
 TWENTIETH = 0.05  # of the proven samples that are searched all the same
@@ -100,6 +101,11 @@ class Samples:
     given: Tensor | None = None
     lower_bound: Tensor | None = None
 
+    def seen(self, form: NormalForm, threat: Threat) -> Samples:
+        """The same in the form in which attacks see them."""
+        bound = None if self.lower_bound is None else form.sizes(self.lower_bound, threat.norm)
+        return replace(self, x=form.inputs(self.x), lower_bound=bound)
+
 
 def search(
     attack: AnyAttack,
@@ -150,6 +156,13 @@ def search(
     """
     settings = settings or Search()
     check(attack, model, threat, goal)
+    form = NormalForm.of(model.input_shape, threat.domain)
+    if not form.plain:
+        seen = form.attack(attack), form.model(model), form.threat(threat)
+        outcome = search(*seen, goal, samples.seen(form, threat), settings, progress, observers)
+        inputs = outcome.z.shape[1:] == seen[1].input_shape
+        named = outcome.attacks if isinstance(attack, Composite) else [str(attack)] * len(outcome.attacks)
+        return replace(outcome, z=form.back(outcome.z) if inputs else outcome.z, attacks=named)
     target = targets_of(goal, samples, settings)
     schedule = attack.schedule(model, threat)
     oracle = oracle_for(attack, model, threat, settings, len(samples.y))

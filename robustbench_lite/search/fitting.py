@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import Attack, Fitted, Iterate
 from robustbench_lite.search.batching import batch_size, oracle_for
 from robustbench_lite.search.driver import Samples, check, in_lanes, problem_of, targets_of
+from robustbench_lite.search.normal import NormalForm
 
 
 class OutOfTime(Exception):
@@ -52,6 +54,10 @@ def fit(
     """
     search = search or Search()
     check(attack, model, threat, goal)
+    form = NormalForm.of(model.input_shape, threat.domain)
+    if not form.plain:
+        seen = cast(Fitted, form.attack(attack)), form.model(model), form.threat(threat)
+        return fit(*seen, goal, samples.seen(form, threat), search)
     began = time.perf_counter()
     target = targets_of(goal, samples, search)
     oracle = oracle_for(attack, model, threat, search, len(samples.y))

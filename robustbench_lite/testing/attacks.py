@@ -19,6 +19,7 @@ from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Norm, Threat, norms
 from robustbench_lite.search.attack import AnyAttack, Fitted
+from robustbench_lite.search.normal import NormalForm
 from robustbench_lite.testing.check import Check
 from robustbench_lite.testing.subjects import Counting, flat_model, linear_model, small_network
 from robustbench_lite.threats.named import parse_threat
@@ -292,6 +293,19 @@ def steps_of_features_are_kept(case: Case) -> None:
         assert float(off.max()) < 4e-7, width
 
 
+def any_box_is_the_same(case: Case) -> None:
+    """On model(x / 256) in a box 256 times as wide: the same to the last bit, at 256 times the distance."""
+    model, form = case.model(), NormalForm(1 / 256)
+    x, y = samples_of(model, 10)
+    plain = case.run(model, x, y)
+    wide = Case(form.attack(case.attack), form.threat(case.threat)).run(form.model(model), 256 * x, y)
+    assert torch.equal(wide.adversarial, 256 * plain.adversarial)
+    unit = 1.0 if case.threat.norm is Norm.L0 or wide.z.shape != x.shape else 256.0
+    for column, times in (("success", 1.0), ("forwards", 1.0), ("backwards", 1.0), ("distance", unit)):
+        one, other = (r.records[column].to_numpy(float) for r in (plain, wide))
+        assert ((times * one == other) | (one != one)).all(), column
+
+
 def it_is_frozen_and_pickles(chosen: AnyAttack) -> None:
     """An attack is a value: it cannot be changed, and can be sent to another process."""
     for field in fields(chosen):
@@ -348,6 +362,7 @@ LAWS: Sequence[Callable[[Case], None]] = (
     every_pass_is_counted,
     a_flat_start_is_left,
     steps_of_features_are_kept,
+    any_box_is_the_same,
 )
 ALONE: Sequence[Callable[[AnyAttack], None]] = (
     it_is_frozen_and_pickles,

@@ -69,9 +69,14 @@ class Affine:
     def within(self, domain: Domain) -> Affine:
         return replace(self, domain=domain)
 
+    def divided(self, unit: float) -> Affine:
+        return self
+
     def refuses(self, shape: Sequence[int]) -> str | None:
         if len(shape) != 3:
             return f"{self}: only images (C, H, W) can be turned; not {tuple(shape)}"
+        if self.domain.pixel_axis(shape) not in (0, None):
+            return f"{self}: turns images (C, H, W); the channels of {tuple(shape)} are elsewhere"
         if self.domain.mask is not None or self.domain.spacing is not None:
             return f"{self}: turning changes every pixel; not those alone that may change, nor in whole steps"
         return None

@@ -76,6 +76,9 @@ class Lp:
     def within(self, domain: Domain) -> Lp:
         return replace(self, domain=domain)
 
+    def divided(self, unit: float) -> Lp:
+        return self if self.eps is None or self.norm is Norm.L0 else self.sized(self.eps / unit)
+
     def sized(self, eps: float | None) -> Lp:
         """The ball of another size, in the same domain.
 
@@ -91,6 +94,11 @@ class Lp:
         return replace(self, eps=eps, text="")
 
     def refuses(self, shape: Sequence[int]) -> str | None:
+        if self.norm is Norm.L0 and self.domain.ambiguous(shape):
+            return (
+                f"{self}: either end of the shape {tuple(shape)} may be the channels of a pixel; say which: "
+                "Domain(pixel_dim=0), 2, or None where every feature is a pixel"
+            )
         return None
 
     def origin(self, x0: Tensor) -> Tensor:

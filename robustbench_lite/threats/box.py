@@ -45,6 +45,9 @@ class Box:
     def within(self, domain: Domain) -> Box:
         return Box(domain)
 
+    def divided(self, unit: float) -> Box:
+        return self
+
     def refuses(self, shape: Sequence[int]) -> str | None:
         return None
 

@@ -290,7 +290,7 @@ def test_resnet18_takes_the_weights_of_cifar10(
 
 
 def test_a_wrong_input_shape_is_said() -> None:
-    with pytest.raises(InvalidModel, match=r"does not accept a float32 input \(4, 5\)"):
+    with pytest.raises(InvalidModel, match=r"a forward pass of float32 \(4, 5\) fails"):
         TorchModel(Shaped("plain"), (5,))
     with pytest.raises(InvalidModel, match="gives 3 scores; the data has 10 classes"):
         rb.load_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "digits")

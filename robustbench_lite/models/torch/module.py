@@ -5,36 +5,52 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, require
-from robustbench_lite.core.model import Access, Effort, Model, probes
+from robustbench_lite.core.guard import foreign
+from robustbench_lite.core.model import Access, Effort, Model, probes, reference_precision
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Precision
 from robustbench_lite.models.checks import (
     answers_twice_alike,
     draws_alone,
     gradient_fault,
+    in_batches_of,
     needs_its_batch,
+    rows_taken,
 )
 from robustbench_lite.models.code import module_facts, tensor_facts
 from robustbench_lite.models.torch.accelerate import accelerated, repays
 from robustbench_lite.models.torch.draws import DrawsBySample
 from robustbench_lite.models.torch.fast import faster, resolved
-from robustbench_lite.models.torch.outputs import as_scores
+from robustbench_lite.models.torch.frozen import frozen, kind_of_number
+from robustbench_lite.models.torch.outputs import (
+    EXPECTED,
+    EntryOf,
+    Reading,
+    best_of,
+    parse_reading,
+    possible,
+    told,
+    told_reading,
+)
 
-OUTPUTS = ("auto", "logits", "probabilities")
+TRIED = 256  # samples by which readings of an output are told apart
+Samples = tuple[Tensor, Tensor]
 
 
 class TorchModel(Model):
     """A classifier made of a `torch.nn.Module` that takes (n, *input_shape) and returns scores.
 
-    The module is left unchanged: the model is a frozen copy in eval mode. It may return (n, K) scores, one
-    logit (n, 1) or (n,) (classes 0 and 1 then score 0 and the logit), a tuple or mapping whose first entry
-    they are, or an object with `.logits`. A module that answers differently from call to call is marked
-    `stochastic`, one without a gradient gets `Access.SCORE`; both are told in `notes`.
+    The module is left unchanged: the model is a frozen copy in eval mode, which computes in the module's own
+    type of number. It may return (n, K) scores, one number (n, 1) or (n,) for two classes, or a tuple,
+    mapping or object that holds one of these. A module that answers differently from call to call is marked
+    `stochastic`, one without a gradient gets `Access.SCORE`, one that changes its input in place is given
+    copies, one that takes batches of one size only is asked in such; all this is told in `notes`.
 
     Parameters
     ----------
@@ -47,9 +63,16 @@ class TorchModel(Model):
         Per-channel normalisation it expects, applied to inputs in [0, 1]; both or neither, std above 0.
     input_range : tuple of float, default (0.0, 1.0)
         The range it expects instead of [0, 1], applied before mean and std.
-    outputs : {"auto", "logits", "probabilities"}, default "auto"
-        What it returns; auto: whichever a trial shows. The logarithms of probabilities serve as scores.
+    outputs : str, default "auto"
+        What it returns: `logits`, `probabilities` or `sigmoid` (one number, class 1 above 0.5); or `key:NAME`
+        or `index:N`, the part of it that counts. auto: what a trial shows, by shape, range and accuracy.
+        Logarithms of probabilities and log-odds of sigmoids serve as scores.
     device : str or torch.device, default "cpu"
+    samples : tuple of Tensor, optional
+        x (n, *input_shape) and y (n,): where several readings of its output are possible, the one that is
+        right more often on these is taken.
+    num_classes : int, optional
+        How many classes the data has: of several tensors in an output, the one of so many columns counts.
 
     Raises
     ------
@@ -78,13 +101,16 @@ class TorchModel(Model):
         input_range: tuple[float, float] = (0.0, 1.0),
         outputs: str = "auto",
         device: torch.device | str = "cpu",
+        samples: Samples | None = None,
+        num_classes: int | None = None,
     ) -> None:
-        require(outputs in OUTPUTS, "outputs", outputs, f"one of {', '.join(OUTPUTS)}")
+        asked = parse_reading(outputs)
         require(input_range[0] < input_range[1], "input_range", input_range, "(low, high) with low < high")
         require((mean is None) == (std is None), "std", std, "given together with mean")
         self.device = torch.device(device)
-        self.module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
         self.name = name or type(module).__name__
+        made, self.notes = frozen(module, self.name)
+        self.module = made.to(self.device)
         self.input_shape = tuple(input_shape)
         channels = [-1, *[1] * (len(self.input_shape) - 1)]
         low, high = input_range
@@ -94,21 +120,56 @@ class TorchModel(Model):
         self._factor = ((high - low) / scale).to(self.device)
         self._offset = ((low - shift) / scale).to(self.device)
         self._plain = mean is None and input_range == (0.0, 1.0)
-        self.outputs = "logits"
         self._stream: Stream | None = None
         self._cast: torch.dtype | None = None
         self._copies: dict[tuple[Precision, bool | None], TorchModel | None] = {}
-        trial = self._try()
-        self.num_classes = trial.shape[1]
-        self.outputs = _kind(trial) if outputs == "auto" else outputs
-        if self.outputs == "probabilities":
-            self.notes = ("its outputs are probabilities; their logarithms serve as scores",)
+        self._spoils, self._rows = False, 0
+        self.num_classes = 0
+        own = kind_of_number(self.module)
+        if own != torch.float32:
+            self._cast, self.precision = own, str(own).removeprefix("torch.")
+            self.notes += (f"it computes in {self.precision}, and is judged so",)
+        self._reading = Reading()
+        self._read(asked, samples, num_classes)
         self._examine()
 
     def scores(self, x: Tensor) -> Tensor:
         x = self._as_taken(x, self._cast)
-        scores = as_scores(self.module(x)) if self._stream is None else self._scores_drawn(x, self._stream)
-        return scores.clamp_min(1e-38).log() if self.outputs == "probabilities" else scores
+        if self._stream is None:
+            return self._in_batches(x)
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            torch.manual_seed(int(self._stream.key.sum().item()) & 0x7FFFFFFFFFFFFFFF)
+            with DrawsBySample(self._stream):
+                return self._in_batches(x)
+
+    @property
+    def outputs(self) -> str:
+        """What its numbers are taken for: logits, probabilities or sigmoid."""
+        return self._reading.kind or "logits"
+
+    def _in_batches(self, x: Tensor) -> Tensor:
+        """Scores (n, K) of inputs as the module takes them, in batches of the size that it takes."""
+        if not self._rows:
+            return self._asked(x)
+        return in_batches_of(self._rows, self._asked, x) if len(x) else x.new_zeros(0, self.num_classes)
+
+    def _asked(self, x: Tensor) -> Tensor:
+        """Scores (n, K) of one call."""
+        output = self._called(x)
+        chosen = self._reading.chosen(output)
+        if chosen is None or len(chosen) != len(x):
+            raise self._unread(output, len(x))
+        scores = self._reading.scores(chosen)
+        if scores.shape[1] != self.num_classes:
+            raise InvalidModel(f"{self.name}: gave {self.num_classes} scores, now {scores.shape[1]}")
+        return scores
+
+    def _unread(self, output: object, rows: int) -> InvalidModel:
+        return InvalidModel(f"{self.name}: returns {told(output)} for {rows} inputs; must be {EXPECTED}")
+
+    def _called(self, x: Tensor) -> object:
+        with foreign(self.name, f"a forward pass of {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"):
+            return self.module(x.clone() if self._spoils else x)
 
     def for_search(self, precision: Precision, effort: Effort) -> TorchModel | None:
         """A copy folded, channels last, in fewer bits, compiled; None where none is wanted, or it fails.
@@ -126,7 +187,7 @@ class TorchModel(Model):
         TorchModel or None
         """
         chosen = resolved(precision, self.module, self.device)
-        if chosen == "float32" and not effort.compile:
+        if (chosen == "float32" and not effort.compile) or self._cast is not None or self._rows:
             return None
         plain = self._copy(chosen)
         on_cpu = self.device.type == "cpu"
@@ -178,22 +239,16 @@ class TorchModel(Model):
         fixed._stream = stream
         return fixed
 
-    def _scores_drawn(self, x: Tensor, stream: Stream) -> Tensor:
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            torch.manual_seed(int(stream.key.sum().item()) & 0x7FFFFFFFFFFFFFFF)
-            with DrawsBySample(stream):
-                return as_scores(self.module(x))
-
     def to(self, device: torch.device | str) -> TorchModel:
         moved = copy.copy(self)
         moved.device = torch.device(device)
         moved._copies = {}
-        moved.module = copy.deepcopy(self.module).to(moved.device)
+        moved.module = frozen(self.module, self.name)[0].to(moved.device)
         moved._factor, moved._offset = self._factor.to(moved.device), self._offset.to(moved.device)
         return moved
 
     def facts(self) -> bytes:
-        digest = hashlib.sha256(f"{self.module!r} {self.outputs}".encode())
+        digest = hashlib.sha256(f"{self.module!r} {self._reading}".encode())
         digest.update(module_facts(self.module))
         normalisation = [("factor", self._factor), ("offset", self._offset)]
         for key, value in [*sorted(self.module.state_dict().items()), *normalisation]:
@@ -212,9 +267,60 @@ class TorchModel(Model):
         """Four inputs: black, white, grey and noise."""
         return probes(self.input_shape).to(self.device)
 
+    def _read(self, asked: Reading, samples: Samples | None, classes: int | None) -> None:
+        """Find out in which batches the module is asked and how its output is read; what is odd is noted."""
+        x = self._as_taken(self._inputs(), self._cast)
+        with torch.no_grad(), reference_precision():
+            self._rows = rows_taken(self._called, x)
+            x = x[torch.arange(self._rows or len(x), device=x.device) % len(x)]
+            given = x.clone()
+            output = self._called(given)
+            self._spoils = not torch.equal(given, x)
+            output = self._in_a_graph(x, output)
+            readings = possible(output, len(x), asked, classes)
+            if not readings:
+                raise self._unread(output, len(x))
+            shares = [self._share_right(one, output, samples) for one in readings]
+            best = best_of(shares)
+            self._take(readings[best], output)
+        self.notes += ("it changes its input in place, and is given copies",) * self._spoils
+        self.notes += (f"it takes batches of {self._rows} only, and is asked in such",) * bool(self._rows)
+        self.notes += told_reading(readings[best], shares[best], sure=len(readings) == 1)
+        if self._reading.entry is not None:  # from here on the module returns this entry alone
+            self.module = EntryOf(self.module, self._reading.entry)
+            self._reading = replace(self._reading, entry=None)
+
+    def _in_a_graph(self, x: Tensor, output: object) -> object:
+        """The output with the operations that made it; as it is where there is no gradient."""
+        try:
+            with torch.enable_grad():
+                return self._called(x.detach().requires_grad_())
+        except InvalidModel:
+            return output
+
+    def _take(self, reading: Reading, output: object) -> None:
+        self._reading = reading
+        chosen = reading.chosen(output)
+        self.num_classes = 0 if chosen is None else reading.scores(chosen).shape[1]
+
+    def _share_right(self, reading: Reading, output: object, samples: Samples | None) -> float | None:
+        """How many samples are right by a reading; None where there are none, or it does not fit them."""
+        if samples is None:
+            return None
+        self._take(reading, output)
+        x, y = (part[:TRIED] for part in samples)
+        try:
+            right = self.prediction(self.scores(x.to(self.device))).cpu() == y
+        except InvalidModel:
+            return None
+        return float(right.float().mean())
+
     def _examine(self) -> None:
         """What it cannot do is marked, with the reason; what would falsify results is refused."""
         x = self._inputs()
+        with torch.no_grad(), reference_precision():
+            if not bool(self.scores(x).isfinite().all()):
+                raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
         if not answers_twice_alike(self, x):
             self.stochastic = True
             self.batch_draws = not draws_alone(self, x)
@@ -231,25 +337,3 @@ class TorchModel(Model):
         if fault is not None:
             self.access = Access.SCORE
             self.notes += (f"{fault}: only attacks that need none can run",)
-
-    def _try(self) -> Tensor:
-        try:
-            with torch.no_grad():
-                scores = self.scores(self._inputs())
-        except InvalidModel as error:
-            raise InvalidModel(f"{self.name}: {error}") from None
-        except (RuntimeError, ValueError, TypeError) as error:
-            shape = (4, *self.input_shape)
-            raise InvalidModel(f"{self.name}: does not accept a float32 input {shape}: {error}") from error
-        if len(scores) != 4:
-            raise InvalidModel(f"{self.name}: returns scores {tuple(scores.shape)} for 4 inputs")
-        if not bool(scores.isfinite().all()):
-            raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
-        return scores
-
-
-def _kind(scores: Tensor) -> str:
-    """Whether scores look like probabilities (AutoAttack's check): in [0, 1], rows that sum to 1."""
-    inside = bool(((scores >= -1e-5) & (scores <= 1 + 1e-5)).all())
-    whole = bool(((scores.sum(1) - 1).abs() < 1e-5).all())
-    return "probabilities" if inside and whole else "logits"

@@ -1,12 +1,9 @@
 """One pixel: what was wrong once."""
 
-import pytest
 import torch
 from torch import nn
 
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.task import margin
@@ -14,8 +11,6 @@ from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.search.driver import search
 from robustbench_lite.threats.named import parse_threat
 from tests.conftest import (
-    attack_with,
-    linear_model,
     samples_for,
     samples_of,
 )
@@ -35,10 +30,3 @@ def test_one_pixel_returns_its_fittest_where_nothing_succeeds() -> None:
     assert int(held.sum()) > 5
     before, after = (margin(model.scores(points), y)[held] for points in (x, found.z))
     assert float((after > before).float().mean()) > 0.8  # fitness is cross-entropy, in eight bits
-
-
-@pytest.mark.parametrize("attack", ["one_pixel", "sparse_rs"])
-def test_channels_that_come_last_are_refused_aloud(attack: str) -> None:
-    x, y = samples_of(linear_model(3, (4, 4, 1)), 4)
-    with pytest.raises(Unsupported, match="keeps its channels elsewhere"):
-        attack_with(linear_model(3, (4, 4, 1)), x, y, attack, "l0:1", domain=Domain(pixel_dim=2))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.attacks.sparse.one_pixel import OnePixel, OnePixelState
+from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Model
@@ -52,7 +53,10 @@ def test_exhaustive_is_the_best_of_every_pixel_and_level() -> None:
 def test_in_colour_no_corner_of_any_pixel_is_better() -> None:
     model = small_network(3, (3, 3, 3))
     x, y = samples_of(model, 8)
-    found = attack_with(model, x, y, "one_pixel:method=exhaustive,population=40", "l0:1", goal=NEVER)
+    colour = Domain(pixel_dim=0)  # of (3, 3, 3) either end may be
+    found = attack_with(
+        model, x, y, "one_pixel:method=exhaustive,population=40", "l0:1", goal=NEVER, domain=colour
+    )
     ours = margin(model.scores(found.z), y)
     corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
     inner = torch.tensor(list(itertools.product((0.0, 0.5, 1.0), repeat=3)))
