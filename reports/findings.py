@@ -12,6 +12,7 @@ from robustbench_lite.reports.format import share
 from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.rates import GROUP
 
+FEW = 10  # samples, below which an accuracy says nothing of chance
 CONTROLS = {"noise", "fgsm", "bim", "linear_demo"}  # attacks that prove little by themselves
 
 
@@ -95,6 +96,13 @@ def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
         )
     if row["unattacked"]:
         found.append(f"{row['unattacked']} samples were not attacked, because a limit was reached")
+    if len(here) >= FEW:
+        usual = here["label"].value_counts(normalize=True)
+        if row["clean"] <= usual.iloc[0] + 0.02:
+            found.append(
+                f"the model is right for {share(row['clean'])} without an attack, no more than if it always "
+                f"said {usual.index[0]}: were its inputs and outputs read as it was trained?"
+            )
     tried = max(1, int(row["samples"]) - int(row["unattacked"]))
     if row["nan"] > 0.01 * tried:
         found.append(

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from robustbench_lite.core.errors import RobustError, UnknownName
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.reports.tables.catalogue import TABLES, Styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = (
+    "model",
+    "attack",
+    "threat",
+    "goal",
+    "samples",
+    "clean",
+    "success",
+    "low",
+    "high",
+    "proven",
+    "robust",
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,44 @@ class Results:
         if name not in self._tables:
             self._tables[name] = TABLES[name](self.records)
         return Styled(self._tables[name])
+
+    def to_html(self) -> str:
+        """The summary and the notes as HTML; everything in it is escaped."""
+        table = pd.DataFrame(self.table("summary"))
+        shown = table.loc[:, [c for c in SHOWN if c in table]].to_html(
+            index=False, float_format="{:.3f}".format
+        )
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"{shown}<ul>{notes}</ul>"
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def plot(self, threat: str | None = None) -> Figure:
+        """Success against size, a panel a model, for the records of one threat.
+
+        Parameters
+        ----------
+        threat : str, optional
+            None: the first that there is.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        UnknownName
+            For a threat that was not run.
+        """
+        from robustbench_lite.reports.figures.rates import bars
+
+        names = list(dict.fromkeys(self.records["threat"].astype(str)))
+        chosen = threat or (names[0] if names else "")
+        if chosen not in names:
+            raise UnknownName("threat", chosen, names)
+        part = self.table("summary")
+        return bars(part.loc[part["threat"] == chosen], chosen)
 
     def class_name(self, number: object) -> str:
         """What a class is called."""

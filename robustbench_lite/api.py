@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -11,19 +12,30 @@ from torch import Tensor
 
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import InvalidData
+from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.goal import Goal, Targets, parse_goal
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.registry import entries
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
+from robustbench_lite.data.arrays import told
 from robustbench_lite.data.data import Data
+from robustbench_lite.data.given import classes, numbered, numbers
 from robustbench_lite.diagnosis.checks import diagnose_work
 from robustbench_lite.jobs.job import Work, carry_out
-from robustbench_lite.jobs.make import learn, prove
+from robustbench_lite.jobs.make import learn, prove, starts_for
 from robustbench_lite.judging.judge import look_clean
-from robustbench_lite.models.load import ModelLike, as_model, load_model
+from robustbench_lite.models.load import ModelLike, load_model
+from robustbench_lite.models.names import brought
+from robustbench_lite.models.own import as_model
+from robustbench_lite.progress import watched
+from robustbench_lite.reports.findings import doubts
+from robustbench_lite.reports.results import Results
 from robustbench_lite.search.attack import AnyAttack, Fitted
 from robustbench_lite.threats.named import parse_threat
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Progress = Callable[[float], None]
 
@@ -40,27 +52,61 @@ class AttackResult:
         One judged row a sample.
     z : Tensor
         What the threat makes the inputs of: the inputs themselves for balls, angles and shifts for others.
+    notes : tuple of str
+        What to know of the model, and what makes the result doubtful.
+    originals : Tensor
+        (n, …) float32, what was attacked.
     """
 
     adversarial: Tensor
     records: pd.DataFrame
     z: Tensor
+    notes: tuple[str, ...] = ()
+    originals: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
 
     @property
     def success(self) -> Tensor:
         """Whether each sample was broken (n,), by the judge's word."""
-        return torch.from_numpy(self.records["success"].to_numpy(dtype=bool))
+        return torch.from_numpy(self.records["success"].to_numpy(dtype=bool).copy())
+
+    def plot(self, most: int = 6) -> Figure:
+        """The samples that were broken, what they became and the change between; of no images, the distances.
+
+        Parameters
+        ----------
+        most : int, default 6
+            Samples at most.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from robustbench_lite.reports.figures.pairs import before_and_after, sizes
+
+        axis = Domain().pixel_axis(self.originals.shape[1:])
+        if axis is None or self.originals.dim() != 4:
+            return sizes(self.records)
+        won = self.success.nonzero()[:most, 0]
+        before, after = (
+            part.detach().cpu().float()[won].movedim(axis + 1, 3).numpy()
+            for part in (self.originals, self.adversarial)
+        )
+        return before_and_after(before, after, self.records.iloc[won.tolist()])
+
+    def _repr_html_(self) -> str:
+        """A summary and the notes, for notebooks."""
+        return Results(self.records, notes=self.notes).to_html()
 
 
 def attack(
     model: ModelLike,
-    x: Tensor,
-    y: Tensor,
-    attack: str | AnyAttack,
-    threat: str | Threat = "linf:8/255",
-    goal: str | Goal | Tensor = "untargeted",
+    x: object,
+    y: object,
+    attack: str | AnyAttack | type[AnyAttack],
+    threat: str | Threat | tuple[str, object] = "linf:8/255",
+    goal: str | Goal | object = "untargeted",
     search: Search | None = None,
-    progress: Progress = lambda fraction: None,
+    progress: Progress | None = None,
 ) -> AttackResult:
     """Attack a model on samples and judge what comes back.
 
@@ -68,20 +114,21 @@ def attack(
     ----------
     model : torch.nn.Module, scikit-learn classifier, NumPy function, Model or str
         A name means a model of the zoo, trained on digits.
-    x : Tensor
+    x : Tensor, array, DataFrame or list
         (n, …) floating point, in the threat's domain: [0, 1] unless it says otherwise.
-    y : Tensor
-        (n,) whole numbers, the true classes.
-    attack : str or Attack
+    y : Tensor, array, Series or list
+        (n,) the true classes: whole numbers, an estimator's own labels, or one-hot rows.
+    attack : str, Attack or class of attacks
         Such as `"iterative:steps=100"`.
     threat : str or Threat, default "linf:8/255"
         Text means the box [0, 1]; `rb.parse_threat(text, domain)` makes one in another domain.
-    goal : str, Goal or Tensor, default "untargeted"
-        `random`, `least_likely`, `top:3`, `class:7`, …; a tensor (n,) of classes to reach.
+    goal : str, Goal, Tensor or list, default "untargeted"
+        `random`, `least_likely`, `top:3`, `class:7`, …; or (n,) classes to reach.
     search : Search, optional
         Seed, batch size, budget and the like. The search runs where the model is.
-    progress : callable
-        Called with the fraction done.
+    progress : callable, optional
+        Called with the fraction done; None: a bar in a terminal or notebook, where it takes longer than two
+        seconds.
 
     Returns
     -------
@@ -99,19 +146,24 @@ def attack(
     torch.Size([5, 1, 8, 8])
     """
     work = work_of(model, x, y, attack, threat, goal, search or Search())
-    found = carry_out(work, progress=progress)
-    moved = found.adversarial.to(x)
-    changed = found.adversarial != work.data.x
-    return AttackResult(torch.where(changed.to(x.device), moved, x), found.records, found.z)
+    with watched(str(work), progress) as tell:
+        found = carry_out(work, progress=tell)
+    rows = Results(found.records).table("summary").to_dict("records")
+    notes = [*work.model.notes, *(said for row in rows for said in doubts(found.records, row))]
+    handed = x.detach() if isinstance(x, Tensor) and x.is_floating_point() else work.data.x
+    handed = handed.to_dense() if handed.layout is not torch.strided else handed
+    moved, changed = found.adversarial.to(handed), found.adversarial != work.data.x
+    adversarial = torch.where(changed.to(handed.device), moved, handed)
+    return AttackResult(adversarial, found.records, found.z, tuple(dict.fromkeys(notes)), work.data.x)
 
 
 def diagnose(
     model: ModelLike,
-    x: Tensor,
-    y: Tensor,
-    attack: str | AnyAttack,
-    threat: str | Threat = "linf:8/255",
-    goal: str | Goal | Tensor = "untargeted",
+    x: object,
+    y: object,
+    attack: str | AnyAttack | type[AnyAttack],
+    threat: str | Threat | tuple[str, object] = "linf:8/255",
+    goal: str | Goal | object = "untargeted",
     search: Search | None = None,
 ) -> pd.DataFrame:
     """Whether an attack's success can be trusted: one row a check, with its number, its limit, what is next.
@@ -123,35 +175,53 @@ def diagnose(
 
 def work_of(
     model: ModelLike,
-    x: Tensor,
-    y: Tensor,
-    attack: str | AnyAttack,
-    threat: str | Threat,
-    goal: str | Goal | Tensor,
+    x: object,
+    y: object,
+    attack: str | AnyAttack | type[AnyAttack],
+    threat: str | Threat | tuple[str, object],
+    goal: str | Goal | object,
     search: Search,
 ) -> Work:
     """Tensors, names and numbers as a job made real, everything checked."""
-    chosen = get_attack(attack)
-    within = parse_threat(threat)
-    given = goal.cpu() if isinstance(goal, Tensor) else None
-    aim = (
-        Goal(Targets.GIVEN)
-        if isinstance(goal, Tensor)
-        else parse_goal(goal)
-        if isinstance(goal, str)
-        else goal
-    )
-    data = _as_data(x, y, within.domain)
-    found = load_model(model) if isinstance(model, str) else as_model(model, data.x.shape[1:], x=data.x)
-    names = tuple(str(c) for c in range(found.num_classes))
-    data = replace(data, class_names=names, source=lambda: data)
+    if not isinstance(search, Search):
+        raise InvalidParameter("search", search, "a Search, such as Search(seed=1)")
+    chosen, within = get_attack(attack), parse_threat(threat)
+    data, written = _as_data(model, x, y, within.domain)
+    aim, given = _aim(goal, len(data))
+    found = _model_for(model, data)
+    own = tuple(str(c) for c in range(found.num_classes))
+    data = replace(data, class_names=(*data.class_names, *own[data.num_classes :]), source=lambda: data)
     if int(data.y.max()) >= found.num_classes:
         raise InvalidData(f"y has class {int(data.y.max())}; the model has {found.num_classes}")
     clean = look_clean(found, data.x, data.y, data.ids, search)
-    work = Work(data, found, clean, chosen, within, aim, search, given=given)
+    starts = starts_for(chosen, data)
+    work = Work(data, found, clean, chosen, within, aim, search, given=given, starts=starts, written=written)
     bounds, seconds = prove(found, within, aim, data, clean, search, given)
     work = replace(work, bounds=bounds, certify_seconds=seconds)
     return replace(work, fitting=learn(work, data)) if isinstance(chosen, Fitted) else work
+
+
+def _aim(goal: object, n: int) -> tuple[Goal, Tensor | None]:
+    """A goal, and the classes to reach where these were given."""
+    if isinstance(goal, Goal):
+        return goal, None
+    if isinstance(goal, str):
+        return parse_goal(goal), None
+    if goal is None or isinstance(goal, int | float | dict):
+        allowed = "a goal such as 'random' or 'class:7', or a class to reach for each sample"
+        raise InvalidParameter("goal", goal, allowed)
+    targets, names = classes(goal, n, "goal")
+    if names is not None:
+        raise InvalidData("goal: classes to reach must be whole numbers")
+    return Goal(Targets.GIVEN), targets
+
+
+def _model_for(model: ModelLike, data: Data) -> Model:
+    """The model: one of the zoo, trained on digits, or what a user brings, read with the help of the data."""
+    if isinstance(model, str):
+        made = load_model(model, data if brought(model)[0] else "digits")
+        return as_model(made, data)
+    return as_model(model, data)
 
 
 def list_attacks() -> pd.DataFrame:
@@ -179,19 +249,31 @@ def _listing(kind: str, columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", *columns]).set_index("name")
 
 
-def _as_data(x: Tensor, y: Tensor, domain: Domain) -> Data:
-    if not x.is_floating_point():
-        raise InvalidData(f"x is {x.dtype}; must be floating point in [0, 1]: divide integer images by 255")
-    if x.dim() < 2 or y.shape != x.shape[:1] or y.is_floating_point() or not len(y):
-        raise InvalidData(
-            f"x {tuple(x.shape)}, y {y.dtype} {tuple(y.shape)}; must be (n, …) and (n,) classes"
-        )
-    plain = x.detach().cpu().float()
+def _as_data(model: object, x: object, y: object, domain: Domain) -> tuple[Data, torch.dtype | None]:
+    """Samples as data, and the shorter type of number that they came in."""
+    given = numbers(x, "x")
+    if not given.is_floating_point():
+        if given.dtype == torch.uint8 or given.is_complex() or given.is_quantized:
+            raise InvalidData(
+                f"x is {told(given)}; must be floating point in [0, 1]: divide integer images by 255"
+            )
+        given = given.double()
+    if given.dim() < 2 or not given.numel():
+        raise InvalidData(f"x has shape {tuple(given.shape)}; must be (n, …), samples with features")
+    plain = given.float()
+    labels = [] if getattr(model, "classes_", None) is None else list(model.classes_)  # type: ignore[attr-defined]
+    own = numbered(y, labels, len(plain)) if labels else None
+    names = None if own is None else tuple(map(str, labels))
+    number = own
+    if number is None:
+        number, names = classes(y, len(plain), "y")
     good = domain.inside(plain)
     if not bool(good.all()):
         row = int((~good).nonzero()[0])
         low, high = float(plain[row].min()), float(plain[row].max())
         raise InvalidData(f"x, sample {row}: values from {low:g} to {high:g}; must lie in the box, [0, 1]")
-    if int(y.min()) < 0:
-        raise InvalidData(f"y, sample {int(y.argmin())}: class {int(y.min())}; must be at least 0")
-    return Data("own data", plain, y.cpu().long(), torch.arange(len(y)), ("0", "1"), domain)
+    if int(number.min()) < 0:
+        raise InvalidData(f"y, sample {int(number.argmin())}: class {int(number.min())}; must be at least 0")
+    named = tuple(names or map(str, range(int(number.max()) + 1)))
+    data = Data("own data", plain, number, torch.arange(len(number)), named, domain)
+    return data, given.dtype if given.dtype in (torch.float16, torch.bfloat16) else None

@@ -28,6 +28,7 @@ FLOORS = {
     "engines": 7,
     "runs": 8,
     "api": 9,
+    "progress": 9,
     "demo": 9,
     "diagnosis": 9,
     "testing": 9,

@@ -34,7 +34,8 @@ class HopSkipJump(Attack[HopSkipJumpState]):
     (Chen, Jordan & Wainwright 2019, algorithm 2).
 
     Estimate (equation 15), geometric step (section 3.3), binary search. The start is the nearest of the
-    random points of the box that succeed.
+    random points of the box that succeed; where none does, of the nearest training samples of other classes
+    (with a target, of that class).
 
     Parameters
     ----------
@@ -66,13 +67,17 @@ class HopSkipJump(Attack[HopSkipJumpState]):
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Chen, Jordan & Wainwright 2019, arXiv:1904.02144"
     minimum_norm = True
+    uses_starts = True
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
         return Schedule(self.steps, points=max(self.tries, self._estimates(self.steps)))
 
     def start(self, problem: Problem) -> HopSkipJumpState:
         nowhere = torch.zeros_like(problem.row, dtype=torch.bool)
-        return _started(problem, HopSkipJumpState(z=problem.x0, started=nowhere), self.tries)
+        state = _started(problem, HopSkipJumpState(z=problem.x0, started=nowhere), self.tries)
+        lost = (~state.started).nonzero()[:, 0]
+        points, rows = problem[lost].starts(HANDFUL)
+        return _begun(problem, state, points, lost[rows])
 
     def step(self, problem: Problem, state: HopSkipJumpState) -> HopSkipJumpState:
         if not bool(state.started.all()):
@@ -112,22 +117,30 @@ class HopSkipJump(Attack[HopSkipJumpState]):
 
 
 def _started(problem: Problem, state: HopSkipJumpState, tries: int) -> HopSkipJumpState:
-    """Rows without a start look at random points of the box; the nearest that succeeds is one."""
+    """Rows without a start look at random points of the box."""
     rows = (~state.started).nonzero()[:, 0]
     lost = problem[rows]
     shape = tuple(lost.x0.shape[1:])
     low, high = lost.threat.domain.bounds(lost.x0)
     points = low + (high - low) * lost.random("start").uniform((tries, *shape), lost.x0.dtype)
     points = lost.threat.domain.kept(points, lost.x0[:, None])
-    each = torch.arange(len(lost), device=points.device).repeat_interleave(tries)
-    succeeds = lost.decisions(points.flatten(0, 1), each)
-    distance = lost.threat.distance(points.flatten(0, 1), lost.x0[each])
-    nearest, which = torch.where(succeeds, distance, torch.inf).view(-1, tries).min(1)
-    found = (nearest < torch.inf).nonzero()[:, 0]
-    begun = points[found, which[found]]
+    return _begun(problem, state, points.flatten(0, 1), rows.repeat_interleave(tries))
+
+
+def _begun(problem: Problem, state: HopSkipJumpState, points: Tensor, rows: Tensor) -> HopSkipJumpState:
+    """Rows (m,) begin at the nearest of their points (m, …) that succeeds, where one does."""
+    succeeds = problem.decisions(points, rows)
+    distance = problem[rows].threat.distance(points, problem.x0[rows])
+    distance = torch.where(succeeds, distance, torch.inf)
+    nearest = torch.full_like(problem.eps, torch.inf).scatter_reduce(0, rows, distance, "amin")
+    chosen = succeeds & (distance == nearest[rows])
+    place = torch.arange(len(rows), device=rows.device)
+    none = torch.full_like(problem.row, len(rows))
+    first = none.scatter_reduce(0, rows[chosen], place[chosen], "amin")
+    found = (first < none).nonzero()[:, 0]
+    begun = to_boundary(problem[found], points[first[found]])
     return HopSkipJumpState(
-        z=state.z.index_copy(0, rows[found], to_boundary(lost[found], begun)),
-        started=state.started.index_fill(0, rows[found], True),
+        z=state.z.index_copy(0, found, begun), started=state.started.index_fill(0, found, True)
     )
 
 

@@ -34,11 +34,15 @@ class Domain:
     pixel_dim : int or "auto", optional, default "auto"
         The axis of one sample that a pixel's channels lie on; None: every feature is a pixel of its own;
         auto: found from the shape of a sample, the first unless only the last can be it.
+    groups : Tensor, optional
+        (d,) int64, for samples of a single axis: features of the same number, at least 0, are one choice,
+        exactly one of them 1 and the others 0, and count as one pixel; -1: a feature by itself. The spacing
+        of such features is 1.
 
     Raises
     ------
     InvalidParameter
-        Where low is above high in some feature, or a spacing is below 0.
+        Where low is above high in some feature, a spacing is below 0, or that of a choice is not 1.
 
     Examples
     --------
@@ -54,12 +58,16 @@ class Domain:
     mask: Tensor | None = None
     spacing: Tensor | None = None
     pixel_dim: int | Literal["auto"] | None = "auto"
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         ordered = bool((torch.as_tensor(self.low) <= torch.as_tensor(self.high)).all())
         require(ordered, "low", self.low, "at most high, feature by feature")
         if self.spacing is not None:
             require(bool((self.spacing >= 0).all()), "spacing", self.spacing, "at least 0")
+        if self.groups is not None:
+            steps = torch.zeros_like(self.groups) if self.spacing is None else self.spacing
+            require(bool((steps[self.groups >= 0] == 1).all()), "spacing", self.spacing, "1 for groups")
 
     def pixel_axis(self, shape: Sequence[int]) -> int | None:
         """The axis of one sample that a pixel's channels lie on; None: every feature is a pixel of its own.
@@ -95,12 +103,12 @@ class Domain:
             return None if value is None else value.to(device)
 
         low, high = (v.to(device) if isinstance(v, Tensor) else v for v in (self.low, self.high))
-        return Domain(low, high, moved(self.mask), moved(self.spacing), self.pixel_dim)
+        return Domain(low, high, moved(self.mask), moved(self.spacing), self.pixel_dim, moved(self.groups))
 
     def fingerprint(self) -> str:
         """sha256 of the box, the mask, the steps and the pixels."""
         digest = hashlib.sha256(repr(self.pixel_dim).encode())
-        for part in (self.low, self.high, self.mask, self.spacing):
+        for part in (self.low, self.high, self.mask, self.spacing, self.groups):
             told = repr(part) if not isinstance(part, Tensor) else f"{part.dtype} {tuple(part.shape)}"
             digest.update(told.encode())
             if isinstance(part, Tensor):
@@ -206,6 +214,10 @@ class Domain:
             size = torch.maximum(x.abs(), x0.abs()).double().clamp_min(1e-30)
             whole = off <= torch.minimum(LOOSE * 2.0**-23 * size, unit / 4)
             allowed &= (whole | (self.spacing == 0)).flatten(1).all(1)
+        if self.groups is not None:
+            for members in self._places():
+                choice = x.flatten(1)[:, members]
+                allowed &= ((choice == 0) | (choice == 1)).all(1) & (choice.sum(1) == 1)
         return allowed
 
     def snap(self, x: Tensor, x0: Tensor, *, inward: bool) -> Tensor:
@@ -240,7 +252,8 @@ class Domain:
         least, most = self.steps(x0)
         steps = torch.minimum(torch.maximum(steps.round(), least), most)
         on_grid = self.clamp((x0.double() + steps * unit).to(x.dtype))
-        return torch.where(self.spacing > 0, on_grid, x)
+        snapped = torch.where(self.spacing > 0, on_grid, x)
+        return snapped if self.groups is None else self._one_of_each(snapped, x, x0, inward)
 
     def steps(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         """How many whole steps the box leaves below and above each feature of x0.
@@ -299,6 +312,10 @@ class Domain:
         torch.Size([2, 64])
         """
         axis = self.pixel_axis(values.shape[1:])
+        if self.groups is not None:
+            flat = values.flatten(1)
+            choices = [flat[:, members].sum(1, keepdim=True) for members in self._places()]
+            return torch.cat([flat[:, self.groups < 0], *choices], 1)
         return values.flatten(1) if axis is None else values.sum(axis + 1).flatten(1)
 
     def spread(self, per_pixel: Tensor, like: Tensor) -> Tensor:
@@ -317,10 +334,31 @@ class Domain:
             (n, …), shaped like `like`.
         """
         axis = self.pixel_axis(like.shape[1:])
+        if self.groups is not None:
+            alone = self.groups < 0
+            place = alone.cumsum(0) - 1
+            for rank, members in enumerate(self._places()):
+                place[members] = alone.sum() + rank
+            return per_pixel[:, place].reshape(like.shape)
         if axis is None:
             return per_pixel.reshape(like.shape)
         shape = [*like.shape[: axis + 1], 1, *like.shape[axis + 2 :]]
         return per_pixel.reshape(shape).expand(like.shape)
+
+    def _places(self) -> list[Tensor]:
+        """The features of each group."""
+        assert self.groups is not None
+        numbers = torch.unique(self.groups[self.groups >= 0])
+        return [(self.groups == number).nonzero()[:, 0] for number in numbers]
+
+    def _one_of_each(self, snapped: Tensor, x: Tensor, x0: Tensor, inward: bool) -> Tensor:
+        """Snapped features with one of each group chosen: the largest in x; inward, x0's own."""
+        flat, given, own = snapped.flatten(1).clone(), x.flatten(1), x0.flatten(1)
+        for members in self._places():
+            held = own[:, members] if inward else given[:, members] + 1e-6 * own[:, members]
+            best = held.argmax(1, keepdim=True)  # a tie stays where it was
+            flat[:, members] = torch.zeros_like(held).scatter(1, best, 1.0)
+        return flat.reshape(snapped.shape)
 
     def _unit(self) -> Tensor:
         assert self.spacing is not None

@@ -287,8 +287,12 @@ class Model(ABC):
             known = self.__dict__["_fingerprint"] = digest.hexdigest()
         return known
 
+    def probes(self) -> Tensor:
+        """Fixed inputs (n, *input_shape) whose answers are part of the fingerprint."""
+        return torch.cat([probes(self.input_shape), shades(self.input_shape)])
+
     def _answers_to_probes(self) -> str:
-        x = torch.cat([probes(self.input_shape), shades(self.input_shape)]).to(self.device)
+        x = self.probes().to(self.device)
         fixed = self.draw(Stream.of(0, torch.arange(len(x), device=self.device)))
         with torch.no_grad(), reference_precision():
             scores = fixed.scores(x).double().cpu()

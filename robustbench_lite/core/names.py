@@ -79,6 +79,17 @@ def parse_name(text: str, declared: Declared = lambda head: ()) -> Name:
     return Name(whole, head, tuple(parse_name(part, declared) for part in inner), parameters, first)
 
 
+def split_options(text: str, whole: str) -> dict[str, object]:
+    """The options `key=value,key=value` that follow a file or a reference; raises `InvalidParameter`."""
+    found: dict[str, object] = {}
+    for part in filter(None, _split(text, whole)):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or key in found:
+            raise InvalidParameter("model", whole, "followed by key=value, each key once")
+        found[key] = value
+    return found
+
+
 def _head(text: str) -> tuple[str, str, str]:
     """What stands before the first colon or bracket, that sign, and what follows it."""
     found = re.search(r"[:(]", text)

@@ -6,6 +6,7 @@ Imports nothing heavy, so that a wrong number is told before torch starts.
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -40,6 +41,7 @@ class Range:
 
 Count = Annotated[int, Range(1)]  # steps, restarts, queries
 Amount = Annotated[int, Range(0)]  # a count that may be none
+Seed = Annotated[int, Range(0, 2**63 - 1)]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 LENGTH = "length"  # the mark of a parameter in the units of x, whose default grows with the box
@@ -91,8 +93,8 @@ def converted(field: str, value: object, hint: object) -> object:
     elif isinstance(value, bool):
         if bool not in kinds and object not in kinds:
             raise InvalidParameter(field, value, _described(options))
-    elif isinstance(value, int) and float in kinds and int not in kinds:
-        value = float(value)
+    elif isinstance(value, numbers.Integral):  # NumPy's too
+        value = float(value) if float in kinds and int not in kinds else int(value)
     for kind, limit in options:
         if isinstance(limit, Range) and isinstance(value, int | float) and not isinstance(value, bool):
             if kind is int and not isinstance(value, int):

@@ -28,6 +28,22 @@ MEASURED = 5  # fresh draws that decide between a sample's best candidate and it
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Samples whose classes are known, that an attack may begin at.
+
+    Parameters
+    ----------
+    x : Tensor
+        (m, …).
+    y : Tensor
+        (m,) classes.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What the model says of n points.
 
@@ -110,6 +126,8 @@ class Problem:
     explore : bool, default True
         Whether a row's gradient is a direction to go: then one too small for float32 is kept from
         underflowing, and a random direction stands in for zero. False where gradients of rows are averaged.
+    pool : Pool, optional
+        Samples of the training split, that `starts` chooses from.
     """
 
     oracle: Oracle
@@ -130,6 +148,7 @@ class Problem:
     step: int = 0
     observers: tuple[Observer, ...] = ()
     explore: bool = True
+    pool: Pool | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -269,6 +288,33 @@ class Problem:
             (n, …), as z.
         """
         return self.threat.random(self.random("start"), self.x0, self.eps)
+
+    def starts(self, count: int) -> tuple[Tensor, Tensor]:
+        """Samples to begin at: of the class to reach, or of any class but the row's own, the nearest first.
+
+        They belong to their class by their labels; whether the model agrees is for `decisions` to say. What
+        may not change keeps the value of x0. For threats whose z is the input itself.
+
+        Parameters
+        ----------
+        count : int
+            At most so many a row; fewer where the pool has fewer.
+
+        Returns
+        -------
+        tuple of Tensor
+            Points (m, …), and the row (m,) that each is for.
+        """
+        if self.pool is None or not len(self.pool.y) or not len(self):
+            return self.x0[:0], self.row[:0]
+        pool = Pool(self.pool.x.to(self.x0), self.pool.y.to(self.y.device))
+        legal = pool.y != self.y[:, None] if self.target is None else pool.y == self.target[:, None]
+        power = {"l1": 1.0, "linf": torch.inf}.get(str(self.threat.norm), 2.0)
+        away = torch.cdist(self.x0.flatten(1), pool.x.flatten(1), p=power).masked_fill(~legal, torch.inf)
+        nearest, which = away.topk(min(count, len(pool.y)), dim=1, largest=False)
+        rows, places = (nearest < torch.inf).nonzero(as_tuple=True)
+        points = self.threat.domain.kept(pool.x[which[rows, places]], self.x0[rows])
+        return points, rows
 
     def project(self, z: Tensor) -> Tensor:
         """The admissible point nearest to each row of z.

@@ -23,7 +23,10 @@ from robustbench_lite.core.parameters import Amount, checked, hints_of
 
 Thing = TypeVar("Thing")
 KINDS = ("attacks", "models", "defenses", "data", "threats", "certifiers")
-ALWAYS: dict[str, dict[str, object]] = {"models": {"reject": Amount}, "data": {"classes": str}}
+ALWAYS: dict[str, dict[str, object]] = {
+    "models": {"reject": Amount, "outputs": str, "units": str, "mean": str, "std": str},
+    "data": {"classes": str},
+}
 HOMES = {"certifiers": "certify"}  # kinds whose package has another name
 
 

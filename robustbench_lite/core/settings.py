@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from robustbench_lite.core.parameters import Count, Positive, check_fields
+from robustbench_lite.core.parameters import Count, Positive, Seed, check_fields
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
@@ -56,7 +56,7 @@ class Search:
     0
     """
 
-    seed: int = setting(0, "Of everything random.")
+    seed: Seed = setting(0, "Of everything random.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:1.", shapes=False)
     batch_size: Count | None = setting(None, "Samples at once; by default what fits in memory.", shapes=False)
     budget: Count | None = setting(None, "Forward and backward passes allowed to a sample.")

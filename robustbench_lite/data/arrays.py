@@ -2,79 +2,121 @@
 
 from __future__ import annotations
 
-import zipfile
+import math
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robustbench_lite.core.errors import InvalidData
+from robustbench_lite.core.domain import Domain
+from robustbench_lite.core.errors import InvalidData, InvalidParameter
+from robustbench_lite.core.guard import foreign, one_line
+from robustbench_lite.core.parameters import Fraction
 from robustbench_lite.data.data import Options, Raw, in_memory
-from robustbench_lite.data.split import divide
+from robustbench_lite.data.given import classes, numbers
+from robustbench_lite.data.room import require_room, require_unfolds
+from robustbench_lite.data.split import one_of
 
 
-def npz(options: Options, path: str) -> Raw:
-    """Arrays x and y; x_train and y_train beside them make a training split of their own."""
+def npz(options: Options, path: str, split: Fraction | None = None) -> Raw:
+    """Arrays x and y, all of it for testing; x_train and y_train beside them make the training split.
+
+    split: the share of x and y that is for testing, where there is no x_train.
+    """
     arrays = read_npz(path)
     ready = "x_train" in arrays
-    names = ("x_train", "y_train") if ready and options.split == "train" else ("x", "y")
-    missing = [name for name in names if name not in arrays]
+    if ready and split is not None:
+        raise InvalidParameter("split", split, f"left out: {path} has x_train")
+    wanted = {"test": ("x", "y"), "train": ("x_train", "y_train")} if ready else {"test": ("x", "y")}
+    missing = [name for names in wanted.values() for name in names if name not in arrays]
     if missing:
         raise InvalidData(f"{path}: has arrays {', '.join(sorted(arrays))}; {', '.join(missing)} missing")
-    x, y = as_inputs(arrays[names[0]], path), arrays[names[1]]
-    if y.ndim != 1 or y.dtype.kind not in "iu" or len(y) != len(x):
-        raise InvalidData(f"{path}: {names[1]} is {y.dtype} {y.shape}; must be {len(x)} whole numbers")
-    labels = torch.from_numpy(y.astype(np.int64))
-    if not len(y):
-        raise InvalidData(f"{path}: has no samples")
-    classes = [str(c) for c in range(max(int(arrays[n].max()) for n in ("y", "y_train") if n in arrays) + 1)]
-    if not ready:
-        train, test = divide(labels, options.seed)
-        rows = train if options.split == "train" else test
-        x, labels = x[rows], labels[rows]
-    return in_memory(x, labels, classes, path)
+    x_name, y_name = wanted.get(options.split, ("x", "y"))
+    x = as_inputs(numbers(arrays[x_name], f"{path}: {x_name}"), f"{path}: {x_name}")
+    if not len(x):
+        raise InvalidData(f"{path}: {x_name} has no samples")
+    y, named = classes(arrays[y_name], len(x), f"{path}: {y_name}")
+    most = int(y.max())
+    for _, name in wanted.values():  # the classes are those of both splits
+        other, others = classes(arrays[name], len(arrays[name]), f"{path}: {name}")
+        if others != named:
+            raise InvalidData(f"{path}: y and y_train name different classes")
+        most = max(most, int(other.max()) if len(other) else 0)
+    class_names = named or [str(c) for c in range(most + 1)]
+    rows = torch.arange(len(y)) if ready else one_of(options.split, y, options.seed, path, split)
+    return in_memory(x[rows], y[rows], class_names, path)
 
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; never unpickles."""
+    """The arrays of an .npz file; never unpickles, and reads nothing that would not fit in memory."""
+    file = Path(path).expanduser()
+    require_unfolds(file)
     try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as found:
+        with np.load(file, allow_pickle=False) as found:
+            for name in found.files:
+                with found.zip.open(f"{name}.npy") as member:
+                    shape, dtype = _declared(member)
+                    require_room(math.prod(shape) * dtype.itemsize, f"{path}: {name}")
             return {name: found[name] for name in found.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise InvalidData(f"{path}: cannot be read as .npz: {error}") from error
+    except InvalidData:
+        raise
+    except Exception as error:  # a damaged file fails in as many ways as there are readers in it
+        raise InvalidData(f"{path}: cannot be read as .npz: {one_line(error)}") from error
 
 
-def as_inputs(x: np.ndarray, what: str) -> Tensor:
+def _declared(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and type that the header of an array in a file declares."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
+    return shape, dtype
+
+
+def as_inputs(x: Tensor, what: str) -> Tensor:
     """Images or features as float32 (n, C, H, W) or (n, d); uint8 becomes [0, 1], channels come first."""
-    if x.dtype != np.uint8 and x.dtype.kind != "f":
-        raise InvalidData(f"{what}: x is {x.dtype}; must be uint8, or float in [0, 1]")
-    if x.ndim not in (2, 3, 4):
-        raise InvalidData(f"{what}: x has shape {x.shape}; must be (n, d), (n, H, W) or (n, C, H, W)")
-    inputs = torch.from_numpy(np.ascontiguousarray(x))
-    inputs = inputs.float() / 255 if x.dtype == np.uint8 else inputs.float()
+    if x.dim() not in (2, 3, 4):
+        raise InvalidData(f"{what}: x has shape {tuple(x.shape)}; must be (n, d), (n, H, W) or (n, C, H, W)")
+    if not x.is_floating_point() and x.dtype != torch.uint8 and x.numel() and not _zeros_and_ones(x):
+        raise InvalidData(f"{what}: x is {told(x)}; must be uint8, or numbers in [0, 1]")
+    if not x[:1].numel() and len(x):
+        raise InvalidData(f"{what}: x has shape {tuple(x.shape)}: samples without a feature")
+    inputs = x.float() / 255 if x.dtype == torch.uint8 else x.float()
     if inputs.dim() == 3:
         return inputs[:, None]
-    if inputs.dim() == 4 and inputs.shape[1] not in (1, 3) and inputs.shape[3] in (1, 3):
+    if inputs.dim() == 4 and Domain().pixel_axis(inputs.shape[1:]) == 2:
         return inputs.permute(0, 3, 1, 2).contiguous()
-    return inputs
+    return inputs.contiguous()
 
 
-def from_dataset(dataset: Dataset[tuple[Tensor, int]], what: str = "dataset") -> Raw:
-    """All samples of a torch `Dataset` of (image, label) pairs."""
+def told(x: Tensor) -> str:
+    """A tensor's type of number in a word."""
+    return str(x.dtype).removeprefix("torch.")
+
+
+def _zeros_and_ones(x: Tensor) -> bool:
+    return bool(((x == 0) | (x == 1)).all())
+
+
+def from_dataset(dataset: Dataset[tuple[object, ...]], what: str = "dataset") -> Raw:
+    """All samples of a torch `Dataset` of (image, label, …)."""
     images: list[Tensor] = []
-    labels: list[int] = []
+    labels: list[object] = []
     for index in range(len(dataset)):  # type: ignore[arg-type]
-        image, label = dataset[index]
-        if not isinstance(image, Tensor):
-            raise InvalidData(f"{what}, sample {index}: is {type(image).__name__}; must be a tensor")
-        if images and image.shape != images[0].shape:
-            one, other = tuple(images[0].shape), tuple(image.shape)
+        with foreign(what, f"reading sample {index}"):
+            sample = dataset[index]
+        if not isinstance(sample, tuple | list) or len(sample) < 2:
+            raise InvalidData(f"{what}, sample {index}: is {type(sample).__name__}; must be (image, class)")
+        image = numbers(sample[0], f"{what}, sample {index}")
+        if images and (image.shape, image.dtype) != (images[0].shape, images[0].dtype):
+            one, other = (f"{told(i)} {tuple(i.shape)}" for i in (images[0], image))
             raise InvalidData(f"{what}, sample {index}: has shape {other}; those before have {one}")
-        images.append(image.float() / 255 if image.dtype == torch.uint8 else image.float())
-        labels.append(int(label))
+        images.append(image)
+        labels.append(numbers(sample[1], what).tolist() if isinstance(sample[1], Tensor) else sample[1])
     if not images:
         raise InvalidData(f"{what}: has no samples")
-    names = getattr(dataset, "classes", None) or range(max(labels) + 1)
-    return in_memory(torch.stack(images), torch.tensor(labels), [str(c) for c in names], what)
+    y, names = classes(labels, len(labels), f"{what}: labels")
+    known = getattr(dataset, "classes", None) or names or range(int(y.max()) + 1)
+    return in_memory(as_inputs(torch.stack(images), what), y, [str(c) for c in known], what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import torch
 from sklearn import datasets
 
@@ -15,7 +16,7 @@ def digits(options: Options) -> Raw:
     found = datasets.load_digits()
     x = torch.from_numpy(found.images).float()[:, None] / 16
     y = torch.from_numpy(found.target).long()
-    train, test = divide(y, options.seed)
+    train, test = divide(y, options.seed, "digits")
     rows = train if options.split == "train" else test
     return in_memory(x[rows], y[rows], [str(c) for c in found.target_names], f"digits {options.split}")
 
@@ -37,6 +38,6 @@ def iris(options: Options) -> Raw:
 
 def _table(found: datasets.Bunch, name: str, options: Options) -> Raw:
     y = torch.from_numpy(found.target).long()
-    x = torch.from_numpy(found.data).double()
+    frame = pd.DataFrame(found.data, columns=[str(c) for c in found.feature_names])
     names = tuple(str(c) for c in found.target_names)
-    return scaled(Table(x, y, names, tuple(found.feature_names), name), options)
+    return scaled(Table(frame, y, names, name), options)

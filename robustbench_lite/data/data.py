@@ -13,6 +13,7 @@ from torch import Tensor
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, Unsupported, require
 from robustbench_lite.core.random import Stream
+from robustbench_lite.data.columns import Columns
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Raw:
     place : callable
         What an index is called in errors.
     domain : Domain, default the box [0, 1]
-    units : Tensor, optional
-        (d,): the size of one scaled unit of each feature, in the feature's own units.
+    columns : Columns, optional
+        What the features of a table stand for.
     notes : tuple of str
         What a reader of results should know.
 
@@ -66,7 +67,7 @@ class Raw:
     class_names: tuple[str, ...]
     place: Callable[[int], str]
     domain: Domain = field(default_factory=Domain)
-    units: Tensor | None = None
+    columns: Columns | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -92,8 +93,8 @@ class Data:
         (n,) int64, stable across subsets.
     class_names : tuple of str
     domain : Domain, default the box [0, 1]
-    units : Tensor, optional
-        (d,): the size of one scaled unit of each feature in its own units, for tables.
+    columns : Columns, optional
+        What the features of a table stand for, and their own units.
     notes : tuple of str
         What a reader of results should know.
     source : callable, optional
@@ -113,7 +114,7 @@ class Data:
     ids: Tensor
     class_names: tuple[str, ...]
     domain: Domain = field(default_factory=Domain)
-    units: Tensor | None = None
+    columns: Columns | None = None
     notes: tuple[str, ...] = ()
     source: Callable[[], Data] | None = None
 
@@ -126,6 +127,11 @@ class Data:
 
     def __getitem__(self, rows: slice | Tensor) -> Data:
         return replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows])
+
+    @property
+    def units(self) -> Tensor | None:
+        """The size of one unit of each feature of a table in its own units (d,); None for other data."""
+        return None if self.columns is None else self.columns.units
 
     def training(self) -> Data:
         """The training split.
@@ -208,7 +214,7 @@ def finish(
         raise InvalidData(f"{name}: has no samples of the classes {'|'.join(names)}")
     x = raw.take(ids)
     _check(x, ids, raw)
-    return Data(name, x, y[ids], ids, names, raw.domain, raw.units, raw.notes, source)
+    return Data(name, x, y[ids], ids, names, raw.domain, raw.columns, raw.notes, source)
 
 
 def _check(x: Tensor, ids: Tensor, raw: Raw) -> None:

@@ -10,49 +10,66 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from robustbench_lite.core.errors import InvalidData, require
+from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
+from robustbench_lite.core.parameters import Fraction
 from robustbench_lite.data.data import Options, Raw
-from robustbench_lite.data.split import divide
+from robustbench_lite.data.room import require_room
+from robustbench_lite.data.split import one_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+TESTS = ("test", "val", "valid", "validation")  # names of the sub-folder beside train
 
 
 def folder(
-    options: Options, path: str, size: int | None = None, crop: int | None = None, grey: bool = False
+    options: Options,
+    path: str,
+    size: int | None = None,
+    crop: int | None = None,
+    grey: bool = False,
+    split: Fraction | None = None,
 ) -> Raw:
-    """PATH/class/image, or PATH/train/class/image and PATH/test/class/image.
+    """PATH/class/image, or PATH/train/class/image and PATH/test/class/image (or val, valid, validation).
 
     size: the shorter side after resizing; crop: the side of the square cut from the middle; grey: one
-    channel instead of three.
+    channel instead of three; split: the share of the images that is for testing, where they come in one
+    piece; all are, unless it is given.
     """
     require(size is None or size >= 1, "size", size, "at least 1")
     require(crop is None or crop >= 1, "crop", crop, "at least 1")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise InvalidData(f"{path}: is not a folder")
-    divided = (root / "train").is_dir() and (root / "test").is_dir()
-    classes = sorted(p.name for p in (root / "train" if divided else root).iterdir() if p.is_dir())
+    test = next((name for name in TESTS if (root / name).is_dir()), None)
+    divided = test is not None and (root / "train").is_dir()
+    if divided and split is not None:
+        raise InvalidParameter("split", split, f"left out: {path} has folders train and {test}")
+    start = root / (test if divided and test and options.split == "test" else "train") if divided else root
+    classes = _class_folders(root / "train" if divided else root)
     if len(classes) < 2:
         raise InvalidData(f"{path}: needs two sub-folders or more, one a class; has {len(classes)}")
-    start = root / options.split if divided else root
-    files, labels = [], []
+    files, labels, others = [], [], 0
     for number, name in enumerate(classes):
-        inside = start / name
-        found = (
-            sorted(p for p in inside.rglob("*") if p.suffix.lower() in SUFFIXES) if inside.is_dir() else []
-        )
+        inside = [p for p in (start / name).rglob("*") if p.is_file() and not p.name.startswith(".")]
+        found = sorted(p for p in inside if p.suffix.lower() in SUFFIXES)
         files += found
+        others += len(inside) - len(found)
         labels += [number] * len(found)
     if not files:
         raise InvalidData(f"{start}: has no images ({', '.join(sorted(SUFFIXES))}) in its sub-folders")
     y = torch.tensor(labels)
     if not divided:
-        train, test = divide(y, options.seed)
-        rows = train if options.split == "train" else test
+        rows = one_of(options.split, y, options.seed, path, split)
         files, y = [files[i] for i in rows.tolist()], y[rows]
+    notes = [f"{path}: {others} files that are no images were left out"] * bool(others)
+    unknown = sorted(set(_class_folders(start)) - set(classes)) if divided else []
+    left = f"{start}: {', '.join(unknown)} are no classes of the training split, and were left out"
+    notes += [left] * bool(unknown)
 
     def take(rows: Tensor) -> Tensor:
         chosen = [files[i] for i in rows.tolist()]
+        side = crop or size
+        if side is not None:
+            require_room(4.0 * len(chosen) * (1 if grey else 3) * side**2, f"{path}, size {side}")
         with ThreadPoolExecutor() as pool:
             images = list(pool.map(lambda file: decode(file, size, crop, grey), chosen))
         for file, image in zip(chosen, images, strict=True):
@@ -61,15 +78,27 @@ def folder(
                 raise InvalidData(f"{file}: is {other}, {chosen[0]} is {one}; give size and crop")
         return torch.stack(images)
 
-    return Raw(take, y, tuple(classes), lambda i: str(files[i]))
+    return Raw(take, y, tuple(classes), lambda i: str(files[i]), notes=tuple(notes))
+
+
+def _class_folders(root: Path) -> list[str]:
+    """The sub-folders of a folder, those that systems hide or leave behind not among them."""
+    left_behind = (".", "__MACOSX", "__pycache__")
+    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(left_behind))
 
 
 def decode(file: Path, size: int | None = None, crop: int | None = None, grey: bool = False) -> Tensor:
     """An image file as (C, H, W) float32 in [0, 1]; raises `InvalidData` when it cannot be read."""
     try:
         with Image.open(file) as opened:
-            image = opened.convert("L" if grey else "RGB")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+            if size is not None:
+                scale = size / min(opened.size)
+                require_room(12.0 * opened.size[0] * opened.size[1] * scale**2, f"{file}, size {size}")
+            deep = opened.mode.startswith(("I", "F"))
+            image = _deep(opened, file) if deep else opened.convert("L" if grey else "RGB")
+    except InvalidData:
+        raise
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InvalidData(f"{file}: cannot be read as an image: {error}") from error
     if size is not None:
         scale = size / min(image.size)
@@ -82,4 +111,18 @@ def decode(file: Path, size: int | None = None, crop: int | None = None, grey: b
         image = image.crop((left, top, left + crop, top + crop))
     array = torch.from_numpy(np.array(image))
     array = array[None] if array.dim() == 2 else array.permute(2, 0, 1)
+    if deep:
+        return array.expand(1 if grey else 3, -1, -1).clamp(0, 1)
     return array.float() / 255
+
+
+def _deep(opened: Image.Image, file: Path) -> Image.Image:
+    """A grey image of 16 bits, or of floats in [0, 1], as floats in [0, 1]."""
+    values = np.array(opened).astype(np.float32)
+    if opened.mode != "F":
+        values /= 65535
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        allowed = "16-bit numbers, or floats in [0, 1]"
+        low, high = values.min(), values.max()
+        raise InvalidData(f"{file}: holds values from {low:g} to {high:g}; must be {allowed}")
+    return Image.fromarray(values)

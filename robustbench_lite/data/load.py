@@ -10,13 +10,13 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from robustbench_lite.core.errors import InvalidParameter, require
+from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
-from robustbench_lite.data.data import Data, Options, Raw, finish
+from robustbench_lite.data.data import Data, Options, Raw, finish, in_memory
 
-DataLike = str | Data | Dataset[tuple[Tensor, int]] | tuple[Tensor, Tensor]
+DataLike = str | Data | Dataset[tuple[Tensor, int]] | tuple[object, object]
 
 
 def load_data(
@@ -33,8 +33,9 @@ def load_data(
     ----------
     data : str, Data, torch Dataset or tuple
         A name (`digits`, `mnist:classes=3|7`, `folder:PATH,size=32`, `npz:PATH`, `csv:PATH,label=NAME`), a
-        torch `Dataset` of (image, class), a pair (x, y), or `Data`. x is (n, d), (n, H, W) or (n, C, H, W),
-        uint8 or floating point in [0, 1]; y (n,) whole numbers.
+        torch `Dataset` or `DataLoader` of (image, class, …), a pair (x, y), or `Data`. x is (n, d), (n, H, W)
+        or (n, C, H, W): a tensor, an array, a DataFrame or a list, uint8 or in [0, 1]; y (n,) whole numbers
+        or text, or one-hot rows.
     split : {"test", "train"}, default "test"
         Of a name.
     samples : int, optional
@@ -90,20 +91,23 @@ def load_data(
 
 
 def _own(data: object) -> Raw:
+    """A pair (x, y), a torch `Dataset` or a `DataLoader` of pairs."""
     from robustbench_lite.data.arrays import as_inputs, from_dataset
-    from robustbench_lite.data.data import in_memory
+    from robustbench_lite.data.given import classes, numbers
 
-    if isinstance(data, tuple) and len(data) == 2:
-        x, y = (torch.as_tensor(part).cpu() for part in data)
-        if len(x) != len(y) or y.dim() != 1 or y.is_floating_point():
-            raise InvalidParameter(
-                "data", f"x {tuple(x.shape)}, y {y.dtype} {tuple(y.shape)}", "(n, …), (n,)"
-            )
-        classes = [str(c) for c in range(int(y.max()) + 1)] if len(y) else []
-        return in_memory(as_inputs(x.numpy(), "own data"), y, classes, "own data")
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return from_dataset(cast("Dataset[tuple[Tensor, int]]", data))
-    raise InvalidParameter("data", type(data).__name__, "a name, a torch Dataset, a pair (x, y) or Data")
+    what = "own data"
+    if isinstance(data, tuple | list) and len(data) == 2:
+        x = as_inputs(numbers(data[0], f"{what}: x"), what)
+        y, names = classes(data[1], len(x), f"{what}: y")
+        if not len(y):
+            raise InvalidData(f"{what}: has no samples")
+        return in_memory(x, y, names or [str(c) for c in range(int(y.max()) + 1)], what)
+    if isinstance(data, DataLoader):
+        data = data.dataset
+    if isinstance(data, Dataset) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return from_dataset(cast("Dataset[tuple[object, ...]]", data))
+    told = f"{type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
+    raise InvalidParameter("data", told, "a name, a pair (x, y), a torch Dataset of pairs, or Data")
 
 
 def _some(data: Data, samples: int, seed: int) -> Tensor:

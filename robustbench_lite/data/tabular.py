@@ -1,4 +1,4 @@
-"""Tables: features scaled to [0, 1] by the training split, with what may change and in which steps."""
+"""Tables: their columns as features scaled by the training split, with what may change and in which steps."""
 
 from __future__ import annotations
 
@@ -12,83 +12,199 @@ from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
+from robustbench_lite.core.guard import one_line
+from robustbench_lite.core.parameters import Fraction
+from robustbench_lite.data.columns import Column, Columns
 from robustbench_lite.data.data import Options, Raw
 from robustbench_lite.data.split import divide
+
+MOST_VALUES = 100  # of a column of text; one with more is a name or a number, and stays as it is
+Names = Sequence[str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: x (n, d) float64, y (n,), what its classes, features and itself are called."""
+    """A table: frame (n rows), y (n,), what its classes and itself are called."""
 
-    x: Tensor
+    frame: pd.DataFrame
     y: Tensor
     class_names: tuple[str, ...]
-    features: Sequence[str]
     name: str
 
 
-def scaled(table: Table, options: Options, integer: Sequence[str] = (), fixed: Sequence[str] = ()) -> Raw:
-    """One split of a table, its features scaled by the smallest and largest of the training split.
+@dataclass(frozen=True)
+class Kinds:
+    """What a user said of columns: those in whole steps, those that stay, and those that are one choice."""
 
-    The box of a feature is [0, 1], widened where the test split goes beyond it; integer features move in
-    whole steps and fixed ones not at all.
+    integer: Names = ()
+    fixed: Names = ()
+    onehot: Sequence[Names] = ()
+
+
+def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float = 0.3) -> Raw:
+    """One split of a table, its numbers scaled by the smallest and largest of the training split.
+
+    The box of a number is [0, 1], widened where the test split goes beyond it; integer columns move in whole
+    steps, fixed ones not at all, and a category is one choice of its values.
     """
-    x, y, features, what = table.x, table.y, table.features, table.name
-    train, test = divide(y, options.seed)
-    for field, names in (("integer", integer), ("fixed", fixed)):
-        unknown = [name for name in names if name not in features]
-        if unknown:
-            raise InvalidParameter(field, "|".join(unknown), f"columns of {what}: {', '.join(features)}")
-    least, most = x[train].amin(0), x[train].amax(0)
-    units = torch.where(most > least, most - least, 1.0)
-    z = ((x - least) / units).float()
+    frame, y, what = table.frame, table.y, table.name
+    train, test = divide(y, options.seed, what, share)
+    columns, notes = columns_of(frame, train, kinds, what)
+    z = columns.scaled(frame).float()
     beyond = z[test]
     low, high = beyond.amin(0).clamp_max(0.0), beyond.amax(0).clamp_min(1.0)
-    wide = [name for name, a, b in zip(features, low.tolist(), high.tolist(), strict=True) if a < 0 or b > 1]
+    pairs = zip(columns.features, low.tolist(), high.tolist(), strict=True)
+    wide = [name for name, a, b in pairs if a < 0 or b > 1]
     note = f"the test split goes beyond the training split in {', '.join(wide)}: their box is widened"
-    spacing = None
-    if integer:
-        whole = torch.tensor([name in integer for name in features])
-        spacing = torch.where(whole, 1 / units, 0.0)
-    mask = torch.tensor([name not in fixed for name in features]) if fixed else None
     rows = train if options.split == "train" else test
+    domain = Domain(low, high, columns.mask, columns.spacing, None, columns.groups)
     return Raw(
         take=lambda i: z[rows][i],
         y=y[rows],
         class_names=table.class_names,
         place=lambda i: f"{what}, row {int(rows[i])}",
-        domain=Domain(low, high, mask, spacing, pixel_dim=None),
-        units=units,
-        notes=(note,) if wide else (),
+        domain=domain,
+        columns=columns,
+        notes=(*((note,) if wide else ()), *notes),
     )
 
 
-def csv(options: Options, path: str, label: str, integer: str = "", fixed: str = "") -> Raw:
-    """A file of numbers with a header; label: the class's column; integer, fixed: columns, A|B|C."""
+def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> tuple[Columns, list[str]]:
+    """The columns of a table, scaled by its training rows; and what a reader should know of them."""
+    names = [str(name) for name in frame.columns]
+    asked = [name for group in kinds.onehot for name in group]
+    for field, given in (("integer", kinds.integer), ("fixed", kinds.fixed), ("onehot", asked)):
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise InvalidParameter(field, "|".join(unknown), f"columns of {what}: {', '.join(names)}")
+    groups = [tuple(group) for group in kinds.onehot]
+    for group in groups:
+        if not _one_hot(frame[list(group)]):
+            allowed = "columns of which exactly one is 1 in every row"
+            raise InvalidParameter("onehot", "|".join(group), allowed)
+    found = _groups(frame, set(asked) | set(kinds.fixed))
+    notes = [
+        f"{what}: exactly one of {', '.join(group)} is 1 in every row: they are taken as one choice"
+        for group in found
+    ]
+    made: list[Column] = []
+    member_of = {name: group for group in [*groups, *found] for name in group}
+    kept: list[str] = []
+    whole: list[str] = []
+    for name in names:
+        if name in member_of:
+            group = member_of[name]
+            if name == group[0]:
+                made.append(Column("|".join(group), values=group, members=group))
+            continue
+        held = frame[name]
+        if pd.api.types.is_numeric_dtype(held) and not pd.api.types.is_bool_dtype(held):
+            column = _number(name, held, train, kinds)
+            made.append(column)
+            numbers = held.dropna()
+            if (
+                not column.step
+                and not column.fixed
+                and len(numbers)
+                and bool((numbers == numbers.round()).all())
+            ):
+                whole.append(name)
+            continue
+        values = tuple(sorted({_cell(value) for value in held}, key=lambda v: (v is None, str(v))))
+        many = len(values) > MOST_VALUES
+        kept += [name] * many
+        made.append(Column(name, values=values, fixed=many or name in kinds.fixed))
+    if kept:
+        told = ", ".join(kept)
+        notes.append(f"{what}: {told} hold more than {MOST_VALUES} different texts, and stay as they are")
+    if whole:
+        told = "|".join(whole)
+        notes.append(f"{what}: whole numbers may become fractions, unless the data says integer={told}")
+    gaps = [c.name for c in made if c.gaps]
+    if gaps:
+        notes.append(f"{what}: {', '.join(gaps)} have empty cells, which stay empty")
+    return Columns(tuple(made)), notes
+
+
+def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds) -> Column:
+    number = held.astype("float64")
+    seen = number.iloc[train.tolist()].dropna()
+    least, most = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
+    width = most - least if most > least else 1.0
+    step = 1.0 if name in kinds.integer else 0.0
+    return Column(name, least, width, step, fixed=name in kinds.fixed, gaps=bool(number.isna().any()))
+
+
+def _cell(value: object) -> object:
+    return None if pd.isna(value) else value  # type: ignore[call-overload]
+
+
+def _one_hot(part: pd.DataFrame) -> bool:
+    """Whether exactly one of several columns is 1 in every row, and the others 0."""
+    try:
+        numbers = part.astype("float64").to_numpy()
+    except (TypeError, ValueError):
+        return False
+    return bool(((numbers == 0) | (numbers == 1)).all() and (numbers.sum(1) == 1).all())
+
+
+def _groups(frame: pd.DataFrame, taken: set[str]) -> list[tuple[str, ...]]:
+    """Columns that begin alike, up to the last _ or =, and of which exactly one is 1 in every row."""
+    alike: dict[str, list[str]] = {}
+    for name in map(str, frame.columns):
+        head = max(name.rpartition("_")[0], name.rpartition("=")[0], key=len)
+        if head and name not in taken:
+            alike.setdefault(head, []).append(name)
+    return [tuple(names) for names in alike.values() if len(names) > 1 and _one_hot(frame[names])]
+
+
+def csv(
+    options: Options,
+    path: str,
+    label: str,
+    integer: str = "",
+    fixed: str = "",
+    onehot: str = "",
+    split: Fraction = 0.3,
+) -> Raw:
+    """A file with a header; label: the class's column.
+
+    integer, fixed: columns A|B|C that move in whole steps, or not at all; onehot: columns A|B of which
+    exactly one is 1, several such choices divided by a semicolon; split: the share of the rows that is for
+    testing. Columns of text are categories, and cells may be empty.
+    """
     file = Path(path).expanduser()
     try:
         table = pd.read_csv(file)
-    except (OSError, ValueError) as error:
-        raise InvalidData(f"{path}: cannot be read as CSV: {' '.join(str(error).split())}") from error
+    except Exception as error:  # pandas has many words for what is no table
+        raise InvalidData(f"{path}: cannot be read as CSV: {one_line(error)}") from error
+    table.columns = [str(name) for name in table.columns]
     if label not in table.columns:
         raise InvalidParameter("label", label, f"a column of {path}: {', '.join(map(str, table.columns))}")
-    if len(table) < 2:
-        raise InvalidData(f"{path}: has {len(table)} rows; two or more are needed")
-    empty = table.isna().any(axis=1)
+    kinds = Kinds(_listed(integer), _listed(fixed), [_listed(part) for part in onehot.split(";") if part])
+    made = labelled(table.drop(columns=[label]), table[label], path, label)
+    return scaled(made, options, kinds, split)
+
+
+def labelled(inputs: pd.DataFrame, labels: pd.Series, name: str, label: str) -> Table:
+    """A table with its classes; raises `InvalidData` for what no table of samples is."""
+    if len(inputs) < 2:
+        raise InvalidData(f"{name}: has {len(inputs)} rows; two or more are needed")
+    if inputs.shape[1] == 0:
+        raise InvalidData(f"{name}: has no columns beside {label!r}")
+    empty = labels.isna().to_numpy()
     if empty.any():
-        raise InvalidData(f"{path}, row {int(empty.to_numpy().argmax())}: has an empty cell")
-    inputs = table.drop(columns=[label])
-    if inputs.empty:
-        raise InvalidData(f"{path}: has no columns beside {label!r}")
-    for column in inputs.columns:
-        if not pd.api.types.is_numeric_dtype(inputs[column]):
-            raise InvalidData(f"{path}: column {column!r} is not numeric; encode it first")
-    number, names = pd.factorize(table[label], sort=True)
+        raise InvalidData(f"{name}, row {int(empty.argmax())}: has no label in {label!r}")
+    number, names = pd.factorize(labels, sort=True)
     y = torch.from_numpy(number).long()
     if len(names) < 2 or int(y.bincount().min()) < 2:
-        raise InvalidData(f"{path}: column {label!r} needs two classes or more, each with two rows or more")
-    x = torch.from_numpy(inputs.to_numpy(dtype="float64").copy())
-    features = [str(c) for c in inputs.columns]
-    listed = [[part for part in text.split("|") if part] for text in (integer, fixed)]
-    class_names = tuple(str(name) for name in names)
-    return scaled(Table(x, y, class_names, features, path), options, *listed)
+        raise InvalidData(f"{name}: column {label!r} needs two classes or more, each with two rows or more")
+    numeric = inputs.select_dtypes("number")
+    if bool(numeric.isin([float("inf"), float("-inf")]).any(axis=None)):
+        row, column = (int(i[0]) for i in numeric.isin([float("inf"), float("-inf")]).to_numpy().nonzero())
+        raise InvalidData(f"{name}, row {row}: {numeric.columns[column]} is infinite")
+    return Table(inputs, y, tuple(str(c) for c in names), name)
+
+
+def _listed(text: str) -> list[str]:
+    return [part for part in text.split("|") if part]

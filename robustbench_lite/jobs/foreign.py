@@ -14,6 +14,7 @@ from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.settings import Search
 from robustbench_lite.data.arrays import as_inputs, read_npz
 from robustbench_lite.data.data import Data
+from robustbench_lite.data.given import classes, numbers
 from robustbench_lite.data.load import load_data
 from robustbench_lite.jobs.make import find_device
 from robustbench_lite.judging.judge import Originals, judge, look_clean
@@ -64,11 +65,11 @@ def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame
     clean = look_clean(model, samples.x, samples.y, samples.ids, search)
     target = None
     if goal.targeted:
-        if "target" not in arrays or arrays["target"].shape != (len(samples),):
+        if "target" not in arrays:
             raise InvalidData(f"{file}: goal {goal} needs an array target with {len(samples)} classes")
-        target = torch.from_numpy(arrays["target"].astype(np.int64))[:, None]
+        target = classes(arrays["target"], len(samples), f"{file}: target")[0][:, None]
     originals = Originals(samples.x, samples.y, samples.ids, clean)
-    returned = torch.from_numpy(arrays["adversarial"])
+    returned = _returned(arrays["adversarial"], samples.x, file)
     verdict = judge(model, threat, goal, originals, returned, target, search)
     columns: dict[str, object] = {
         **vars(verdict),
@@ -100,14 +101,41 @@ def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame
 
 def _originals(arrays: dict[str, np.ndarray], held: Data, file: str) -> Data:
     if "x" in arrays and "y" in arrays:
-        x, y = as_inputs(arrays["x"], file), torch.from_numpy(arrays["y"].astype(np.int64))
-        if y.shape != (len(x),) or not bool(((y >= 0) & (y < held.num_classes)).all()):
+        x = as_inputs(numbers(arrays["x"], f"{file}: x"), f"{file}: x")
+        if not len(x):
+            raise InvalidData(f"{file}: x has no samples")
+        y, names = classes(arrays["y"], len(x), f"{file}: y")
+        if names is not None:
+            place = {name: i for i, name in enumerate(held.class_names)}
+            unknown = [name for name in names if name not in place]
+            if unknown:
+                raise InvalidData(f"{file}: y has class {unknown[0]!r}; known: {', '.join(place)}")
+            y = torch.tensor([place[name] for name in names])[y]
+        if not bool(((y >= 0) & (y < held.num_classes)).all()):
             raise InvalidData(f"{file}: y must be {len(x)} classes from 0 to {held.num_classes - 1}")
         return Data(held.name, x, y, torch.arange(len(y)), held.class_names, held.domain)
     if "ids" not in arrays:
         raise InvalidData(f"{file}: needs the originals x and y, or the ids of samples of {held.name}")
-    place = {int(i): row for row, i in enumerate(held.ids)}
-    unknown = [int(i) for i in arrays["ids"] if int(i) not in place]
-    if unknown:
-        raise InvalidData(f"{file}: id {unknown[0]} is not in the test split of {held.name}")
-    return held[torch.tensor([place[int(i)] for i in arrays["ids"]], dtype=torch.int64)]
+    ids = arrays["ids"]
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
+        raise InvalidData(f"{file}: ids is {ids.dtype} {ids.shape}; must be (n,) whole numbers")
+    row_of = {int(i): row for row, i in enumerate(held.ids)}
+    gone = [int(i) for i in ids if int(i) not in row_of]
+    if gone:
+        raise InvalidData(f"{file}: id {gone[0]} is not in the test split of {held.name}")
+    return held[torch.tensor([row_of[int(i)] for i in ids], dtype=torch.int64)]
+
+
+def _returned(array: np.ndarray, x: torch.Tensor, file: str) -> torch.Tensor:
+    """What was handed in, as float32 in the layout of the originals x (n, …); raises `InvalidData`."""
+    given = numbers(array, f"{file}: adversarial")
+    if given.dtype == torch.uint8:
+        given = given.float() / 255
+    if given.dim() == 4 and given.shape[1:] != x.shape[1:] and given.permute(0, 3, 1, 2).shape == x.shape:
+        given = given.permute(0, 3, 1, 2)
+    if given.numel() == x.numel() and len(given) == len(x):
+        given = given.reshape(x.shape)
+    if given.shape != x.shape:
+        own, theirs = tuple(given.shape), tuple(x.shape)
+        raise InvalidData(f"{file}: adversarial has shape {own}; the originals have {theirs}")
+    return given.float()

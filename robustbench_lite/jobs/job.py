@@ -17,6 +17,7 @@ from torch import Tensor
 from robustbench_lite.certify.certifier import Bounds
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.problem import Pool
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.data import Data
@@ -35,6 +36,7 @@ from robustbench_lite.search.driver import (
     targets_of,
 )
 from robustbench_lite.search.fitting import Applied, Fitting
+from robustbench_lite.threats.projection import in_fewer_bits
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ class Work:
 
     clean: the model's answers without an attack. others: models that judge too, with theirs. bounds: what
     certifiers have proven, and certify_seconds, what that took in all. fitting: what a fitted attack learnt;
-    None where it learns nothing, or its time was over. given (n,): targets that a user chose. key: the job's;
-    fingerprint: hash of the data and models that it became; both empty where nothing is kept.
+    None where it learns nothing, or its time was over. given (n,): targets that a user chose. starts: samples
+    that the attack may begin at, where it asks for such. written: the type of number that what is found is
+    handed back in; None: the data's own. key: the job's; fingerprint: hash of the data and models that it
+    became; both empty where nothing is kept.
     """
 
     data: Data
@@ -128,6 +132,8 @@ class Work:
     certify_seconds: float = 0.0
     fitting: Fitting | None = None
     given: Tensor | None = None
+    starts: Data | None = None
+    written: torch.dtype | None = None
     key: str = ""
     fingerprint: str = ""
 
@@ -151,7 +157,8 @@ class Work:
         """The samples as a search sees them."""
         bound = None if self.bounds is None else self.bounds.distance
         data, clean = self.data, self.clean
-        return Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, self.given, bound)
+        pool = None if self.starts is None else Pool(self.starts.x, self.starts.y)
+        return Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, self.given, bound, pool)
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,8 @@ def carry_out(
     an attack raises, `BoundBroken` and `Unsupported`.
     """
     outcome = attempt(work, progress)
+    if work.written is not None and outcome.z.shape == work.data.x.shape:
+        outcome = replace(outcome, z=in_fewer_bits(outcome.z, work.data.x, work.written))
     frames = [_records(work, outcome, work.model, work.clean, run, artifact)]
     frames += [_records(work, outcome, model, clean, run, artifact) for model, clean in work.others]
     adversarial = work.threat.render(outcome.z, work.data.x)

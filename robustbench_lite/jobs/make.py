@@ -17,6 +17,7 @@ from robustbench_lite.certify.certifier import Bounds, certify
 from robustbench_lite.core.errors import RobustError, UnknownName
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Model
+from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.data import Data
@@ -29,6 +30,7 @@ from robustbench_lite.search.driver import Samples, targets_of
 from robustbench_lite.search.fitting import Fitting, OutOfTime, fit
 from robustbench_lite.threats.named import parse_threat
 
+POOL = 2000  # samples that attacks may begin at
 Watch = Callable[[str, float], None]
 
 
@@ -156,6 +158,7 @@ class Workshop:
             self.goal(job.goal),
             job.search,
             tuple((self.model_named(o.model, o.name), self.clean(o.model)[rows]) for o in job.others),
+            starts=starts_for(self.attack(job.attack), self.data),
             key=job.key(),
             fingerprint=self.fingerprint(job),
         )
@@ -166,8 +169,10 @@ class Workshop:
 
     def fingerprint(self, job: Job) -> str:
         """Hash of the data and the models that a job becomes; each of them is hashed once."""
-        models = [self.model(text).fingerprint() for text in (job.model, *(o.model for o in job.others))]
-        return hashlib.sha256(" ".join([self._data_fingerprint, *models]).encode()).hexdigest()[:24]
+        hashes = [self.model(text).fingerprint() for text in (job.model, *(o.model for o in job.others))]
+        starts = starts_for(self.attack(job.attack), self.data)
+        hashes += [] if starts is None else [starts.fingerprint()]
+        return hashlib.sha256(" ".join([self._data_fingerprint, *hashes]).encode()).hexdigest()[:24]
 
     def _proven(self, job: Job) -> tuple[Bounds | None, float]:
         """What certifiers prove of all samples, once a model, threat and goal."""
@@ -217,6 +222,15 @@ def prove(
         distance = torch.where(clean.prediction == data.y, bounds.distance.cpu(), 0.0)
         bounds = replace(bounds, distance=distance)
     return bounds, time.perf_counter() - began
+
+
+def starts_for(attack: AnyAttack, data: Data) -> Data | None:
+    """Samples that an attack may begin at, where it asks for such: of the training split, if there is one."""
+    if not attack.uses_starts:
+        return None
+    pool = data if data.source is None else data.training()
+    order = Stream.of(0, pool.ids).fold("starts").uniform((), torch.float64).argsort()
+    return pool[order[:POOL].sort().values]
 
 
 def learn(work: Work, data: Data) -> Fitting | None:

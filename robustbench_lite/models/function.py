@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ class ScoreFunction(Model):
         Of one sample.
     name : str, optional
         What reports call it; by default the function's own.
-    flatten : bool, default False
-        The function wants (n, d).
+    taken : callable, optional
+        Inputs (n, *input_shape) -> what the function is given; None: a NumPy array of them.
     num_classes : int, optional
         K; needed where the function returns classes, else compared with what it returns.
     notes : sequence of str
@@ -70,19 +70,26 @@ class ScoreFunction(Model):
         input_shape: Sequence[int],
         *,
         name: str = "",
-        flatten: bool = False,
+        taken: Callable[[Tensor], object] | None = None,
         num_classes: int | None = None,
         notes: Sequence[str] = (),
         samples: Tensor | None = None,
     ) -> None:
-        self.function, self.flatten = function, flatten
+        self.function, self.taken = function, taken or _copied
         self.name = name or getattr(function, "__name__", "function")
         self.input_shape = tuple(input_shape)
         self.device = torch.device("cpu")
         self.num_classes = num_classes or 0
         x = torch.rand((4, *self.input_shape), generator=torch.Generator().manual_seed(0))
-        x = x if samples is None else samples[torch.arange(4) % len(samples)].cpu().float()
-        self._rows = rows_taken(self._ask, x)
+        try:
+            self._rows = rows_taken(self._ask, x)
+        except InvalidModel:
+            if samples is None:
+                raise
+            x = samples[torch.arange(4) % len(samples)].cpu().float()
+            self._rows = rows_taken(self._ask, x)
+            notes = (*notes, "it takes no random inputs, and was tried on samples")
+        self._tried = x
         decides = self._ask(x[: self._rows or len(x)]).ndim == 1
         self.access = Access.DECISION if decides else Access.SCORE
         trial = self.scores(x)
@@ -119,20 +126,23 @@ class ScoreFunction(Model):
         return self
 
     def facts(self) -> bytes:
-        x = torch.rand((16, *self.input_shape), generator=torch.Generator().manual_seed(0))
-        answers = b"" if self.stochastic else self.scores(x).numpy().tobytes()
-        return b"|".join([answers, *function_facts(self.function)])
+        return b"|".join(function_facts(self.function))
+
+    def probes(self) -> Tensor:
+        try:
+            x = super().probes()
+            self._ask(x[: self._rows or len(x)])
+            return x
+        except InvalidModel:
+            return self._tried
 
     def _ask(self, x: Tensor) -> np.ndarray:
-        array = x.detach().cpu().numpy().copy()  # its own, to change as it likes
-        if self.flatten:
-            array = array.reshape(len(array), math.prod(self.input_shape))
-        with foreign(self.name, f"a call with {array.dtype} {array.shape}"):
-            found = _as_array(self.function(array))
+        with foreign(self.name, f"a call with {len(x)} inputs"):
+            found = _as_array(self.function(cast(np.ndarray, self.taken(x))))
         scores = found.ndim == 2 and found.dtype.kind in "fiu"
         classes = found.ndim == 1 and found.dtype.kind in "iu" and self.num_classes > 1
-        if found.shape[:1] != (len(array),) or not (scores or classes):
-            what = f"{found.dtype} {found.shape} for {len(array)} inputs"
+        if found.shape[:1] != (len(x),) or not (scores or classes):
+            what = f"{found.dtype} {found.shape} for {len(x)} inputs"
             raise InvalidModel(
                 f"{self.name}: returned {what}; must be scores (n, K), or classes (n,) below K"
             )
@@ -146,3 +156,9 @@ def _as_array(found: object) -> np.ndarray:
     if isinstance(found, Tensor):
         found = found.detach().cpu()
     return np.asarray(found)
+
+
+def _copied(x: Tensor) -> np.ndarray:
+    """Inputs as an array of the function's own, to change as it likes."""
+    array: np.ndarray = x.detach().cpu().numpy().copy()
+    return array

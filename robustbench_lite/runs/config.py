@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.goal import parse_goal
-from robustbench_lite.core.registry import check_name
+from robustbench_lite.core.registry import build, check_name
 from robustbench_lite.core.settings import Search
+from robustbench_lite.models.names import Reading, brought
 from robustbench_lite.runs.suite import LECTURES
 
 SETTINGS = tuple(field.name for field in fields(Search))
@@ -73,19 +74,13 @@ def check_names(config: Config) -> None:
         for text in texts:
             check_name(kind, text)
     for text in config.models:
-        if not text.endswith(".skops") and not refers(text):
+        where, options = brought(text)
+        if where:
+            build(Reading, options)
+        else:
             check_name("models", text)
     for text in config.goals:
         parse_goal(text)
-
-
-def refers(text: str) -> bool:
-    """Whether a model's text means `package.module:function`."""
-    from robustbench_lite.models import MODELS
-
-    head, colon, name = text.partition(",")[0].partition(":")
-    plain = "(" not in text and "=" not in name
-    return bool(colon) and plain and head not in MODELS and name.replace(".", "").isidentifier()
 
 
 def read(file: Path) -> dict[str, object]:

@@ -122,6 +122,8 @@ class Attack(Generic[State]):
         Whether it can attack a given eps.
     every_sample : bool, default False
         Whether samples that the model gets wrong by itself are attacked too.
+    uses_starts : bool, default False
+        Whether it asks for samples of the training split to begin at.
 
     Raises
     ------
@@ -154,6 +156,7 @@ class Attack(Generic[State]):
     minimum_norm: ClassVar[bool] = False
     fixed_budget: ClassVar[bool] = True
     every_sample: ClassVar[bool] = False
+    uses_starts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -14,7 +14,7 @@ from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Keep, Ledger
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.oracle import Oracle
-from robustbench_lite.core.problem import Observer, Problem
+from robustbench_lite.core.problem import Observer, Pool, Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
@@ -91,6 +91,8 @@ class Samples:
         (n,): targets a user chose.
     lower_bound : Tensor, optional
         (n,) float64: what certifiers have proven.
+    pool : Pool, optional
+        Samples that attacks may begin at.
     """
 
     x: Tensor
@@ -100,11 +102,13 @@ class Samples:
     prediction: Tensor
     given: Tensor | None = None
     lower_bound: Tensor | None = None
+    pool: Pool | None = None
 
     def seen(self, form: NormalForm, threat: Threat) -> Samples:
         """The same in the form in which attacks see them."""
         bound = None if self.lower_bound is None else form.sizes(self.lower_bound, threat.norm)
-        return replace(self, x=form.inputs(self.x), lower_bound=bound)
+        pool = None if self.pool is None else replace(self.pool, x=form.inputs(self.pool.x))
+        return replace(self, x=form.inputs(self.x), lower_bound=bound, pool=pool)
 
 
 def search(
@@ -263,7 +267,7 @@ def problem_of(
     row = torch.arange(len(part), device=device)
     problem = Problem(
         oracle, threat, goal, ledger, x0, y, eps.to(device), ids, row, torch.zeros_like(row),
-        bound.to(device), seed=settings.seed,
+        bound.to(device), seed=settings.seed, pool=samples.pool,
     )  # fmt: skip
     if target is None:
         return problem

@@ -7,18 +7,20 @@ from dataclasses import replace
 from typing import Any, cast
 
 from robustbench_lite.core.domain import Domain
+from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.core.threat import Threat
 
 
-def parse_threat(text: str | Threat, domain: Domain | None = None) -> Threat:
+def parse_threat(text: str | Threat | tuple[str, object], domain: Domain | None = None) -> Threat:
     """The threat that a text names, inside a domain.
 
     Parameters
     ----------
-    text : str or Threat
+    text : str, Threat or tuple
         `linf:8/255`, `l2:0.5`, `l1:12`, `l0:1` (pixels), `l2:min` (the smallest perturbation), `box`,
-        `rotation:15,shift=0.1`, or what an installed package adds. A `Threat` stays what it is.
+        `rotation:15,shift=0.1`, or what an installed package adds; or a pair such as `("linf", 0.1)`. A
+        `Threat` stays what it is.
     domain : Domain, optional
         The box, mask and steps of the data; None: [0, 1], or a ready threat's own.
 
@@ -32,7 +34,11 @@ def parse_threat(text: str | Threat, domain: Domain | None = None) -> Threat:
     >>> str(parse_threat("linf:8/255"))
     'linf:8/255'
     """
+    if isinstance(text, tuple) and len(text) == 2:
+        text = f"{text[0]}:{text[1]}"
     if not isinstance(text, str):
+        if not hasattr(text, "contains"):
+            raise InvalidParameter("threat", text, "text such as 'linf:8/255', or a Threat")
         return text if domain is None else text.within(domain)
     written = text.strip().lower()
     name = read_name("threats", written)

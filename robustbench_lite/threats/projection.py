@@ -49,6 +49,13 @@ def _inward(x: Tensor, x0: Tensor, most: Tensor) -> Tensor:
     return torch.where(beyond, torch.nextafter(x, x0), x)
 
 
+def in_fewer_bits(x: Tensor, x0: Tensor, dtype: torch.dtype) -> Tensor:
+    """x as a shorter type of number can write it (n, …): never further from x0, which it can write itself."""
+    short = x.to(dtype)
+    beyond = (short.double() - x0.double()).abs() > (x.double() - x0.double()).abs()
+    return torch.where(beyond, torch.nextafter(short, x0.to(dtype)), short).to(x.dtype)
+
+
 def _linf(x: Tensor, x0: Tensor, eps: Tensor, domain: Domain) -> Tensor:
     radius = eps.double().reshape(-1, *[1] * (x.dim() - 1))
     if domain.mask is not None:

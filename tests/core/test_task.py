@@ -5,7 +5,8 @@ import torch
 import robustbench_lite as rb
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.task import Classification, margin
-from robustbench_lite.models.load import as_model
+from robustbench_lite.models.names import Reading
+from robustbench_lite.models.own import as_model
 from tests.conftest import attack_with
 
 SCORES = torch.tensor([[1.0, 3.0, 2.0], [torch.nan, 1.0, 0.0], [0.0, 1.0, 5.0], [2.0, 2.0, -torch.inf]])
@@ -55,7 +56,7 @@ def test_outcomes_of_a_model_with_a_class_that_rejects() -> None:
         refusal = top[:, 1] + 3.0
         return torch.cat([scores, refusal[:, None]], 1).numpy()
 
-    model = as_model(cautious, (1, 8, 8), 10, "cautious", reject=10)
+    model = as_model(cautious, data, Reading(reject=10), "cautious")
     y = data.y
     held = attack_with(model, data.x, y, "square:steps=150", "linf:0.15").records
     counted = attack_with(

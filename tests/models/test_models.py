@@ -125,7 +125,7 @@ def test_normalisation_and_input_range() -> None:
     module = Net()
     x = torch.rand(5, 3, 2, 2)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.1])
-    eight = TorchModel(module, (3, 2, 2), mean=mean.tolist(), std=std.tolist(), input_range=(0, 255))
+    eight = TorchModel(module, (3, 2, 2), mean=(mean / 255).tolist(), std=(std / 255).tolist())
     plain = TorchModel(module, (3, 2, 2))
     by_hand = (x * 255 - mean[:, None, None]) / std[:, None, None]
     assert torch.allclose(eight.scores(x), plain.scores(by_hand), rtol=1e-4)

@@ -17,13 +17,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Model
+from robustbench_lite.data.columns import Columns
+from robustbench_lite.data.data import Data
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.sklearn.estimators import core_of, transform_of, vector
 from robustbench_lite.models.sklearn.forests import CannotLift
 from robustbench_lite.models.sklearn.lifted import Affine, Lifted
 from robustbench_lite.models.sklearn.trees import TreeCore
 
+PARITY = 2000  # samples on which decisions are compared
 Bound = float | Sequence[float] | np.ndarray
 
 
@@ -88,22 +92,35 @@ def lift(
     return model
 
 
-def lift_or_call(
-    estimator: BaseEstimator,
-    input_shape: Sequence[int],
-    data: Tensor | None = None,
-    name: str = "",
-    class_names: Sequence[str] | None = None,
-) -> Model:
-    """The lifted estimator, or where it has no lift a model that calls it: its scores, else its decisions."""
+def lift_or_call(estimator: BaseEstimator, data: Data, name: str = "", own: bool = False) -> Model:
+    """The lifted estimator, or where it has no lift a model that calls it: its scores, else its decisions.
+
+    own: it takes the table's own units, or the table itself where that has text or empty cells.
+    """
+    shape, columns = data.x.shape[1:], data.columns if own else None
+    framed = columns is not None and (not columns.numeric or _other_order(estimator, columns))
+    title = name or type(estimator).__name__
     try:
-        return lift(estimator, input_shape, data, name=name, class_names=class_names)
+        if framed:
+            raise CannotLift("it takes columns by name")
+        low, high = (0.0, 1.0) if columns is None else (columns.low, columns.low + columns.units)
+        box = (np.asarray(low, dtype=float), np.asarray(high, dtype=float))
+        return lift(estimator, shape, data.x[:PARITY], *box, name=name, class_names=data.class_names)
     except CannotLift as error:
         why = str(error)
-    columns, notes = _columns(estimator.classes_, class_names)
-    order = np.arange(len(estimator.classes_)) if columns is None else columns.numpy()
+    with foreign(title, "classes_"):
+        own_classes = estimator.classes_
+    order_of, notes = _columns(own_classes, data.class_names)
+    order = np.arange(len(own_classes)) if order_of is None else order_of.numpy()
     scores = next((f for f in ("predict_proba", "decision_function") if hasattr(estimator, f)), None)
-    place = {label: int(i) for i, label in enumerate(np.asarray(estimator.classes_)[order])}
+    place = {label: int(i) for i, label in enumerate(np.asarray(own_classes)[order])}
+
+    def taken(x: Tensor) -> object:
+        if columns is None:
+            return x.detach().cpu().flatten(1).numpy().copy()
+        frame = columns.own(x)
+        named = getattr(estimator, "feature_names_in_", None)
+        return frame if named is not None or framed else frame.to_numpy(dtype=np.float64)
 
     def ask(features: np.ndarray) -> np.ndarray:
         if scores is None:
@@ -111,9 +128,16 @@ def lift_or_call(
         found: np.ndarray = np.asarray(getattr(estimator, scores)(features))
         return (found if found.ndim == 2 else np.column_stack([0 * found, found]))[:, order]
 
-    title = name or type(estimator).__name__
     notes = (*notes, f"not lifted: {why}")
-    return ScoreFunction(ask, input_shape, name=title, flatten=True, num_classes=len(order), notes=notes)
+    return ScoreFunction(
+        ask, shape, name=title, taken=taken, num_classes=len(order), notes=notes, samples=data.x
+    )
+
+
+def _other_order(estimator: BaseEstimator, columns: Columns) -> bool:
+    """Whether an estimator names its columns, and not as the table has them in order."""
+    named = getattr(estimator, "feature_names_in_", None)
+    return named is not None and list(named) != columns.features
 
 
 def prove(

@@ -15,6 +15,7 @@ from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Access, Effort, Model, probes, reference_precision
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Precision
+from robustbench_lite.data.data import Data
 from robustbench_lite.models.checks import (
     answers_twice_alike,
     draws_alone,
@@ -40,7 +41,6 @@ from robustbench_lite.models.torch.outputs import (
 )
 
 TRIED = 256  # samples by which readings of an output are told apart
-Samples = tuple[Tensor, Tensor]
 
 
 class TorchModel(Model):
@@ -60,19 +60,16 @@ class TorchModel(Model):
     name : str, optional
         What reports call it; by default the module's class.
     mean, std : sequence of float, optional
-        Per-channel normalisation it expects, applied to inputs in [0, 1]; both or neither, std above 0.
-    input_range : tuple of float, default (0.0, 1.0)
-        The range it expects instead of [0, 1], applied before mean and std.
+        Per-channel normalisation it expects, applied to inputs in [0, 1]; both or neither, std above 0. For
+        one that takes 0 to 255 and no normalisation, mean 0 and std 1 / 255.
     outputs : str, default "auto"
         What it returns: `logits`, `probabilities` or `sigmoid` (one number, class 1 above 0.5); or `key:NAME`
         or `index:N`, the part of it that counts. auto: what a trial shows, by shape, range and accuracy.
         Logarithms of probabilities and log-odds of sigmoids serve as scores.
     device : str or torch.device, default "cpu"
-    samples : tuple of Tensor, optional
-        x (n, *input_shape) and y (n,): where several readings of its output are possible, the one that is
-        right more often on these is taken.
-    num_classes : int, optional
-        How many classes the data has: of several tensors in an output, the one of so many columns counts.
+    data : Data, optional
+        What it is for: of several tensors in an output the one of so many columns counts, and where several
+        readings are possible, the one that is right more often on these samples.
 
     Raises
     ------
@@ -98,14 +95,11 @@ class TorchModel(Model):
         name: str = "",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        input_range: tuple[float, float] = (0.0, 1.0),
         outputs: str = "auto",
         device: torch.device | str = "cpu",
-        samples: Samples | None = None,
-        num_classes: int | None = None,
+        data: Data | None = None,
     ) -> None:
         asked = parse_reading(outputs)
-        require(input_range[0] < input_range[1], "input_range", input_range, "(low, high) with low < high")
         require((mean is None) == (std is None), "std", std, "given together with mean")
         self.device = torch.device(device)
         self.name = name or type(module).__name__
@@ -113,13 +107,12 @@ class TorchModel(Model):
         self.module = made.to(self.device)
         self.input_shape = tuple(input_shape)
         channels = [-1, *[1] * (len(self.input_shape) - 1)]
-        low, high = input_range
         shift = torch.tensor([0.0] if mean is None else mean).reshape(channels)
         scale = torch.tensor([1.0] if std is None else std).reshape(channels)
         require(bool((scale > 0).all()), "std", std, "above 0")
-        self._factor = ((high - low) / scale).to(self.device)
-        self._offset = ((low - shift) / scale).to(self.device)
-        self._plain = mean is None and input_range == (0.0, 1.0)
+        self._factor = (1 / scale).to(self.device)
+        self._offset = (-shift / scale).to(self.device)
+        self._plain = mean is None
         self._stream: Stream | None = None
         self._cast: torch.dtype | None = None
         self._copies: dict[tuple[Precision, bool | None], TorchModel | None] = {}
@@ -130,7 +123,7 @@ class TorchModel(Model):
             self._cast, self.precision = own, str(own).removeprefix("torch.")
             self.notes += (f"it computes in {self.precision}, and is judged so",)
         self._reading = Reading()
-        self._read(asked, samples, num_classes)
+        self._read(asked, data)
         self._examine()
 
     def scores(self, x: Tensor) -> Tensor:
@@ -267,7 +260,7 @@ class TorchModel(Model):
         """Four inputs: black, white, grey and noise."""
         return probes(self.input_shape).to(self.device)
 
-    def _read(self, asked: Reading, samples: Samples | None, classes: int | None) -> None:
+    def _read(self, asked: Reading, data: Data | None) -> None:
         """Find out in which batches the module is asked and how its output is read; what is odd is noted."""
         x = self._as_taken(self._inputs(), self._cast)
         with torch.no_grad(), reference_precision():
@@ -277,10 +270,10 @@ class TorchModel(Model):
             output = self._called(given)
             self._spoils = not torch.equal(given, x)
             output = self._in_a_graph(x, output)
-            readings = possible(output, len(x), asked, classes)
+            readings = possible(output, len(x), asked, None if data is None else data.num_classes)
             if not readings:
                 raise self._unread(output, len(x))
-            shares = [self._share_right(one, output, samples) for one in readings]
+            shares = [self._share_right(one, output, data) for one in readings]
             best = best_of(shares)
             self._take(readings[best], output)
         self.notes += ("it changes its input in place, and is given copies",) * self._spoils
@@ -303,12 +296,12 @@ class TorchModel(Model):
         chosen = reading.chosen(output)
         self.num_classes = 0 if chosen is None else reading.scores(chosen).shape[1]
 
-    def _share_right(self, reading: Reading, output: object, samples: Samples | None) -> float | None:
+    def _share_right(self, reading: Reading, output: object, data: Data | None) -> float | None:
         """How many samples are right by a reading; None where there are none, or it does not fit them."""
-        if samples is None:
+        if data is None:
             return None
         self._take(reading, output)
-        x, y = (part[:TRIED] for part in samples)
+        x, y = data.x[:TRIED], data.y[:TRIED]
         try:
             right = self.prediction(self.scores(x.to(self.device))).cpu() == y
         except InvalidModel:

@@ -1,0 +1,175 @@
+"""The columns of a table, and the features that stand for them: numbers scaled, categories one-hot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    A number is one feature, (value - low) / width; where cells may be empty a second one says so. A category
+    is a feature for each of its values, exactly one of which is 1. A category that is held fixed is one
+    feature, its place among the values.
+
+    Parameters
+    ----------
+    name : str
+    low, width : float, default 0.0 and 1.0
+        The value that becomes 0, and how much further the one that becomes 1 is.
+    step : float, default 0.0
+        Of its values, in its own units; 0: continuous.
+    values : tuple, default ()
+        Of a category; a number has none.
+    fixed : bool, default False
+        Whether it may not change.
+    gaps : bool, default False
+        Whether cells may be empty.
+    members : tuple of str, default ()
+        The 0/1 columns of the file that the values of this category stand for; its name is theirs together.
+    """
+
+    name: str
+    low: float = 0.0
+    width: float = 1.0
+    step: float = 0.0
+    values: tuple[object, ...] = ()
+    fixed: bool = False
+    gaps: bool = False
+    members: tuple[str, ...] = ()
+
+    @property
+    def one_hot(self) -> bool:
+        """Whether it is a feature for each value."""
+        return bool(self.values) and not self.fixed
+
+    @property
+    def features(self) -> list[str]:
+        """What its features are called."""
+        if self.members:
+            return list(self.members)
+        if self.one_hot:
+            return [f"{self.name}={value}" for value in self.values]
+        return [self.name, f"{self.name} is missing"] if self.gaps else [self.name]
+
+    def scaled(self, frame: pd.DataFrame) -> np.ndarray:
+        """Its features (n, k) in a table; a value that a category does not have is an empty choice."""
+        if self.members:
+            return np.asarray(frame[list(self.members)], dtype=np.float64)
+        held = frame[self.name]
+        if self.values:
+            place = {value: i for i, value in enumerate(self.values)}
+            chosen: np.ndarray = np.array([place.get(_plain(value), -1) for value in held])
+            if self.one_hot:
+                return np.asarray(chosen[:, None] == np.arange(len(self.values)), dtype=np.float64)
+            return chosen[:, None] / max(1, len(self.values) - 1)
+        number = held.to_numpy(dtype=np.float64, na_value=np.nan)
+        empty = np.isnan(number)
+        value = np.where(empty, 0.0, (number - self.low) / self.width)
+        return np.stack([value, empty.astype(np.float64)], 1) if self.gaps else value[:, None]
+
+    def own(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of the file that features (n, k) float64 stand for."""
+        if self.members:
+            chosen = (x.argmax(1)[:, None] == np.arange(len(self.members))).astype(np.int64)
+            return {name: chosen[:, i] for i, name in enumerate(self.members)}
+        if self.values:
+            at = x.argmax(1) if self.one_hot else np.round(x[:, 0] * (len(self.values) - 1)).astype(int)
+            return {self.name: np.array([self.values[i] for i in at], dtype=object)}
+        moved = self.width * x[:, 0]
+        value = self.low + (self.step * np.round(moved / self.step) if self.step else moved)
+        return {self.name: np.where(x[:, 1] > 0.5, np.nan, value) if self.gaps else value}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """All columns of a table, in order.
+
+    Examples
+    --------
+    >>> table = Columns((Column("age", 20.0, 60.0, step=1.0), Column("city", values=("A", "B"))))
+    >>> table.features
+    ['age', 'city=A', 'city=B']
+    >>> x = table.scaled(pd.DataFrame({"age": [50], "city": ["B"]}))
+    >>> x
+    tensor([[0.5000, 0.0000, 1.0000]], dtype=torch.float64)
+    >>> table.own(x).to_dict("records")
+    [{'age': 50.0, 'city': 'B'}]
+    """
+
+    columns: tuple[Column, ...]
+
+    @property
+    def features(self) -> list[str]:
+        """What the features are called."""
+        return [name for column in self.columns for name in column.features]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether every column is a number, with its value in every row."""
+        return all(not (c.values or c.gaps) or bool(c.members) for c in self.columns)
+
+    @property
+    def low(self) -> Tensor:
+        """The own value of each feature at 0 (d,)."""
+        return self._each([c.low if i == 0 else 0.0 for c in self.columns for i in range(len(c.features))])
+
+    @property
+    def units(self) -> Tensor:
+        """The size of one unit of each feature in the column's own units (d,); 1 for categories."""
+        return self._each([c.width if i == 0 else 1.0 for c in self.columns for i in range(len(c.features))])
+
+    @property
+    def spacing(self) -> Tensor | None:
+        """The steps of the features (d,), 0 where they have none; None where none has."""
+        steps = [
+            1.0 if c.one_hot else (c.step / c.width if i == 0 else 0.0)
+            for c in self.columns
+            for i in range(len(c.features))
+        ]
+        return self._each(steps) if any(steps) else None
+
+    @property
+    def groups(self) -> Tensor | None:
+        """The choice that each feature belongs to (d,), -1 for none; None where there is none."""
+        found = [place if c.one_hot else -1 for place, c in enumerate(self.columns) for _ in c.features]
+        return torch.tensor(found) if max(found) >= 0 else None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Which features may change (d,); None where all may. What is missing stays missing."""
+        free = [(not c.fixed and i == 0) or c.one_hot for c in self.columns for i in range(len(c.features))]
+        return None if all(free) else torch.tensor(free)
+
+    def scaled(self, frame: pd.DataFrame) -> Tensor:
+        """The features (n, d) float64 of a table."""
+        return torch.from_numpy(np.concatenate([c.scaled(frame) for c in self.columns], 1))
+
+    def own(self, x: Tensor) -> pd.DataFrame:
+        """The table that features (n, d) stand for, in its own units."""
+        found: dict[str, np.ndarray] = {}
+        for column, part in self._parts(x):
+            found |= column.own(part)
+        return pd.DataFrame(found)
+
+    def _parts(self, x: Tensor) -> Iterator[tuple[Column, np.ndarray]]:
+        values, at = x.detach().cpu().double().numpy(), 0
+        for column in self.columns:
+            width = len(column.features)
+            yield column, values[:, at : at + width]
+            at += width
+
+    def _each(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
+
+def _plain(value: object) -> object:
+    """A cell's value, every kind of empty cell as None."""
+    return None if pd.isna(value) else value  # type: ignore[call-overload]

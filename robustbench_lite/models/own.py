@@ -1,0 +1,175 @@
+"""Whatever a user has, as a model: modules, estimators, functions; and what may be said of how to read it."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustbench_lite.core.errors import InvalidModel, InvalidParameter
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.parameters import parse_number
+from robustbench_lite.data.data import Data
+from robustbench_lite.models.checks import fitted_to
+from robustbench_lite.models.function import ScoreFunction
+from robustbench_lite.models.names import Reading
+from robustbench_lite.models.torch.module import TorchModel
+
+PARITY = 2000  # samples on which a lifted estimator's decisions are compared
+FAR = 0.1  # of accuracy: how much better one choice of units has to be to be taken
+EXPECTED = "a name, a torch.nn.Module, a fitted scikit-learn classifier or a function"
+Device = torch.device | str
+
+
+PLAIN = Reading()
+
+
+def as_model(
+    made: object, data: Data, reading: Reading = PLAIN, name: str = "", device: Device = "cpu"
+) -> Model:
+    """Whatever a user has, as a `Model` for data.
+
+    Parameters
+    ----------
+    made : Model, torch.nn.Module, estimator or function
+        One that already is a `Model` keeps its settings, but for a class that rejects.
+    data : Data
+        What it is for: ambiguous outputs and units are decided on its samples.
+    reading : Reading
+        What is known of it.
+    name : str, optional
+        What reports call it.
+    device : str or torch.device, default "cpu"
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    InvalidModel
+        Where it cannot be used, or its units cannot be told.
+    """
+    if isinstance(made, Model):
+        if made.input_shape != tuple(data.x.shape[1:]):
+            own, theirs = made.input_shape, tuple(data.x.shape[1:])
+            raise InvalidModel(f"{made.name}: takes inputs of shape {own}; {data.name} has {theirs}")
+        fitted = made if reading.reject is None else fitted_to(made, data.num_classes, reading.reject)
+        return fitted.to(device)
+    if data.columns is None or reading.units == "scaled":
+        return _made(made, data, reading, name, device, own=False)
+    if reading.units == "own":
+        return _made(made, data, reading, name, device, own=True)
+    return _in_units_that_fit(made, data, reading, name, device)
+
+
+def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, device: Device) -> Model:
+    """Both units are tried on the data; one that is far more often right is taken, and told."""
+    found: dict[bool, tuple[Model, float]] = {}
+    faults: list[InvalidModel] = []
+    for own in (False, True):
+        try:
+            model = _made(made, data, reading, name, device, own)
+            found[own] = model, _share_right(model, data)
+        except InvalidModel as error:
+            faults.append(error)
+    if not found:
+        raise faults[0]
+    if len(found) == 1:
+        own, (model, _) = next(iter(found.items()))
+        why = "it takes no others"
+    else:
+        (scaled, right), (in_own, right_own) = found[False], found[True]
+        own, why = (
+            right_own > right,
+            f"right for {max(right, right_own):.0%}, not {min(right, right_own):.0%}",
+        )
+        if abs(right - right_own) < FAR:
+            raise InvalidModel(
+                f"{scaled.name}: fitted on which units? It is right for {right_own:.0%} of the samples in "
+                f"the table's own, for {right:.0%} scaled to [0, 1]; say units=own or units=scaled"
+            )
+        model = in_own if own else scaled
+    told = "the table's own units" if own else "features scaled to [0, 1]"
+    model.notes = (
+        *model.notes,
+        f"it is given {told} ({why}); units={'scaled' if own else 'own'} says otherwise",
+    )
+    return model
+
+
+def _share_right(model: Model, data: Data) -> float:
+    x, y = data.x[:PARITY], data.y[:PARITY]
+    with torch.no_grad():
+        scores = torch.cat([model.scores(part.to(model.device)) for part in torch.split(x, 500)])
+    return float((model.prediction(scores).cpu() == y).float().mean())
+
+
+def _made(made: object, data: Data, reading: Reading, name: str, device: Device, own: bool) -> Model:
+    """A model of what a user has, in the table's own units or as the data is."""
+    if isinstance(made, nn.Module):
+        return _network(made, data, reading, name, device, own)
+    if hasattr(made, "predict") and hasattr(made, "get_params") and not isinstance(made, type):
+        from robustbench_lite.models.sklearn.lift import lift_or_call
+
+        found = lift_or_call(made, data, name, own)
+        return fitted_to(found, data.num_classes, reading.reject).to(device)
+    if callable(made) and not isinstance(made, type | types.BuiltinFunctionType):
+        function = cast(Callable[[np.ndarray], object], made)
+        flat = hasattr(getattr(made, "__self__", None), "n_features_in_")  # an estimator's own method
+        taken = partial(in_own_units, data) if own else flattened if flat else None
+        classes = data.num_classes if reading.reject is None else max(data.num_classes, reading.reject + 1)
+        asked = ScoreFunction(
+            function, data.x.shape[1:], name=name, taken=taken, num_classes=classes, samples=data.x
+        )
+        return fitted_to(asked, data.num_classes, reading.reject).to(device)
+    told = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
+    raise InvalidModel(f"{told} is no model: give {EXPECTED}")
+
+
+def _network(
+    made: nn.Module, data: Data, reading: Reading, name: str, device: Device, own: bool
+) -> TorchModel:
+    mean, std = (
+        [parse_number(n, field) for n in text.split("|")] if text else None
+        for field, text in (("mean", reading.mean), ("std", reading.std))
+    )
+    if own:
+        assert data.columns is not None
+        if not data.columns.numeric:
+            raise InvalidModel(
+                f"{name or type(made).__name__}: a network takes numbers; {data.name} has text"
+            )
+        if mean is not None:
+            raise InvalidParameter("mean", reading.mean, "left out where units=own")
+        # x · width + low, as a normalisation: (x - mean) / std
+        mean, std = (-data.columns.low / data.columns.units).tolist(), (1 / data.columns.units).tolist()
+    model = TorchModel(
+        made,
+        data.x.shape[1:],
+        name=name,
+        mean=mean,
+        std=std,
+        outputs=reading.outputs,
+        device=device,
+        data=data,
+    )
+    return fitted_to(model, data.num_classes, reading.reject)
+
+
+def flattened(x: Tensor) -> np.ndarray:
+    """Inputs (n, …) as an array (n, d) of its own."""
+    array: np.ndarray = x.detach().cpu().flatten(1).numpy().copy()
+    return array
+
+
+def in_own_units(data: Data, x: Tensor) -> object:
+    """Features (n, d) as the table they stand for: an array where all are numbers, else a DataFrame."""
+    assert data.columns is not None
+    frame = data.columns.own(x)
+    return frame.to_numpy(dtype=np.float64) if data.columns.numeric else frame
