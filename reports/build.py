@@ -15,6 +15,7 @@ import pandas as pd
 from robustbench_lite.core.errors import RobustError, require
 from robustbench_lite.records.schema import whole
 from robustbench_lite.reports.figures import plots
+from robustbench_lite.reports.format import cell
 from robustbench_lite.reports.page.markdown import report as plain_report
 from robustbench_lite.reports.page.page import drawn, page
 from robustbench_lite.reports.results import Results
@@ -72,7 +73,7 @@ def rebuild(
     tables |= {f"compared_{other.name}": compared(other.records, results.records) for other in before}
     for name, table in tables.items():
         if "csv" in formats:
-            text(f"tables/{name}.csv", table.to_csv(index=False))
+            text(f"tables/{name}.csv", pd.DataFrame(table).map(cell).to_csv(index=False))
         if "latex" in formats:
             text(f"tables/{name}.tex", latex(table))
         if "parquet" in formats:
@@ -134,7 +135,7 @@ class _Handler(SimpleHTTPRequestHandler):
         file = self._file()
         if urlsplit(self.path).path == "/":
             self._answer(_index(self.folders).encode(), "text/html; charset=utf-8")
-        elif file is None or not file.is_file():
+        elif file is None:
             self.send_error(404)
         else:
             self._answer(file.read_bytes(), self.guess_type(str(file)))
@@ -144,17 +145,22 @@ class _Handler(SimpleHTTPRequestHandler):
     def _file(self) -> Path | None:
         """The file that a path means, links followed; None where it leaves its run's folder."""
         number, _, rest = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
-        if not number.isdigit() or int(number) >= len(self.folders) or "\0" in rest:
+        known = number.isascii() and number.isdecimal() and len(number) < 10
+        if not known or int(number) >= len(self.folders) or "\0" in rest:
             return None
         home = self.folders[int(number)]
-        file = (home / (rest or "report.html")).resolve()
-        return file if file.is_relative_to(home) else None
+        try:
+            file = (home / (rest or "report.html")).resolve()
+            return file if file.is_relative_to(home) and file.is_file() else None
+        except (OSError, RuntimeError, ValueError):  # a name that is too long, a link to itself
+            return None
 
     def _answer(self, content: bytes, kind: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Security-Policy", "sandbox allow-scripts allow-popups")  # sees no neighbour
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)

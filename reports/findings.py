@@ -50,7 +50,7 @@ def warnings(results: Results) -> list[str]:
     """What a reader should know before believing a number."""
     found = [f"{job} failed: {text.strip().splitlines()[-1]}" for job, text in results.failures.items()]
     if results.missing:
-        found.append(f"The records of {len(results.missing)} jobs are gone: this is not the whole run.")
+        found.append(f"{lacking(results)}: this is not the whole run.")
     table = results.table("summary")
     for row in table.to_dict("records"):
         found += [f"{_job(row)}: {said}" for said in doubts(results.records, row)]
@@ -79,6 +79,12 @@ def warnings(results: Results) -> list[str]:
     if results.flags.empty:
         found.append(f"The attacks were not diagnosed: robust diagnose {results.path}")
     return found
+
+
+def lacking(results: Results) -> str:
+    """What is missing of a run, in words."""
+    jobs = f"{len(results.missing)} job{'s' * (len(results.missing) > 1)}"
+    return f"The records of {jobs} are gone" if results.finished else f"The run was stopped with {jobs} to go"
 
 
 def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:

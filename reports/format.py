@@ -33,3 +33,13 @@ def proven_to(proven: float, attacked: float) -> str:
         return percent(attacked)
     low, high = percent(proven), percent(attacked)
     return low if low == high else f"{low}–{high}"
+
+
+def printable(text: str) -> str:
+    """Text without what steers a terminal: control characters and turns of the writing's direction."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def cell(value: object) -> object:
+    """A cell for a spreadsheet: text that would be taken for a formula is quoted."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -54,7 +54,9 @@ class Results:
     flags : pandas.DataFrame
         What `robust diagnose` found.
     missing : sequence of str
-        Keys of jobs whose records are gone.
+        Keys of jobs whose records are gone, or not there yet.
+    finished : bool
+        Whether all jobs were gone through.
     """
 
     records: pd.DataFrame
@@ -66,6 +68,7 @@ class Results:
     config: Mapping[str, object] = field(default_factory=dict)
     flags: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["raised"]))
     missing: Sequence[str] = ()
+    finished: bool = True
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -91,6 +94,7 @@ class Results:
             config=folder.config(),
             flags=raised,
             missing=tuple(folder.missing()),
+            finished=folder.told().finished,
         )
 
     @property

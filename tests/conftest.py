@@ -235,7 +235,8 @@ def recorded(columns: Mapping[str, object], n: int) -> pd.DataFrame:
         "minimum": columns.get("eps") is None,
         "distance": distance,
         "zero_gradients": 0,
-    }
+        "data": "d", "family": "f", "valid": True, "forwards": 1, "backwards": 0, "seconds": 0.1,
+    }  # fmt: skip
     return frame(usual | dict(columns), n)
 
 

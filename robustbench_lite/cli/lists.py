@@ -10,13 +10,18 @@ from robustbench_lite.core.registry import KINDS
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("kind", type=click.Choice([*KINDS, "suites"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(kind: str, as_json: bool) -> None:
-    """List the attacks, models, defenses, data sets, threats or certifiers there are."""
-    from robustbench_lite.core.registry import entries
+    """List the attacks, models, defenses, data sets, threats, certifiers or suites there are."""
+    from robustbench_lite.core.registry import Entry, entries
 
-    found = entries(kind)
+    if kind == "suites":
+        from robustbench_lite.runs.suite import read_suite, suites
+
+        found = {name: Entry(name, "", read_suite(name).summary) for name in suites()}
+    else:
+        found = entries(kind)
     if as_json:
         click.echo(json.dumps([vars(entry) for entry in found.values()], indent=2))
         return

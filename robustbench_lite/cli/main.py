@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -15,16 +16,34 @@ class Commands(click.Group):
     """Prints an error the user can put right as one line, and exits with status 2."""
 
     def invoke(self, ctx: click.Context) -> object:
+        for stream in (sys.stdout, sys.stderr):  # a sign that an encoding lacks is no reason to stop
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             return super().invoke(ctx)
         except RobustError as error:
-            click.echo(f"robust: {error}", err=True)
-            sys.exit(2)
+            said, status = str(error), 2
+        except OSError as error:
+            what = error.filename or error
+            said, status = f"{what}: {error.strerror}" if error.strerror else str(what), 2
+        except KeyboardInterrupt:
+            said, status = "stopped", 130
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            first = next(iter(str(error).splitlines()), "")
+            said = f"{type(error).__name__}: {first} (robust --debug tells where)"
+            status = 1
+        click.echo(f"robust: {''.join(c if c.isprintable() else ' ' for c in said)}", err=True)
+        sys.exit(status)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="robust")
-def main() -> None:
+@click.option("--debug", is_flag=True, help="Show where an unexpected error comes from.")
+def main(debug: bool) -> None:
     """How robust is your classifier, and how far can you trust that number?
 
     `robust run` with nothing else attacks small models on real digits.

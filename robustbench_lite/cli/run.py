@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -15,6 +16,7 @@ from robustbench_lite.cli.options import chosen, with_settings
 from robustbench_lite.core.errors import RobustError
 
 if TYPE_CHECKING:
+    from robustbench_lite.runs.config import Config
     from robustbench_lite.runs.plan import Plan
 
 MANY = "; may be repeated."
@@ -22,6 +24,7 @@ MANY = "; may be repeated."
 
 @click.command()
 @click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--suite", help="lectures (the default), quick, standard, papers, or FILE.toml.")
 @click.option("--data", help="Data set: digits, mnist, folder:PATH, npz:PATH, csv:PATH,label=NAME, …")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where torchvision's files are.")
 @click.option("--download", is_flag=True, default=None, help="Fetch a data set that is not there.")
@@ -39,6 +42,7 @@ MANY = "; may be repeated."
 @click.option("--quiet", is_flag=True, help="No progress and no tables.")
 @click.option("--verbose", is_flag=True, help="Tell what is decided on the way, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--trust", is_flag=True, help="Call the code that CONFIG or --out names without asking.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -59,13 +63,23 @@ def run(
     """
     from robustbench_lite.runs.config import check_names, make, read
 
+    if out is not None:
+        if not str(out) or out == Path():
+            raise RobustError("--out: name a folder")
+        out = out.expanduser()
     if resume and out is None:
         raise RobustError("--resume needs --out, the folder of the run to go on with")
+    trust = bool(described.pop("trust"))
     flags = {name: value for name, value in described.items() if value not in (None, ())}
     kept = Path() if out is None else out / "config.toml"
     written = read(config) if config else read(kept) if resume and kept.is_file() else {}
     settled = make({**written, **flags, **chosen(ctx)})
     check_names(settled)
+    if resume and written and settled.search.seed != make(written).search.seed:
+        raise RobustError(
+            f"{out}: was run with another seed; take another folder for seed {settled.search.seed}"
+        )
+    _ask_for_code(settled, bool(written), trust)
     if verbose:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("robustbench_lite").setLevel(logging.INFO)
@@ -77,7 +91,8 @@ def run(
     from robustbench_lite.runs.plan import Subject, plan
     from robustbench_lite.runs.run import carry_out
 
-    with watching(quiet or as_json) as watch:
+    aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    with aside, watching(quiet or as_json) as watch:  # what a model prints is no JSON
         made = plan(settled, Subject.of(settled), watch)
         if not dry_run:
             folder = Folder.create(out or new_folder(settled.data), resume)
@@ -98,6 +113,20 @@ def run(
     sys.exit(1 if result.failures else 0)
 
 
+def _ask_for_code(config: Config, from_file: bool, trust: bool) -> None:
+    """Let a user see the code that a config from a file names, before it is called."""
+    from robustbench_lite.runs.trust import references, remember, unknown
+
+    names = references(config)
+    strange = unknown(names) if from_file and not trust else []
+    if strange:
+        said = f"the config calls code: {', '.join(strange)}"
+        if not sys.stdin.isatty():
+            raise RobustError(f"{said}; --trust runs it")
+        click.confirm(f"{said}; run it?", abort=True, err=True)
+    remember(names)
+
+
 def _show_plan(plan: Plan) -> None:
     from robustbench_lite.runs.plan import estimate
 
@@ -116,7 +145,8 @@ def _show_plan(plan: Plan) -> None:
 @click.option("--samples", type=int, help="How many samples to check.  [default: as many as the run's]")
 @click.option("--attack", "attacks", multiple=True, help=f"Of the run's attacks{MANY}")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def diagnose(folder: Path, samples: int | None, attacks: Sequence[str], as_json: bool) -> None:
+@click.option("--trust", is_flag=True, help="Call the code that the run names without asking.")
+def diagnose(folder: Path, samples: int | None, attacks: Sequence[str], as_json: bool, trust: bool) -> None:
     """Check whether the gradient attacks of the run in FOLDER can be trusted; writes tables/flags.csv."""
     from rich.console import Console
 
@@ -126,6 +156,7 @@ def diagnose(folder: Path, samples: int | None, attacks: Sequence[str], as_json:
     from robustbench_lite.runs.config import make, read
 
     settled = make(read(folder / "config.toml"))
+    _ask_for_code(settled, True, trust)
     settled = settled.model_copy(update={"samples": samples} if samples else {})
     with watching(as_json) as watch:
         flags = diagnose_run(settled, attacks, watch)

@@ -9,17 +9,24 @@ import pandas as pd
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from robustbench_lite.demo import WEIGHTS, Example, ImageExample
 from robustbench_lite.jobs.make import Watch
-from robustbench_lite.reports.findings import doubts
-from robustbench_lite.reports.format import interval, number, percent, proven_to
+from robustbench_lite.reports.findings import doubts, lacking
+from robustbench_lite.reports.format import interval, number, percent, printable, proven_to
 from robustbench_lite.reports.page.page import sheet
 from robustbench_lite.reports.results import Results
 
+
+def escape(text: str) -> str:
+    """Text for a terminal: no markup, and nothing in it that steers one."""
+    return escape_markup(printable(text))
+
+
+SLIM, NARROW = 50, 78  # columns below which a table keeps one number, or four
 SHADES = " ░▒▓█"
 
 
@@ -57,7 +64,7 @@ def show_result(result: Results, console: Console) -> None:
     """One table a threat and goal, the worst case of every model, and what a reader should know."""
     if len(result.records):
         for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
-            console.print(_summary(f"{threat}, {goal}", part, result.records))
+            console.print(_summary(f"{threat}, {goal}", part, result.records, console.width))
         if len(result.table("worst_case")):
             console.print(_worst(result.table("worst_case")))
         if len(result.table("gaps")):
@@ -69,7 +76,7 @@ def show_result(result: Results, console: Console) -> None:
     for job, text in result.failures.items():
         console.print(f"[red]failed:[/] {escape(job)}: {escape(text.strip().splitlines()[-1])}")
     if result.missing:
-        console.print(f"[red]missing:[/] the records of {len(result.missing)} jobs of this run are gone")
+        console.print(f"[red]missing:[/] {lacking(result)}")
     for note in result.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
     if result.path is not None and (result.path / "report.html").is_file():
@@ -87,10 +94,12 @@ def _table(title: str, words: list[str], numbers: list[str]) -> Table:
     return table
 
 
-def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame) -> Table:
+def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame, width: int) -> Table:
     eight_bit = bool(summary["eight_bit"].notna().any())
-    numbers = ["clean", "success", "95 %", "robust", "L2", "Linf", "queries", "s"] + ["8-bit"] * eight_bit
-    table = _table(escape(title), ["model", "attack"], numbers)
+    every = ["clean", "success", "95 %", "robust", "L2", "Linf", "queries", "s"] + ["8-bit"] * eight_bit
+    kept = 1 if width < SLIM else 4 if width < NARROW else len(every)
+    heads = ["success"] if kept == 1 else every[:kept]
+    table = _table(escape(title), ["model", "attack"], heads)
     doubted: list[str] = []
     before = None
     for row in summary.to_dict("records"):
@@ -110,7 +119,9 @@ def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame) -> Table:
             number(row["queries"]),
             f"{row['seconds']:.2f}",
         ]
-        table.add_row(*shown, *[percent(row["eight_bit"])] * eight_bit)
+        shown += [percent(row["eight_bit"])] * eight_bit
+        at = [0, 1, *(2 + place for place, head in enumerate(every) if head in heads)]
+        table.add_row(*(shown[place] for place in at))
         doubted += [f"{row['model']} × {row['attack']}: {said}" for said in doubts(records, row)]
     table.caption = escape("\n".join(doubted)) or None
     return table

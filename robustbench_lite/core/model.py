@@ -129,6 +129,8 @@ class Model(ABC):
         Whether what it draws for a sample depends on the samples beside it.
     notes : tuple of str
         What a reader of its results should know.
+    limits : str, default ""
+        Why it allows an attack no more than `access`.
     precision : str, default "float32"
         What it computes in.
 
@@ -163,6 +165,7 @@ class Model(ABC):
     votes: bool = False
     batch_draws: bool = False
     notes: tuple[str, ...] = ()
+    limits: str = ""
     precision: str = "float32"
 
     @abstractmethod

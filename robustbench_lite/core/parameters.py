@@ -71,7 +71,10 @@ def check_fields(thing: Any) -> None:
     """Raise `InvalidParameter` for the first field of a dataclass that is outside its declared range."""
     hints = hints_of(type(thing))
     for field in fields(thing):
-        converted(field.name, getattr(thing, field.name), hints[field.name])
+        value, options = getattr(thing, field.name), _options(hints[field.name])
+        if isinstance(value, str) and not any(kind in (str, object) for kind, _ in options):
+            raise InvalidParameter(field.name, value, _described(options))
+        converted(field.name, value, hints[field.name])
 
 
 def checked(owner: str, values: Mapping[str, object], hints: Mapping[str, object]) -> dict[str, object]:

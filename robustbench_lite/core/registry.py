@@ -10,6 +10,7 @@ import builtins
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
@@ -113,12 +114,22 @@ def load(where: str, kind: str) -> object:
     module, colon, name = where.partition(":")
     if not colon or not module or not name:
         raise InvalidParameter(kind, where, "package.module:name")
+    here = str(Path.cwd())
+    beside = [] if here in sys.path or "" in sys.path else [here]  # a module in the working directory
+    sys.path.extend(beside)
     try:
         found: object = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise RobustError(f"{kind} {where!r} cannot be imported: {error}") from error
+    except RobustError:
+        raise
+    except (Exception, SystemExit) as error:  # importing runs the module's own code
+        said = next(iter(str(error).splitlines()), "")
+        told = said if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {said}"
+        raise RobustError(f"{kind} {where!r} cannot be imported: {told}") from error
+    finally:
+        for path in beside:
+            sys.path.remove(path)
     return found
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
-from robustbench_lite.core.guard import foreign, one_line
+from robustbench_lite.core.guard import foreign
+from robustbench_lite.core.npz import read_arrays
 from robustbench_lite.core.parameters import Fraction
 from robustbench_lite.data.data import Options, Raw, in_memory
 from robustbench_lite.data.given import classes, numbers
-from robustbench_lite.data.room import require_room, require_unfolds
 from robustbench_lite.data.split import one_of
 
 
@@ -26,7 +23,7 @@ def npz(options: Options, path: str, split: Fraction | None = None) -> Raw:
 
     split: the share of x and y that is for testing, where there is no x_train.
     """
-    arrays = read_npz(path)
+    arrays = read_arrays(Path(path).expanduser())
     ready = "x_train" in arrays
     if ready and split is not None:
         raise InvalidParameter("split", split, f"left out: {path} has x_train")
@@ -48,31 +45,6 @@ def npz(options: Options, path: str, split: Fraction | None = None) -> Raw:
     class_names = named or [str(c) for c in range(most + 1)]
     rows = torch.arange(len(y)) if ready else one_of(options.split, y, options.seed, path, split)
     return in_memory(x[rows], y[rows], class_names, path)
-
-
-def read_npz(path: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; never unpickles, and reads nothing that would not fit in memory."""
-    file = Path(path).expanduser()
-    require_unfolds(file)
-    try:
-        with np.load(file, allow_pickle=False) as found:
-            for name in found.files:
-                with found.zip.open(f"{name}.npy") as member:
-                    shape, dtype = _declared(member)
-                    require_room(math.prod(shape) * dtype.itemsize, f"{path}: {name}")
-            return {name: found[name] for name in found.files}
-    except InvalidData:
-        raise
-    except Exception as error:  # a damaged file fails in as many ways as there are readers in it
-        raise InvalidData(f"{path}: cannot be read as .npz: {one_line(error)}") from error
-
-
-def _declared(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """The shape and type that the header of an array in a file declares."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(member)
-    return shape, dtype
 
 
 def as_inputs(x: Tensor, what: str) -> Tensor:

@@ -154,6 +154,12 @@ class Data:
         return digest.hexdigest()
 
 
+def chosen(ids: Tensor, samples: int, seed: int) -> Tensor:
+    """So many of some ids, by a hash, so that a larger choice contains a smaller one."""
+    order = Stream.of(seed, ids).fold("samples").uniform((), torch.float64).argsort()
+    return ids[order[:samples]].sort().values
+
+
 def finish(
     name: str,
     raw: Raw,
@@ -208,8 +214,7 @@ def finish(
         y, names = number[y], tuple(classes)
     if samples is not None:
         require(samples >= 1, "samples", samples, "at least 1")
-        order = Stream.of(seed, ids).fold("samples").uniform((), torch.float64).argsort()
-        ids = ids[order[:samples]].sort().values
+        ids = chosen(ids, samples, seed)
     if not len(ids):
         raise InvalidData(f"{name}: has no samples of the classes {'|'.join(names)}")
     x = raw.take(ids)

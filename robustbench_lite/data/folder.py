@@ -11,9 +11,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
+from robustbench_lite.core.npz import require_room
 from robustbench_lite.core.parameters import Fraction
 from robustbench_lite.data.data import Options, Raw
-from robustbench_lite.data.room import require_room
 from robustbench_lite.data.split import one_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})

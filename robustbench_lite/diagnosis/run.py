@@ -17,10 +17,12 @@ def diagnose_run(
     config: Config, attacks: Sequence[str] = (), watch: Watch = lambda what, fraction: None
 ) -> pd.DataFrame:
     """The checks of every job of a run that can be diagnosed; attacks: only these of the run's."""
-    unknown = [name for name in attacks if name not in config.attacks]
+    known = dict.fromkeys(cell.attack for cell in config.cells)
+    unknown = [name for name in attacks if name not in known]
     if unknown:
-        raise UnknownName("attack of the run", unknown[0], dict.fromkeys(config.attacks))
-    subject = Subject(config.data, config.models, attacks or config.attacks, config.threats)
+        raise UnknownName("attack of the run", unknown[0], known)
+    cells = [cell for cell in config.cells if not attacks or cell.attack in attacks]
+    subject = Subject(config.data, config.models, cells)
     made = plan(config, subject, watch)
     shop = made.workshop
     jobs = [job for job in made.jobs if can_be_checked(shop.attack(job.attack), shop.threat(job.threat))]

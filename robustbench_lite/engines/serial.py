@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import signal
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +15,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from robustbench_lite.core.errors import RobustError
 from robustbench_lite.engines.explanations import explanations
 from robustbench_lite.jobs.job import Finished, Job, Work, carry_out
 from robustbench_lite.jobs.make import Watch, Workshop
 from robustbench_lite.records.folder import Folder
 
+GRACE = 10.0  # seconds
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +53,8 @@ def serial(
                 yield Done(job, known, learnt=learnt)
                 continue
             names = ("", "") if folder is None else (folder.name, folder.artifact(job.key()))
-            finished = carry_out(work, *names, progress)
+            with ended_by(job.search.time_limit):
+                finished = carry_out(work, *names, progress)
         except Exception:  # whatever a model or an attack does, the other jobs still count
             yield Done(job, None, traceback.format_exc())
             continue
@@ -57,6 +63,31 @@ def serial(
                 _explain(work, finished, job, folder)
             folder.save(job.key(), finished.records, finished.arrays())
         yield Done(job, finished.records, learnt=learnt)
+
+
+class Hung(RobustError):
+    """A model or an attack that does not come back long after its time limit."""
+
+
+@contextlib.contextmanager
+def ended_by(limit: float | None) -> Iterator[None]:
+    """End what runs twice as long as its time limit and ten seconds more; in the main thread only."""
+    able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    if limit is None or not able:
+        yield
+        return
+    patience = 2 * limit + GRACE
+
+    def give_up(number: int, frame: object) -> None:
+        raise Hung(f"still at work after {patience:g} s, with a time limit of {limit:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, patience)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _keep_learnt(work: Work, job: Job, folder: Folder | None) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import torch
 
 from robustbench_lite.core.errors import InvalidData, Unsupported
 from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.npz import read_arrays
 from robustbench_lite.core.settings import Search
-from robustbench_lite.data.arrays import as_inputs, read_npz
+from robustbench_lite.data.arrays import as_inputs
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.given import classes, numbers
 from robustbench_lite.data.load import load_data
@@ -53,7 +54,7 @@ def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame
     themselves is the verdict's reason.
     """
     search, file = search or Search(), claim.file
-    arrays = read_npz(file)
+    arrays = read_arrays(Path(file).expanduser())
     if "adversarial" not in arrays:
         raise InvalidData(f"{file}: has arrays {', '.join(sorted(arrays))}; adversarial is missing")
     held = load_data(claim.data, "test", None, claim.data_dir, search.seed)

@@ -20,7 +20,7 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
-from robustbench_lite.data.data import Data
+from robustbench_lite.data.data import Data, chosen
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.jobs.job import Job, Work
 from robustbench_lite.judging.judge import Clean, look_clean
@@ -124,6 +124,12 @@ class Workshop:
             self._named[text, name] = held
         return self._named[text, name]
 
+    def rows(self, samples: int | None) -> torch.Tensor:
+        """Which of the data's rows are so many samples, chosen as `load_data` chooses them; None: all."""
+        if samples is None or samples >= len(self.data):
+            return torch.arange(len(self.data))
+        return torch.isin(self.data.ids, chosen(self.data.ids, samples, self.search.seed)).nonzero()[:, 0]
+
     def clean(self, text: str) -> Clean:
         """What a model says of all samples without an attack."""
         if text not in self._clean:
@@ -147,7 +153,7 @@ class Workshop:
 
     def work(self, job: Job) -> Work:
         """What a job becomes; what it learns or proves beforehand is learnt and proven now."""
-        rows = slice(job.begin, job.end)
+        rows = self.rows(job.samples)[job.begin : job.end]
         model = self.model_named(job.model, job.name)
         made = Work(
             self.data[rows],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 Thing = TypeVar("Thing")
+log = logging.getLogger(__name__)
 Report = Callable[[str, float], None]
 
 
@@ -86,9 +88,13 @@ def _kept(
     train.report(recipe, 0.0)
     found = fit()
     train.report(recipe, 1.0)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    os.close(handle)
-    write(found, Path(temporary))
-    Path(temporary).replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        os.close(handle)
+        write(found, Path(temporary))
+        Path(temporary).replace(file)
+    except OSError as error:
+        log.warning("%s is not kept, and will be trained again: %s", recipe, error)
+        return found
     return read(file)  # as any later run will have it, to the last bit

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from robustbench_lite.core.errors import InvalidData, InvalidModel
 from robustbench_lite.core.guard import foreign, one_line
+from robustbench_lite.core.npz import require_unfolds
 from robustbench_lite.data.data import Data
-from robustbench_lite.data.room import require_unfolds
 from robustbench_lite.models.names import SUFFIXES
 
 

@@ -100,6 +100,7 @@ class ScoreFunction(Model):
         whole = bool((trial >= 0).all()) and bool(((trial.sum(1) - 1).abs() < 1e-5).all())
         self._scaled = whole and not decides
         what = "decisions" if decides else "scores"
+        self.limits = f"a function returns {what}"
         self.notes = (*notes, f"a NumPy function: {what} only, on the CPU")
         if not answers_twice_alike(self, x):
             self.stochastic = True

@@ -7,7 +7,6 @@ import json
 import logging
 import time
 import tomllib
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,19 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from robustbench_lite.core.errors import RobustError
-from robustbench_lite.records.schema import VERSION, count, read, read_compact, whole, write
+from robustbench_lite.core.errors import InvalidData, RobustError
+from robustbench_lite.core.npz import read_arrays, write_arrays
+from robustbench_lite.records.schema import VERSION, abandoned, count, read, read_compact, whole, write
 
 log = logging.getLogger(__name__)
 MANY = 1_000_000  # records beyond which names become categories and numbers shorter
-STALE = 3600.0  # seconds after which a temporary file is nobody's
 
 
 class Told(BaseModel):
     """What notes.json holds beside the records, and failures.json (failures: job -> traceback).
 
-    jobs: keys of all the run's jobs, failed of those that failed; learnt: the run's own files there.
+    jobs: keys of all the run's jobs, failed of those that failed; learnt: the run's own files there;
+    finished: whether all of them were gone through.
     """
 
     version: int = VERSION
@@ -38,6 +38,7 @@ class Told(BaseModel):
     jobs: list[str] | None = None
     failed: list[str] = []
     learnt: list[str] | None = None
+    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Folder:
             (path / "records").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RobustError(f"{path}: cannot be written: {error}") from None
-        for left in path.rglob(".*.tmp"):  # of a write that was killed
-            if time.time() - left.stat().st_mtime > STALE:
+        for left in path.glob("*/.*.tmp"):  # of a write that was killed
+            if abandoned(left):
                 left.unlink(missing_ok=True)
         return folder
 
@@ -97,9 +98,7 @@ class Folder:
                 raise ValueError("is no table of names")
             held = facts.get("version", 1)
             if held != VERSION:
-                raise RobustError(
-                    f"{self.path} holds records of version {held}; this release reads {VERSION}: run anew"
-                )
+                raise RobustError(f"{file}: of version {held}; this release reads {VERSION}: run anew")
             failures = self.path / "failures.json"
             if failures.is_file():
                 facts["failures"] = json.loads(failures.read_text(encoding="utf-8"))
@@ -116,25 +115,20 @@ class Folder:
 
     def shards(self) -> list[Path]:
         """The record files of the run, the oldest first; those it names, where it names them."""
-        files = sorted(
-            (self.path / "records").glob("[!.]*.parquet"), key=lambda f: (f.stat().st_mtime_ns, f.name)
-        )
+        files = sorted(self._files("records", "parquet"), key=lambda f: (f.stat().st_mtime_ns, f.name))
         own = self.told().jobs
         return files if own is None else [file for file in files if file.stem in own]
 
     def missing(self) -> list[str]:
         """Keys of jobs that the run names and whose records are not there, though they did not fail."""
         told = self.told()
-        there = {file.stem for file in (self.path / "records").glob("[!.]*.parquet")}
+        there = {file.stem for file in self._files("records", "parquet")}
         return [key for key in told.jobs or [] if key not in there and key not in told.failed]
 
     def records(self) -> pd.DataFrame:
         """All records of the run; of very many, what tables need."""
         files = self.shards()
-        try:
-            return read(files) if count(files) <= MANY else read_compact(files)
-        except (OSError, ValueError) as error:
-            raise RobustError(f"{self.path}: cannot be read: {error}") from None
+        return read(files) if count(files) <= MANY else read_compact(files)
 
     def records_of(self, key: str, fingerprint: str) -> pd.DataFrame | None:
         """The records of a job that is done already, unless its data or models have changed since."""
@@ -143,7 +137,7 @@ class Folder:
             return None
         try:
             found = read([file])
-        except (OSError, ValueError, RobustError) as error:
+        except RobustError as error:
             log.warning("%s is damaged and set aside; its job is done again (%s)", file, error)
             file.replace(file.with_suffix(".damaged"))
             return None
@@ -181,28 +175,35 @@ class Folder:
     def pictures(self) -> Iterator[tuple[dict[str, list[object]], dict[str, np.ndarray]]]:
         """The facts and arrays of every job that has something to show."""
         for arrays in self._stored("pictures", self.told().jobs):
-            yield json.loads(str(arrays.pop("facts"))), arrays
+            try:
+                facts = json.loads(str(arrays.pop("facts")))
+            except (KeyError, ValueError):
+                log.warning("left out: a picture without facts in %s", self.path / "pictures")
+                continue
+            yield facts, arrays
 
     def learnt(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """What fitted attacks learnt: a title and the arrays."""
         for arrays in self._stored("learnt", self.told().learnt):
-            yield str(arrays.pop("title")), arrays
+            yield str(arrays.pop("title", "")), arrays
 
     def _arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        with whole(self.path / name) as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, allow_pickle=False, **arrays)
+        with whole(self.path / name) as temporary:
+            write_arrays(temporary, arrays)
+
+    def _files(self, folder: str, suffix: str) -> list[Path]:
+        """The files of a kind, but what is no file of this folder: links, pipes, what is being written."""
+        found = (self.path / folder).glob(f"[!.]*.{suffix}")
+        return [file for file in found if file.is_file() and not file.is_symlink()]
 
     def _stored(self, folder: str, own: Sequence[str] | None) -> Iterator[dict[str, np.ndarray]]:
-        files = (self.path / folder).glob("*.npz")
-        for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
+        for file in sorted(self._files(folder, "npz"), key=lambda f: (f.stat().st_mtime_ns, f.name)):
             if own is not None and file.stem not in own:
                 continue
             try:
-                with np.load(file, allow_pickle=False) as held:
-                    arrays = {name: held[name] for name in held.files}
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
-                raise RobustError(f"{file}: cannot be read: {error}") from None
-            yield arrays
+                yield read_arrays(file)
+            except InvalidData as error:
+                log.warning("left out: %s", error)
 
 
 def new_folder(data: str) -> Path:

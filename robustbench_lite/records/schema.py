@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.npz import require_room
 
 VERSION = 2  # of the schema; a run of another version is refused
 SCHEMA = pa.schema(
@@ -86,6 +89,13 @@ UNTABLED = {
     "bound_alpha", "precision", "artifact", "job", "fingerprint",
 }  # fmt: skip
 ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none
+NEEDED = (
+    "data", "model", "family", "attack", "attack_name", "threat", "threat_kind", "minimum", "goal",
+    "sample_id", "label", "clean_prediction", "success", "valid", "outcome", "forwards", "backwards",
+    "seconds",
+)  # fmt: skip
+STALE = 3600.0  # seconds after which a temporary file is nobody's
+Answer = TypeVar("Answer")
 KEY = ["job", "model", "source_model", "sample_id"]  # no two records agree in all of these
 
 
@@ -111,7 +121,9 @@ def read(files: Sequence[Path]) -> pd.DataFrame:
     """The records of files, in the order given."""
     if not files:
         return _pandas(SCHEMA.empty_table())
-    found = _pandas(pa.concat_tables([pq.read_table(file, schema=SCHEMA) for file in files]))
+    found = _pandas(
+        pa.concat_tables([_read(file, lambda f: pq.read_table(f, schema=SCHEMA)) for file in files])
+    )
     twice = found["job"].notna() & found.duplicated(KEY)
     if twice.any():
         one = found.loc[twice].iloc[0]
@@ -132,7 +144,7 @@ def read_compact(files: Sequence[Path]) -> pd.DataFrame:
         table = pq.read_table(file, columns=columns, read_dictionary=names)
         return table.cast(pa.schema([(f.name, small.get(f.type, f.type)) for f in table.schema]))
 
-    table = pa.concat_tables([one(file) for file in files]).unify_dictionaries()
+    table = pa.concat_tables([_read(file, one) for file in files]).unify_dictionaries()
     kinds = {pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
     found: pd.DataFrame = table.to_pandas(types_mapper=kinds.get, split_blocks=True, self_destruct=True)
     return found
@@ -140,14 +152,51 @@ def read_compact(files: Sequence[Path]) -> pd.DataFrame:
 
 def count(files: Sequence[Path]) -> int:
     """How many records files hold, without reading them."""
-    return sum(pq.read_metadata(file).num_rows for file in files)
+    return sum(_opened(file, lambda f: pq.read_metadata(f).num_rows) for file in files)
+
+
+def _read(file: Path, how: Callable[[Path], pa.Table]) -> pa.Table:
+    """The table of a file; raises `RobustError` naming it where it holds no records."""
+    require_room(_opened(file, lambda f: _unfolded(pq.read_metadata(f))), str(file))
+    table = _opened(file, how)
+    empty = [name for name in NEEDED if table[name].null_count]
+    if empty:
+        raise RobustError(f"{file}: holds no records: {', '.join(empty)} missing in some rows")
+    return table
+
+
+def _unfolded(facts: pq.FileMetaData) -> int:
+    return sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+
+
+def _opened(file: Path, how: Callable[[Path], Answer]) -> Answer:
+    try:
+        return how(file)
+    except RobustError:
+        raise
+    except Exception as error:  # a damaged file fails in as many ways as there are readers in it
+        raise RobustError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def abandoned(file: Path) -> bool:
+    """Whether nobody writes a temporary file any more: its process is gone, or it is an hour old."""
+    process = file.name.lstrip(".").partition("-")[0]
+    try:
+        if time.time() - file.stat().st_mtime > STALE or not process.isdecimal():
+            return True
+        os.kill(int(process), 0)
+    except (ProcessLookupError, FileNotFoundError, OverflowError):
+        return True
+    except OSError:  # another user's process
+        return False
+    return int(process) == os.getpid()
 
 
 @contextlib.contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """A temporary name that becomes `file`, once written and on the disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{os.getpid()}-", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:

@@ -7,37 +7,73 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from robustbench_lite.core.errors import RobustError
+from robustbench_lite.core.errors import RobustError, require
 from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.registry import build, check_name
 from robustbench_lite.core.settings import Search
 from robustbench_lite.models.names import Reading, brought
-from robustbench_lite.runs.suite import LECTURES
+from robustbench_lite.runs.suite import Named, every, read_suite
 
+MODELS = ("linear", "logistic", "svm", "knn", "tree", "cnn")
+ATTACKS = ("noise", "exact", "fgsm", "iterative")  # where only threats or goals are said
+THREATS = ("linf:0.1", "l2:1")
+GOALS = ("untargeted",)
 SETTINGS = tuple(field.name for field in fields(Search))
 
 
 class Config(BaseModel):
-    """Every choice of a run; a list multiplies the jobs, one for every combination.
+    """Every choice of a run: a suite, or lists of attacks, threats and goals that multiply.
 
-    In a file, and as flags, the settings of `search` stand beside the others by their own names.
+    With neither, the suite is `lectures`; data, models, samples and transfer that are not said are the
+    suite's. In a file, and as flags, the settings of `search` stand beside the others by their own names.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    suite: str | None = None
     data: str = "digits"
     data_dir: Path | None = None
     download: bool = False
     samples: int | None = Field(default=500, ge=1)
-    models: tuple[str, ...] = Field(default=LECTURES.models, min_length=1)
-    attacks: tuple[str, ...] = Field(default=LECTURES.attacks, min_length=1)
-    threats: tuple[str, ...] = Field(default=LECTURES.threats, min_length=1)
-    goals: tuple[str, ...] = Field(default=("untargeted",), min_length=1)
+    models: tuple[str, ...] = Field(default=MODELS, min_length=1)
+    attacks: tuple[str, ...] = ()
+    threats: tuple[str, ...] = ()
+    goals: tuple[str, ...] = ()
     transfer: bool = False
     pictures: bool = True
     search: Search = Field(default_factory=Search)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_suite(cls, values: dict[str, object]) -> dict[str, object]:
+        """What a config leaves to its suite; raises `RobustError` for one that is not there."""
+        given = [name for name in ("attacks", "threats", "goals") if name in values]
+        lists = [name for name in given if values[name] != ()]  # the default, as `model_dump` writes it
+        for name in lists:
+            require(bool(values[name]), name, values[name], "one name at least")
+        if lists and values.get("suite"):
+            raise RobustError(f"config: a suite says its own {lists[0]}; leave out one of the two")
+        if lists:
+            return values
+        suite = str(values.get("suite") or "lectures")
+        held = read_suite(suite)
+        told = {key: getattr(held, key) for key in ("data", "models", "transfer")}
+        return {**{key: value for key, value in told.items() if value}, **values, "suite": suite}
+
+    @property
+    def limit(self) -> int | None:
+        """How many samples at most: as said, or as the suite says; None: all."""
+        told = self.suite is None or "samples" in self.model_fields_set
+        return self.samples if told else read_suite(str(self.suite)).samples or self.samples
+
+    @property
+    def cells(self) -> list[Named]:
+        """What every model meets, by name."""
+        if self.suite is not None:
+            return list(read_suite(self.suite).cells)
+        return every(self.attacks or ATTACKS, self.threats or THREATS, self.goals or GOALS)
 
     @field_validator("samples", mode="before")
     @classmethod
@@ -69,9 +105,14 @@ def _fault(where: tuple[int | str, ...], message: str) -> str:
 
 def check_names(config: Config) -> None:
     """Raise what is wrong with the names of a config, before anything heavy is imported."""
-    known = {"attacks": config.attacks, "threats": config.threats, "data": (config.data,)}
+    cells = config.cells
+    known = {
+        "attacks": [cell.attack for cell in cells],
+        "threats": [cell.threat for cell in cells],
+        "data": [config.data],
+    }
     for kind, texts in known.items():
-        for text in texts:
+        for text in dict.fromkeys(texts):
             check_name(kind, text)
     for text in config.models:
         where, options = brought(text)
@@ -79,7 +120,7 @@ def check_names(config: Config) -> None:
             build(Reading, options)
         else:
             check_name("models", text)
-    for text in config.goals:
+    for text in dict.fromkeys(cell.goal for cell in cells):
         parse_goal(text)
 
 
@@ -97,8 +138,8 @@ def as_toml(config: Config, resolved: dict[str, object]) -> str:
     """The config and what it came to, as TOML that `read` takes back."""
     values = config.model_dump(mode="json")
     values |= values.pop("search")
-    values["samples"] = values["samples"] or "all"
-    lines = [f"{k} = {_value(v)}" for k, v in values.items() if v is not None]
+    values["samples"] = config.limit or "all"
+    lines = [f"{k} = {_value(v)}" for k, v in values.items() if v is not None and v != []]
     lines += ["", "[resolved]"]
     lines += [f"{json.dumps(key)} = {_value(value)}" for key, value in resolved.items()]
     return "\n".join(lines) + "\n"

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import TypeVar
+from typing import Any
 
 from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
 from robustbench_lite.jobs.job import Job, Judged, Work, title
 from robustbench_lite.jobs.make import Source, Watch, Workshop, identity_of, told_apart
 from robustbench_lite.models.load import ModelLike
 from robustbench_lite.runs.config import Config
-from robustbench_lite.search.attack import AnyAttack, parameters_json
+from robustbench_lite.runs.suite import Cell, Named
+from robustbench_lite.search.attack import parameters_json
+from robustbench_lite.search.normal import NormalForm
 
-Thing = TypeVar("Thing")
 SLICE = 2000  # samples a job; what a crash can lose
+
+
+AnyCell = Cell[Any, Any]  # names, or live attacks and threats
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,12 @@ class Subject:
 
     data: DataLike
     models: Sequence[ModelLike]
-    attacks: Sequence[str | AnyAttack]
-    threats: Sequence[str | Threat]
+    cells: Sequence[AnyCell]
 
     @classmethod
     def of(cls, config: Config) -> Subject:
         """What a config names."""
-        return cls(config.data, config.models, config.attacks, config.threats)
+        return cls(config.data, config.models, config.cells)
 
 
 @dataclass(frozen=True)
@@ -53,40 +54,41 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
     What is given twice is done once.
     """
     folder = None if config.data_dir is None else str(config.data_dir)
-    source = Source(subject.data, config.samples, folder, config.download)
+    source = Source(subject.data, config.limit, folder, config.download)
     shop = Workshop(source, config.search, watch)
     models, notes = _models(shop, subject.models)
-    attacks = _once([(text, shop.attack(text)) for text in map(shop.text_of_attack, subject.attacks)], repr)
-    threats = _once(
-        [(text, shop.threat(text)) for text in map(shop.text_of_threat, subject.threats)], identity_of
-    )
-    goals = _once([(text, shop.goal(text)) for text in config.goals], repr)
+    cells = _cells(shop, subject.cells)
     jobs: list[Job] = []
     refused: dict[str, str] = {}
-    n = len(shop.data)
     base = Job(
         data=shop.data_text, model="", name="", attack="", threat="", goal="", search=config.search,
-        samples=config.samples, begin=0, end=n, of=n, domain=shop.data.domain.fingerprint(),
+        samples=None, begin=0, end=0, of=0, domain=shop.data.domain.fingerprint(),
     )  # fmt: skip
     for one in models:
         shop.clean(one.model)
         others = tuple(other for other in models if config.transfer and other is not one)
-        for (threat_text, threat), (attack_text, attack), (goal_text, goal) in product(
-            threats, attacks, goals
-        ):
-            job = replace(
-                base, model=one.model, name=one.name, attack=attack_text, threat=threat_text,
-                goal=goal_text, others=others, parameters=parameters_json(attack),
-                revision=attack.revision,
-            )  # fmt: skip
+        for cell in cells:
+            if cell.models and one.model not in cell.models:
+                continue
+            attack, threat, goal = shop.attack(cell.attack), shop.threat(cell.threat), shop.goal(cell.goal)
             reason = attack.refuses(shop.model_named(one.model, one.name), threat, goal)
             if reason:
                 refused[title(one.name, attack, threat, goal)] = reason
                 continue
+            samples = min(filter(None, (cell.samples, config.limit)), default=None)
+            n = len(shop.rows(samples))
+            job = replace(
+                base, model=one.model, name=one.name, attack=cell.attack, threat=cell.threat, goal=cell.goal,
+                others=others, samples=samples, of=n, parameters=parameters_json(attack),
+                revision=attack.revision,
+            )  # fmt: skip
             jobs += [replace(job, begin=at, end=min(n, at + SLICE)) for at in range(0, n, SLICE)]
+    known = tuple(
+        f"{cell.attack}, {cell.threat}: reported: {cell.reported}" for cell in cells if cell.reported
+    )
     if not jobs:
         raise Unsupported("; ".join(dict.fromkeys(refused.values())))
-    return Plan(tuple(jobs), refused, shop, tuple(models), notes)
+    return Plan(tuple(jobs), refused, shop, tuple(models), (*notes, *known))
 
 
 def _models(shop: Workshop, given: Sequence[ModelLike]) -> tuple[list[Judged], tuple[str, ...]]:
@@ -103,17 +105,24 @@ def _models(shop: Workshop, given: Sequence[ModelLike]) -> tuple[list[Judged], t
     return [Judged(text, name) for text, name in zip(texts.values(), names, strict=True)], tuple(notes)
 
 
-def _once(pairs: list[tuple[str, Thing]], identity: Callable[[Thing], str]) -> list[tuple[str, Thing]]:
-    """Each thing once, under the first text that names it."""
-    found: dict[str, tuple[str, Thing]] = {}
-    for text, thing in pairs:
-        found.setdefault(identity(thing), (text, thing))
+def _cells(shop: Workshop, given: Sequence[AnyCell]) -> list[Named]:
+    """The cells with their texts, each of what it is once."""
+    found: dict[tuple[object, ...], Named] = {}
+    for cell in given:
+        attack, threat = shop.text_of_attack(cell.attack), shop.text_of_threat(cell.threat)
+        what = repr(shop.attack(attack)), identity_of(shop.threat(threat)), repr(shop.goal(cell.goal))
+        named = Named(
+            attack=attack, threat=threat, goal=cell.goal, samples=cell.samples, models=cell.models,
+            reported=cell.reported,
+        )  # fmt: skip
+        found.setdefault((*what, cell.samples, cell.models), named)
     return list(found.values())
 
 
 def estimate(work: Work) -> tuple[int, float]:
     """Passes a job takes at most, and their seconds, from the speed of the model on a few samples."""
-    schedule = work.attack.schedule(work.model, work.threat)
+    form = NormalForm.of(work.model.input_shape, work.threat.domain)
+    schedule = form.attack(work.attack).schedule(form.model(work.model), form.threat(work.threat))
     rows = len(work.data) * schedule.lanes
     passes = rows * (3 + (1 + schedule.points) * max(1, schedule.steps))
     x = work.data.x[:64].to(work.model.device)

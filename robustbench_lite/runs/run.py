@@ -9,10 +9,12 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import torch
 
+from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
@@ -23,10 +25,12 @@ from robustbench_lite.records.folder import Folder, Told
 from robustbench_lite.records.schema import read
 from robustbench_lite.reports.build import rebuild
 from robustbench_lite.reports.results import Results
-from robustbench_lite.runs.config import Config, as_toml
-from robustbench_lite.runs.plan import Plan, Subject, plan
+from robustbench_lite.runs.config import ATTACKS, GOALS, THREATS, Config, as_toml
+from robustbench_lite.runs.plan import AnyCell, Plan, Subject, plan
+from robustbench_lite.runs.suite import every
 from robustbench_lite.search.attack import AnyAttack, Attack
 
+Thing = TypeVar("Thing")
 PACKAGES = ("robustbench-lite", "numpy", "pandas", "scipy", "scikit-learn")
 log = logging.getLogger(__name__)
 
@@ -84,16 +88,17 @@ def run(
         values["data"] = _name(data)
     if own and "samples" not in told.model_fields_set:
         values["samples"] = None
-    for field, given in (("models", models), ("attacks", attacks), ("threats", threats)):
-        if given is not None:
-            values[field] = tuple(_name(one) for one in given)
+    if models is not None:
+        values["models"] = tuple(map(_name, _several(models, "models")))
+    cells: Sequence[AnyCell] = told.cells
+    if attacks is not None or threats is not None:
+        met = _several(attacks, "attacks") if attacks is not None else told.attacks or ATTACKS
+        within = _several(threats, "threats") if threats is not None else told.threats or THREATS
+        cells = every(met, within, told.goals or GOALS)
+        named = tuple(map(_name, met)), tuple(map(_name, within))
+        values |= {"suite": None, "attacks": named[0], "threats": named[1], "goals": told.goals or GOALS}
     settled = told.model_copy(update=values)
-    subject = Subject(
-        told.data if data is None else data,
-        told.models if models is None else models,
-        told.attacks if attacks is None else attacks,
-        told.threats if threats is None else threats,
-    )
+    subject = Subject(told.data if data is None else data, told.models if models is None else models, cells)
     made = plan(settled, subject, watch)
     folder = out if isinstance(out, Folder) or out is None else Folder.create(Path(out))
     return carry_out(made, settled, folder, watch)
@@ -105,6 +110,9 @@ def carry_out(
     """Carry out the jobs of a plan; write what they found, the tables and the page."""
     if folder is not None:
         folder.text("config.toml", as_toml(config, resolved(plan)))
+        folder.tell(
+            _told(plan, []).model_copy(update={"jobs": [job.key() for job in plan.jobs], "finished": False})
+        )
     done = list(serial(plan.jobs, plan.workshop, folder, config.pictures, watch))
     watch("done", 1.0)
     frames = [one.records for one in done if one.records is not None]
@@ -140,10 +148,19 @@ def _told(plan: Plan, done: Sequence[Done]) -> Told:
     )
 
 
+def _several(things: Sequence[Thing], field: str) -> Sequence[Thing]:
+    """One thing or more; a single name is no list."""
+    if isinstance(things, str) or not isinstance(things, Sequence) or not things:
+        raise InvalidParameter(field, things, f"a list of {field}, one at least")
+    return things
+
+
 def _name(thing: object) -> str:
     """What a config calls something that may be an object."""
     if isinstance(thing, str | Attack) or hasattr(thing, "contains"):
         return str(thing)
+    if isinstance(thing, type) and issubclass(thing, Attack):
+        return thing.name
     return str(
         getattr(thing, "name", "") or ("own data" if isinstance(thing, tuple) else type(thing).__name__)
     )

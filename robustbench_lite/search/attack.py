@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from robustbench_lite.core.goal import Goal
@@ -239,12 +240,15 @@ class Attack(Generic[State]):
         """
         if model.access < self.access:
             has, needs = model.access.name.lower(), self.access.name.lower()
-            return f"{self.name} needs {needs} access; {model.name} allows {has}"
+            why = f" ({model.limits})" if model.limits else ""
+            return f"{self.name} needs {needs} access; {model.name} allows {has}{why}"
         if threat.kind not in self.threats:
             wanted = " or ".join(sorted(self.threats))
             return f"{self.name} works under threats of kind {wanted}; not under {threat}"
         if refusal := threat.refuses(model.input_shape):
             return refusal
+        if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:
+            return f"{model.name}'s scores have no scale, so that the goal {goal} means nothing to it"
         if threat.norm is not None and threat.norm not in self.norms:
             return f"{self.name} works in {', '.join(sorted(self.norms))}; not in {threat.norm}"
         if threat.minimum and not self.minimum_norm:

@@ -34,6 +34,8 @@ def parse_threat(text: str | Threat | tuple[str, object], domain: Domain | None 
     >>> str(parse_threat("linf:8/255"))
     'linf:8/255'
     """
+    if not isinstance(domain, Domain | None):
+        raise InvalidParameter("domain", domain, "a Domain, such as Domain(0.0, 255.0)")
     if isinstance(text, tuple) and len(text) == 2:
         text = f"{text[0]}:{text[1]}"
     if not isinstance(text, str):

@@ -83,7 +83,7 @@ def test_another_domain_is_another_job(tmp_path: Path) -> None:
     keys = set()
     for domain in domains:
         config = rb.Config(threats=("linf:0.2",), attacks=("fgsm",))
-        subject = Subject(replace(data, domain=domain), ["logistic"], config.attacks, config.threats)
+        subject = Subject(replace(data, domain=domain), ["logistic"], config.cells)
         keys |= {job.key() for job in plan(config, subject).jobs}
     assert len(keys) == len(domains)
     first = run_with(data, ["logistic"], ["fgsm"], ["linf:0.2"], None, out=tmp_path)

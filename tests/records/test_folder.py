@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def test_what_is_written_is_read_back_and_only_for_the_same_things(tmp_path: Pat
 def test_a_temporary_file_that_a_kill_left_is_no_shard_and_goes_in_time(tmp_path: Path) -> None:
     folder = Folder.create(tmp_path)
     folder.save("key", some("key"), {})
-    left = tmp_path / "records" / ".abc.tmp"
+    left = tmp_path / "records" / f".{os.getppid()}-abc.tmp"
     left.write_bytes((tmp_path / "records" / "key.parquet").read_bytes())
     whole = tmp_path / "records" / ".whole.parquet"  # as an older release named them
     whole.write_bytes(left.read_bytes())
@@ -53,8 +55,13 @@ def test_a_temporary_file_that_a_kill_left_is_no_shard_and_goes_in_time(tmp_path
     Folder.create(tmp_path, resume=True)
     assert left.exists()  # another process may still be writing
     os.utime(left, (time.time() - 9999, time.time() - 9999))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    killed = tmp_path / "records" / f".{gone.pid}-xyz.tmp"
+    killed.write_bytes(b"torn")
     Folder.create(tmp_path, resume=True)
     assert not left.exists()
+    assert not killed.exists()
 
 
 def test_a_record_is_unique_or_an_error(tmp_path: Path) -> None:
@@ -79,9 +86,9 @@ def test_a_report_counts_what_the_run_names_and_says_what_is_missing(tmp_path: P
 
     from robustbench_lite.cli.main import main
 
-    assert "of 1 jobs" in CliRunner().invoke(main, ["show", str(tmp_path)]).output
+    assert "records of 1 job are gone" in CliRunner().invoke(main, ["show", str(tmp_path)]).output
     CliRunner().invoke(main, ["report", str(tmp_path)])
-    assert "records of 1 jobs are gone" in (tmp_path / "report.html").read_text()
+    assert "records of 1 job are gone" in (tmp_path / "report.html").read_text()
 
 
 def test_another_version_is_refused_in_a_line(tmp_path: Path) -> None:

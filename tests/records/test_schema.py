@@ -7,11 +7,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from robustbench_lite.records.schema import SCHEMA, frame, read, whole, write
+from robustbench_lite.records.schema import NEEDED, SCHEMA, frame, read, whole, write
 
 
 def rows(n: int = 3) -> pd.DataFrame:
     columns: dict[str, object] = {
+        **dict.fromkeys(NEEDED, "x"),
+        **dict.fromkeys(("label", "clean_prediction", "forwards", "backwards"), 1),
+        **dict.fromkeys(("valid", "minimum"), True),
+        "seconds": 0.5,
         "model": "cnn",
         "sample_id": np.arange(n),
         "target": np.array([2] + [-1] * (n - 1)),

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import robustbench_lite as rb
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.settings import Search
-from robustbench_lite.runs.config import Config, as_toml, make, read
+from robustbench_lite.runs.config import Config, as_toml, check_names, make, read
+from robustbench_lite.runs.suite import read_suite, suites
+from tests.conftest import run_with
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -42,7 +45,34 @@ def test_all_faults_are_told_at_once() -> None:
 
 def test_the_lectures_are_the_default() -> None:
     assert Config().models == ("linear", "logistic", "svm", "knn", "tree", "cnn")
-    assert Config().threats == ("linf:0.1", "l2:1")
+    met = {cell.attack.partition(":")[0] for cell in Config().cells}
+    assert met >= {"linear_demo", "fgsm", "iterative", "one_pixel", "universal", "fooling", "noise", "exact"}
+
+
+def test_lists_and_a_suite_exclude_each_other_and_lists_complete_each_other() -> None:
+    with pytest.raises(RobustError, match="a suite says its own attacks"):
+        make({"suite": "quick", "attacks": ["pgd"]})
+    only = make({"attacks": ["pgd"]})
+    assert [(cell.attack, cell.threat) for cell in only.cells] == [("pgd", "linf:0.1"), ("pgd", "l2:1")]
+    with pytest.raises(RobustError, match="attacks = "):
+        make({"attacks": []})
+
+
+def test_a_suite_is_a_file_of_the_package_or_of_the_user(tmp_path: Path) -> None:
+    assert set(suites()) == {"lectures", "papers", "quick", "standard"}
+    for name in suites():
+        check_names(make({"suite": name}))
+        assert read_suite(name).summary
+    mine = tmp_path / "mine.toml"
+    mine.write_text('models = ["linear"]\n[[cells]]\nattack = "noise"\nthreat = "linf:0.1"\nsamples = 7\n')
+    result = run_with(suite=str(mine), samples=20)
+    assert len(result.records) == 7
+    assert set(result.records["sample_id"]) < set(rb.load_data("digits", samples=20).ids.tolist())
+    mine.write_text('[[cells]]\nattack = "noise"\n')
+    with pytest.raises(RobustError, match=r"cells\.0\.threat: field required"):
+        make({"suite": str(mine)})
+    with pytest.raises(RobustError, match="did you mean quick"):
+        make({"suite": "quik"})
 
 
 def test_help_starts_without_torch() -> None:

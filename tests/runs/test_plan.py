@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import robustbench_lite as rb
 from robustbench_lite.jobs.make import told_apart
 from robustbench_lite.models.torch.module import TorchModel
+from robustbench_lite.runs.suite import every
 from tests.conftest import (
     attack_with,
     run_with,
@@ -94,12 +95,12 @@ def test_names_of_live_things_run_here_and_are_keyed_by_what_they_are(tmp_path: 
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     config = rb.Config(samples=10)
-    made = plan(config, Subject("digits", [network], ["fgsm"], ["linf:0.1"]))
+    made = plan(config, Subject("digits", [network], every(["fgsm"], ["linf:0.1"], ["untargeted"])))
     assert made.jobs[0].model.startswith("object:")
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    again = plan(config, Subject("digits", [other], ["fgsm"], ["linf:0.1"]))
+    again = plan(config, Subject("digits", [other], every(["fgsm"], ["linf:0.1"], ["untargeted"])))
     assert made.jobs[0].key() != again.jobs[0].key()
-    same = plan(config, Subject("digits", [network], ["fgsm"], ["linf:0.1"]))
+    same = plan(config, Subject("digits", [network], every(["fgsm"], ["linf:0.1"], ["untargeted"])))
     assert made.jobs[0].key() == same.jobs[0].key()
 
 
@@ -107,7 +108,10 @@ def test_one_search_is_judged_on_every_other_model() -> None:
     from robustbench_lite.runs.plan import Subject, plan
 
     config = rb.Config(samples=10, transfer=True)
-    made = plan(config, Subject("digits", ["logistic", "linear", "tree"], ["fgsm"], ["linf:0.1"]))
+    made = plan(
+        config,
+        Subject("digits", ["logistic", "linear", "tree"], every(["fgsm"], ["linf:0.1"], ["untargeted"])),
+    )
     assert len(made.jobs) == 3
     assert [other.name for other in made.jobs[0].others] == ["linear", "tree"]
 

@@ -247,7 +247,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
     assert done.exit_code == 0
     assert "logistic × fgsm × linf:0.1: 10 samples" in done.output
     assert "exact needs structure access" in done.output
-    assert "14 jobs" in done.output
+    assert "18 jobs" in done.output
 
 
 @pytest.mark.parametrize(

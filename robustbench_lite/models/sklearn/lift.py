@@ -97,6 +97,11 @@ def lift_or_call(estimator: BaseEstimator, data: Data, name: str = "", own: bool
 
     own: it takes the table's own units, or the table itself where that has text or empty cells.
     """
+    with foreign(name or type(estimator).__name__, "taking it over"):
+        return _lifted_or_called(estimator, data, name, own)
+
+
+def _lifted_or_called(estimator: BaseEstimator, data: Data, name: str, own: bool) -> Model:
     shape, columns = data.x.shape[1:], data.columns if own else None
     framed = columns is not None and (not columns.numeric or _other_order(estimator, columns))
     title = name or type(estimator).__name__
@@ -108,8 +113,7 @@ def lift_or_call(estimator: BaseEstimator, data: Data, name: str = "", own: bool
         return lift(estimator, shape, data.x[:PARITY], *box, name=name, class_names=data.class_names)
     except CannotLift as error:
         why = str(error)
-    with foreign(title, "classes_"):
-        own_classes = estimator.classes_
+    own_classes = estimator.classes_
     order_of, notes = _columns(own_classes, data.class_names)
     order = np.arange(len(own_classes)) if order_of is None else order_of.numpy()
     scores = next((f for f in ("predict_proba", "decision_function") if hasattr(estimator, f)), None)
@@ -129,9 +133,11 @@ def lift_or_call(estimator: BaseEstimator, data: Data, name: str = "", own: bool
         return (found if found.ndim == 2 else np.column_stack([0 * found, found]))[:, order]
 
     notes = (*notes, f"not lifted: {why}")
-    return ScoreFunction(
+    made = ScoreFunction(
         ask, shape, name=title, taken=taken, num_classes=len(order), notes=notes, samples=data.x
     )
+    made.limits = why
+    return made
 
 
 def _other_order(estimator: BaseEstimator, columns: Columns) -> bool:

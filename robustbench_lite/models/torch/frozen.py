@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import torch
@@ -35,7 +36,8 @@ def frozen(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
         return module, (f"it cannot be copied ({one_line(error)}), and is used as it is",)
     evaluating(made)
     for parameter in made.parameters():
-        parameter.requires_grad_(False)
+        with contextlib.suppress(RuntimeError):  # TorchScript's copies are no leaves
+            parameter.requires_grad_(False)
     return made, notes
 
 

@@ -328,5 +328,5 @@ class TorchModel(Model):
             )
         fault = gradient_fault(self, x)
         if fault is not None:
-            self.access = Access.SCORE
+            self.access, self.limits = Access.SCORE, fault
             self.notes += (f"{fault}: only attacks that need none can run",)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter, UnknownName
+from robustbench_lite.core.guard import foreign, one_line
 from robustbench_lite.core.registry import load as load_reference
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.cache import Trained
 from robustbench_lite.models.checks import fitted_to
 from robustbench_lite.models.torch.module import TorchModel
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 def from_torchvision(data: Data, train: Trained, name: str, weights: str = "DEFAULT") -> TorchModel:
@@ -62,13 +63,15 @@ def from_weights(data: Data, train: Trained, path: str, network: str) -> TorchMo
     A .pt file is read as tensors only, never as code. Raises `InvalidModel` naming what does not fit.
     """
     function = load_reference(network, "network")
-    made = function() if callable(function) else None
+    with foreign(network, "the call that makes it"):
+        made = function() if callable(function) else None
     if not isinstance(made, nn.Module):
         raise InvalidParameter("network", network, "package.module:function that returns a torch.nn.Module")
     file = Path(path).expanduser()
     try:
-        result = made.load_state_dict(_weights(file), strict=False)
-    except RuntimeError as error:
+        weights = without_prefix(_weights(file), made.state_dict())
+        result = made.load_state_dict(weights, strict=False)
+    except (RuntimeError, AttributeError, TypeError) as error:
         raise InvalidModel(f"{path}: {' '.join(str(error).split())}") from None
     for what, names in (("lacks", result.missing_keys), ("has besides", result.unexpected_keys)):
         if names:
@@ -81,15 +84,30 @@ def from_weights(data: Data, train: Trained, path: str, network: str) -> TorchMo
 def _weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
-            return load(file.read_bytes())
-        held = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InvalidModel(f"{file}: cannot be read as weights: {str(error).splitlines()[0]}") from None
-    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]
-    if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()):
+            held: object = load(file.read_bytes())
+        else:
+            held = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in as many ways as there are readers in it
+        raise InvalidModel(f"{file}: cannot be read as weights: {one_line(error)}") from None
+    for name in ("state_dict", "model_state_dict", "model", "net", "weights"):
+        if isinstance(held, dict) and isinstance(held.get(name), dict):
+            held = held[name]
+    named = isinstance(held, dict) and bool(held) and all(isinstance(key, str) for key in held)
+    if not named or not all(isinstance(v, Tensor) for v in cast(dict[str, object], held).values()):
         raise InvalidModel(f"{file}: holds no weights by name")
     return cast(dict[str, Tensor], held)
+
+
+def without_prefix(weights: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Weights under the names a network knows, where these only have something in front of them.
+
+    Parallel training adds `module.`, compiling `_orig_mod.`, Lightning and others `model.` or `net.`.
+    """
+    found = dict(weights)
+    for prefix in PREFIXES * 2:
+        if all(key.startswith(prefix) for key in found) and not set(found) & set(wanted):
+            found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found
 
 
 def _some(names: Sequence[str]) -> str:
