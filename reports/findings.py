@@ -13,6 +13,7 @@ from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.rates import GROUP
 
 FEW = 10  # samples, below which an accuracy says nothing of chance
+ENOUGH = {"square", "hopskipjump", "spsa", "nes", "simba", "sparse_rs", "one_pixel"}  # that need no gradient
 CONTROLS = {"noise", "fgsm", "bim", "linear_demo"}  # attacks that prove little by themselves
 
 
@@ -22,7 +23,13 @@ def verdict(results: Results) -> list[str]:
     worst = results.table("worst_case").to_dict("records")
     for threat, goal in dict.fromkeys((row["threat"], row["goal"]) for row in worst):
         part = [row for row in worst if (row["threat"], row["goal"]) == (threat, goal)]
-        best, least = (choose(part, key=lambda row: float(row["robust"])) for choose in (max, min))
+        met = [row for row in part if not weakly_attacked(results, str(row["model"]), str(threat))]
+        least = min(part, key=lambda row: float(row["robust"]))
+        if not met:
+            names = ", ".join(str(row["model"]) for row in part)
+            found.append(f"Under {threat}, {names} met only attacks too weak to say anything of them.")
+            continue
+        best = max(met, key=lambda row: float(row["robust"]))
         aim = "" if goal == "untargeted" else f" ({goal})"
         clean = f"{share(best['clean'])} without an attack"
         if len(part) == 1:
@@ -33,6 +40,9 @@ def verdict(results: Results) -> list[str]:
         else:
             found.append(f"Under {threat}{aim}, {best['model']} keeps most, {_held(best)} right ({clean}).")
             found[-1] += f"{_strongest(best)} {least['model']} keeps least, {_held(least)}."
+            weak = [row for row in part if row not in met and row["robust"] > best["robust"]]
+            for row in weak:
+                found[-1] += f" {row['model']}'s {share(row['robust'])} stand on attacks too weak for it."
     sizes = results.table("distances")
     minimal = set(results.records.loc[results.records["minimum"].astype(bool), "threat"].astype(str))
     sizes = sizes.loc[sizes["threat"].isin(minimal) & sizes["own"]] if len(sizes) else sizes
@@ -79,6 +89,23 @@ def warnings(results: Results) -> list[str]:
     if results.flags.empty:
         found.append(f"The attacks were not diagnosed: robust diagnose {results.path}")
     return found
+
+
+def weakly_attacked(results: Results, model: str, threat: str) -> bool:
+    """Whether a model met only attacks under a threat that say little of it.
+
+    Controls say little of any; the gradient of a stand-in says little of a model without one, where neither an
+    exact bound nor an attack that needs no gradient stands beside it.
+    """
+    records = results.records
+    here = records.loc[(records["model"] == model) & (records["threat"] == threat)]
+    here = here.loc[here["source_model"].isna()]
+    names = set(here["attack_name"].astype(str))
+    if (here["bound_kind"] == "exact").any() or names & ENOUGH:
+        return False
+    return names <= CONTROLS or bool(
+        here.loc[~here["attack_name"].isin(CONTROLS), "surrogate"].astype(bool).all()
+    )
 
 
 def lacking(results: Results) -> str:

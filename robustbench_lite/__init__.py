@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from robustbench_lite.data.load import load_data
     from robustbench_lite.models.function import ScoreFunction
     from robustbench_lite.models.load import load_model
+    from robustbench_lite.models.names import Reading
     from robustbench_lite.models.sklearn.lift import lift
     from robustbench_lite.models.torch.module import TorchModel
     from robustbench_lite.records.folder import Folder
@@ -44,6 +45,7 @@ _HOMES = {
     "Folder": "records.folder",
     "Goal": "core.goal",
     "Model": "core.model",
+    "Reading": "models.names",
     "Results": "reports.results",
     "ScoreFunction": "models.function",
     "Search": "core.settings",
@@ -71,6 +73,7 @@ __all__ = [
     "Folder",
     "Goal",
     "Model",
+    "Reading",
     "Results",
     "ScoreFunction",
     "Search",

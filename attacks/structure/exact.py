@@ -51,6 +51,8 @@ class Exact(Attack[Iterate]):
             return refusal
         if not isinstance(model.structure, Linear | Boxes):
             return f"exact knows linear models and decision trees; {model.name} is neither"
+        if threat.domain.groups is not None and isinstance(model.structure, Boxes):
+            return f"exact does not know choices of several features on trees; {model.name} is one"
         if goal.confidence or (goal.margin and isinstance(model.structure, Boxes)):
             return f"exact finds the nearest other class; the goal {goal} asks for more on {model.name}"
         if model.task.reject is not None:

@@ -20,6 +20,7 @@ from robustbench_lite.reports.figures import images, plots
 from robustbench_lite.reports.findings import verdict, warnings
 from robustbench_lite.reports.format import number as written
 from robustbench_lite.reports.format import share
+from robustbench_lite.reports.page.cards import cards, main_threat
 from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.catalogue import RARE, RATES
 from robustbench_lite.reports.tables.pairs import compared
@@ -73,6 +74,8 @@ def page(results: Results, others: Sequence[Results] = ()) -> str:
     return template.render(
         name=results.name,
         data=results.config.get("data", ""),
+        cards=list(cards(results)),
+        threat=main_threat(results),
         verdict=verdict(results),
         warnings=warnings(results),
         sheets=[sheet(name, TITLES[name], table) for name, table in tables.items() if len(table)],

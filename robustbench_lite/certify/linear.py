@@ -24,6 +24,8 @@ class LinearBounds:
         """None for models whose structure is linear, under a norm."""
         if not isinstance(model.structure, Linear) or threat.norm is None:
             return f"{model.name} is no linear model under a norm"
+        if threat.norm is Norm.L0 and threat.domain.groups is not None:
+            return "choices of several features are not counted by a relaxation"
         return None
 
     def bounds(
@@ -34,7 +36,7 @@ class LinearBounds:
         assert isinstance(structure, Linear)
         assert threat.norm is not None
         # Without the steps of features everything is allowed that is with them: still a bound, and cheap.
-        norm, domain = threat.norm, replace(threat.domain, spacing=None)
+        norm, domain = threat.norm, replace(threat.domain, spacing=None, groups=None)
         kind = BoundKind.EXACT if threat.domain.spacing is None else BoundKind.SOUND
         scores = scores_of(structure, x0)
         nearest = torch.full((len(x0),), torch.inf, dtype=torch.float64, device=x0.device)
@@ -103,15 +105,27 @@ def _by_programme(aim: Aim, x0: Tensor, y: Tensor, to: Tensor) -> Tensor:
     number = torch.arange(count, device=x0.device, dtype=x0.dtype)[None]
     pixel = domain.spread(number, x0[:1]).flatten().long().cpu().numpy()
     scores = origin @ weight.T + bias
+    balanced = _balanced(domain, origin.shape[1])
     steps = np.zeros(origin.shape)
     for i, (goal, own) in enumerate(zip(to.tolist(), y.tolist(), strict=True)):
         others = np.arange(len(bias)) != goal if aim.targeted else np.arange(len(bias)) == own
         more = aim.margin + aim.overshoot * np.abs(scores[i]).max()
         need = scores[i, others] - scores[i, goal] + more
-        step = smallest_step(weight[goal] - weight[others], need, low[i], high[i], aim.norm, pixel, unit)
+        normals = np.concatenate([weight[goal] - weight[others], balanced])
+        need = np.append(need, np.zeros(len(balanced)))
+        step = smallest_step(normals, need, low[i], high[i], aim.norm, pixel, unit)
         steps[i] = 0.0 if step is None else step
     delta = torch.from_numpy(steps).to(x0.device).reshape(x0.shape)
     point = outward(x0.double() + delta, x0, delta)
     if domain.spacing is not None:  # a step is written as float32 writes it
         point = torch.where(domain.spacing > 0, (x0.double() + delta).to(x0.dtype), point)
     return domain.clamp(point)
+
+
+def _balanced(domain: Domain, d: int) -> np.ndarray:
+    """Rows (m, d) whose products with a step must not be below 0, so that one of each choice stays chosen."""
+    if domain.groups is None:
+        return np.zeros((0, d))
+    groups = domain.groups.cpu().numpy()
+    members = np.stack([(groups == number).astype(np.float64) for number in np.unique(groups[groups >= 0])])
+    return np.concatenate([members, -members])

@@ -91,7 +91,7 @@ class TreeBounds:
     def bounds(
         self, model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
     ) -> Bounds:
-        """Exact, to the last float."""
+        """Exact, to the last float; sound where features make up choices."""
         boxes = model.structure
         assert isinstance(boxes, Boxes)
         assert threat.norm is not None
@@ -101,7 +101,9 @@ class TreeBounds:
                 torch.arange(len(x0), device=x0.device), max(1, ROOM // boxes.low.numel())
             )
         ]
-        return Bounds(torch.cat(found), BoundKind.EXACT)
+        # What a box holds need not be one of each choice.
+        kind = BoundKind.EXACT if threat.domain.groups is None else BoundKind.SOUND
+        return Bounds(torch.cat(found), kind)
 
     def _distances(
         self, boxes: Boxes, threat: Threat, x0: Tensor, y: Tensor, target: Tensor | None

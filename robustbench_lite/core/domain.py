@@ -36,13 +36,13 @@ class Domain:
         auto: found from the shape of a sample, the first unless only the last can be it.
     groups : Tensor, optional
         (d,) int64, for samples of a single axis: features of the same number, at least 0, are one choice,
-        exactly one of them 1 and the others 0, and count as one pixel; -1: a feature by itself. The spacing
-        of such features is 1.
+        exactly one of them at its spacing and the others 0, and count as one pixel;
+        -1: a feature by itself.
 
     Raises
     ------
     InvalidParameter
-        Where low is above high in some feature, a spacing is below 0, or that of a choice is not 1.
+        Where low is above high in some feature, a spacing is below 0, or a choice has none.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class Domain:
             require(bool((self.spacing >= 0).all()), "spacing", self.spacing, "at least 0")
         if self.groups is not None:
             steps = torch.zeros_like(self.groups) if self.spacing is None else self.spacing
-            require(bool((steps[self.groups >= 0] == 1).all()), "spacing", self.spacing, "1 for groups")
+            require(bool((steps[self.groups >= 0] > 0).all()), "spacing", self.spacing, "above 0 for groups")
 
     def pixel_axis(self, shape: Sequence[int]) -> int | None:
         """The axis of one sample that a pixel's channels lie on; None: every feature is a pixel of its own.
@@ -216,8 +216,9 @@ class Domain:
             allowed &= (whole | (self.spacing == 0)).flatten(1).all(1)
         if self.groups is not None:
             for members in self._places():
-                choice = x.flatten(1)[:, members]
-                allowed &= ((choice == 0) | (choice == 1)).all(1) & (choice.sum(1) == 1)
+                choice, one = x.flatten(1)[:, members], self._ones(x)[members]
+                chosen = choice == one
+                allowed &= ((choice == 0) | chosen).all(1) & (chosen.sum(1) == 1)
         return allowed
 
     def snap(self, x: Tensor, x0: Tensor, *, inward: bool) -> Tensor:
@@ -351,13 +352,19 @@ class Domain:
         numbers = torch.unique(self.groups[self.groups >= 0])
         return [(self.groups == number).nonzero()[:, 0] for number in numbers]
 
+    def _ones(self, x: Tensor) -> Tensor:
+        """What a feature of a choice is where it is chosen (d,)."""
+        assert self.spacing is not None
+        return self.spacing.to(x).expand(x.flatten(1).shape[1])
+
     def _one_of_each(self, snapped: Tensor, x: Tensor, x0: Tensor, inward: bool) -> Tensor:
         """Snapped features with one of each group chosen: the largest in x; inward, x0's own."""
         flat, given, own = snapped.flatten(1).clone(), x.flatten(1), x0.flatten(1)
         for members in self._places():
             held = own[:, members] if inward else given[:, members] + 1e-6 * own[:, members]
             best = held.argmax(1, keepdim=True)  # a tie stays where it was
-            flat[:, members] = torch.zeros_like(held).scatter(1, best, 1.0)
+            one = self._ones(x)[members].expand_as(held)
+            flat[:, members] = torch.zeros_like(held).scatter(1, best, one.gather(1, best))
         return flat.reshape(snapped.shape)
 
     def _unit(self) -> Tensor:

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import cast
 
 import torch
 
@@ -66,6 +67,8 @@ class Workshop:
         self._data_fingerprint = self.data.fingerprint()
         live = f"object:{self._data_fingerprint[:16]}"
         self.data_text = source.data if isinstance(source.data, str) else live
+        self._attacks: dict[str, AnyAttack] = {}
+        self._threats: dict[str, Threat] = {}
         self._models: dict[str, Model] = {}
         self._named: dict[tuple[str, str], Model] = {}
         self._clean: dict[str, Clean] = {}
@@ -83,8 +86,9 @@ class Workshop:
 
     def text_of_attack(self, attack: str | AnyAttack) -> str:
         """The text that a job names an attack by: its own where that makes the same attack again."""
-        if not isinstance(attack, Attack):
+        if isinstance(attack, str):
             return attack
+        attack = get_attack(attack)
         try:
             if get_attack(str(attack)) == attack:
                 return str(attack)
@@ -139,13 +143,18 @@ class Workshop:
 
     def attack(self, text: str) -> AnyAttack:
         """The attack of a text."""
-        held = self.objects.get(text)
-        return held if isinstance(held, Attack) else get_attack(text)
+        if text not in self._attacks:
+            held = self.objects.get(text)
+            self._attacks[text] = held if isinstance(held, Attack) else get_attack(text)
+        return self._attacks[text]
 
     def threat(self, text: str) -> Threat:
         """The threat of a text, in the data's domain."""
-        held = self.objects.get(text)
-        return parse_threat(text, self.data.domain) if held is None else held  # type: ignore[return-value]
+        if text not in self._threats:
+            held = self.objects.get(text)
+            made = parse_threat(text, self.data.domain) if held is None else cast(Threat, held)
+            self._threats[text] = made
+        return self._threats[text]
 
     def goal(self, text: str) -> Goal:
         """The goal of a text."""

@@ -21,7 +21,7 @@ from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.models.cache import Report, Trained
 from robustbench_lite.models.files import read_model
 from robustbench_lite.models.names import Reading, brought, is_reference
-from robustbench_lite.models.own import as_model
+from robustbench_lite.models.own import PLAIN, as_model
 
 
 class Estimator(Protocol):
@@ -44,6 +44,7 @@ def load_model(
     device: torch.device | str = "cpu",
     seed: int = 0,
     report: Report = lambda what, fraction: None,
+    reading: Reading = PLAIN,
 ) -> Model:
     """A model for data, on a device.
 
@@ -63,6 +64,8 @@ def load_model(
         Of the training.
     report : callable
         Called with (model, fraction trained).
+    reading : Reading, optional
+        Of a live object: what its outputs are, its units, the class that rejects; a text says so itself.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def load_model(
     train = Trained(seed, torch.device(device), report)
     if isinstance(model, str):
         return _named(model, held, train).to(device)
-    return as_model(model, held, device=device)
+    return as_model(model, held, reading, device=device)
 
 
 def _named(text: str, data: Data, train: Trained) -> Model:

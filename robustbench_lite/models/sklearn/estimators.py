@@ -9,6 +9,8 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.feature_selection import SelectorMixin
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     LogisticRegression,
     Perceptron,
@@ -16,13 +18,14 @@ from sklearn.linear_model import (
     RidgeClassifierCV,
     SGDClassifier,
 )
-from sklearn.naive_bayes import GaussianNB
+from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from torch import Tensor
 
+from robustbench_lite.models.sklearn.boosted import is_boosted, of_boosted
 from robustbench_lite.models.sklearn.forests import TREES, CannotLift, of_trees, only_trees
 from robustbench_lite.models.sklearn.kernel import KernelCore
 from robustbench_lite.models.sklearn.lifted import Affine, Core
@@ -62,6 +65,13 @@ def transform_of(step: BaseEstimator) -> Affine:
         if step.whiten:
             matrix = matrix / np.sqrt(step.explained_variance_)[:, None]
         return Affine(shift=vector(np.broadcast_to(step.mean_, (d,))), matrix=vector(matrix))
+    if isinstance(step, SelectorMixin):
+        chosen = np.flatnonzero(step.get_support())
+        matrix = np.zeros((len(chosen), d))
+        matrix[np.arange(len(chosen)), chosen] = 1.0
+        return Affine(matrix=vector(matrix))
+    if isinstance(step, SimpleImputer) and not step.add_indicator and len(step.statistics_) == d:
+        return Affine()  # no input of ours is missing
     raise CannotLift(f"{type(step).__name__} has no lift")
 
 
@@ -69,6 +79,8 @@ def core_of(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[Core, l
     """The core of a classifier, and the transforms that stay in front of it."""
     if isinstance(estimator, LINEAR):
         return _linear(estimator), transforms
+    if isinstance(estimator, MultinomialNB | ComplementNB):
+        return _naive_bayes(estimator), transforms
     if isinstance(estimator, NearestCentroid):
         return _centroids(estimator), transforms
     if isinstance(estimator, SVC | NuSVC):
@@ -90,6 +102,8 @@ def core_of(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[Core, l
         return QuadraticCore(
             vector(estimator.means_), roots, vector(np.log(estimator.priors_) + spread)
         ), transforms
+    if is_boosted(estimator):
+        return of_boosted(estimator, transforms)
     if isinstance(estimator, TREES) and only_trees(estimator):
         return of_trees(estimator, transforms)
     raise CannotLift(f"{type(estimator).__name__} has no lift")
@@ -103,6 +117,13 @@ def _linear(estimator: BaseEstimator) -> LinearCore:
     if len(weight) == 1:  # one decision: the second class wins above 0
         weight, bias = np.vstack([0 * weight, weight]), np.concatenate([[0.0], bias])
     return LinearCore(vector(weight), vector(bias), softmax and not one_against_rest)
+
+
+def _naive_bayes(estimator: MultinomialNB | ComplementNB) -> LinearCore:
+    """Log-probabilities of counts: linear in them."""
+    weight = np.asarray(estimator.feature_log_prob_)
+    prior = np.zeros(len(weight)) if isinstance(estimator, ComplementNB) else estimator.class_log_prior_
+    return LinearCore(vector(weight), vector(prior), True)
 
 
 def _centroids(estimator: NearestCentroid) -> LinearCore:

@@ -76,7 +76,7 @@ def of_trees(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[TreeCo
         start = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), dtype=np.float32))
         width, rate = estimator.n_trees_per_iteration_, estimator.learning_rate
         trees = [
-            _tree(one.tree_, _column(rate * one.tree_.value[:, 0, 0], k, width))
+            _tree(one.tree_, column_of(rate * one.tree_.value[:, 0, 0], k, width))
             for stage in estimator.estimators_
             for k, one in enumerate(stage)
         ]
@@ -119,10 +119,10 @@ def _binned_tree(nodes: np.ndarray, k: int, width: int) -> Tree:
     """A tree of histogram gradient boosting: its leaves' children are 0 and 0."""
     left, right = (np.where(nodes["is_leaf"], 0, nodes[side]).astype(np.int64) for side in ("left", "right"))
     feature = nodes["feature_idx"].astype(np.int64)
-    return Tree(left, right, feature, nodes["num_threshold"], _column(nodes["value"], k, width))
+    return Tree(left, right, feature, nodes["num_threshold"], column_of(nodes["value"], k, width))
 
 
-def _column(values: np.ndarray, k: int, width: int) -> np.ndarray:
+def column_of(values: np.ndarray, k: int, width: int) -> np.ndarray:
     """Values (m,) as column k of (m, width)."""
     wide = np.zeros((len(values), width))
     wide[:, k] = values

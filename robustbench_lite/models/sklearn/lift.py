@@ -6,6 +6,7 @@ with the estimator's own before it is handed out, and the lift is refused at the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.sklearn.estimators import core_of, transform_of, vector
 from robustbench_lite.models.sklearn.forests import CannotLift
 from robustbench_lite.models.sklearn.lifted import Affine, Lifted
+from robustbench_lite.models.sklearn.table import as_matrix, encoder
 from robustbench_lite.models.sklearn.trees import TreeCore
 
 PARITY = 2000  # samples on which decisions are compared
@@ -80,6 +82,7 @@ def lift(
     >>> model.num_classes, model.name
     (2, 'LogisticRegression')
     """
+    estimator = best_of(estimator)
     _check(estimator, input_shape)
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
     last = steps[-1]
@@ -102,12 +105,14 @@ def lift_or_call(estimator: BaseEstimator, data: Data, name: str = "", own: bool
 
 
 def _lifted_or_called(estimator: BaseEstimator, data: Data, name: str, own: bool) -> Model:
+    estimator = best_of(estimator)
     shape, columns = data.x.shape[1:], data.columns if own else None
     framed = columns is not None and (not columns.numeric or _other_order(estimator, columns))
     title = name or type(estimator).__name__
     try:
         if framed:
-            raise CannotLift("it takes columns by name")
+            assert columns is not None
+            return lift_table(estimator, data, columns, name)
         low, high = (0.0, 1.0) if columns is None else (columns.low, columns.low + columns.units)
         box = (np.asarray(low, dtype=float), np.asarray(high, dtype=float))
         return lift(estimator, shape, data.x[:PARITY], *box, name=name, class_names=data.class_names)
@@ -140,6 +145,24 @@ def _lifted_or_called(estimator: BaseEstimator, data: Data, name: str, own: bool
     return made
 
 
+def lift_table(estimator: BaseEstimator, data: Data, columns: Columns, name: str = "") -> Lifted:
+    """A pipeline on the table's own columns; raises `CannotLift` where it decides differently on the data."""
+    x = data.x[:PARITY]
+    encode, last = encoder(estimator)
+    core, kept = core_of(last, as_matrix(encode, columns, x))
+    order, notes = _columns(estimator.classes_, data.class_names)
+    model = Lifted(core, kept, data.x.shape[1:], order, name=name or type(last).__name__, notes=notes)
+    number = {label: i for i, label in enumerate(estimator.classes_)}
+    theirs = torch.tensor([number[label] for label in estimator.predict(columns.own(x))])
+    _compare(model, x, theirs)
+    return model
+
+
+def best_of(estimator: BaseEstimator) -> BaseEstimator:
+    """What a search over parameters found, by whose word it answers."""
+    return best_of(estimator.best_estimator_) if hasattr(estimator, "best_estimator_") else estimator
+
+
 def _other_order(estimator: BaseEstimator, columns: Columns) -> bool:
     """Whether an estimator names its columns, and not as the table has them in order."""
     named = getattr(estimator, "feature_names_in_", None)
@@ -157,14 +180,21 @@ def prove(
         x = torch.as_tensor(data).float().reshape(-1, *shape)
     if isinstance(model.core, TreeCore) and not model.transforms:
         x = torch.cat([x, _around(model.core, x)])
+    features = x.flatten(1).double()
+    for part in box:
+        features = part(features)
+    number = {label: i for i, label in enumerate(estimator.classes_)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        theirs = torch.tensor([number[label] for label in estimator.predict(features.numpy())])
+    _compare(model, x, theirs)
+
+
+def _compare(model: Lifted, x: Tensor, theirs: Tensor) -> None:
+    """Raise `CannotLift` at the first point where a lift decides otherwise than the estimator did (n,)."""
     with torch.no_grad():
-        features = x.flatten(1).double()
-        for part in box:
-            features = part(features)
         ours = model.prediction(torch.cat([model.scores(part) for part in torch.split(x, 1000)]))
         undecided = model.core.undecided(model.features(x))
-    number = {label: i for i, label in enumerate(estimator.classes_)}
-    theirs = torch.tensor([number[label] for label in estimator.predict(features.numpy())])
     if model.columns is not None:
         theirs = model.columns.argsort()[theirs]
     wrong = ((ours != theirs) & ~undecided).nonzero()
@@ -215,6 +245,9 @@ def _columns(classes: np.ndarray, names: Sequence[str] | None) -> tuple[Tensor |
         return torch.tensor([own.index(name) for name in names]), notes
     if plain and len(own) == len(names):
         return None, ()
+    if set(names) < set(own):  # the data has not all of its classes
+        others = [label for label in own if label not in names]
+        return torch.tensor([own.index(label) for label in [*names, *others]]), notes
     raise InvalidModel(f"the estimator's classes are {', '.join(own)}; the data's {', '.join(names)}")
 
 

@@ -73,13 +73,20 @@ class TreeCore(Core):
         probability = torch.ones(len(z), len(level), dtype=z.dtype, device=z.device)
         while len(level):
             leaf = place[level] < 0
-            total = total + probability[:, leaf] @ self.value[level[leaf]]
+            total = total + probability[:, leaf] @ self.value[level[leaf]].to(z.dtype)
             level, probability = level[~leaf], probability[:, ~leaf]
             share = go_left[:, place[level]]
             probability = torch.cat([probability * share, probability * (1 - share)], 1)
             level = torch.cat([self.left[level], self.left[level] + 1])
         scores = self._binary(self.start + total * self.factor)
         return scores.clamp_min(1e-12).log() if self.kind == "probabilities" else scores
+
+    def undecided(self, z: Tensor) -> Tensor:
+        """Rows so near a tie that float32 sums leave them to the library's last operation (n,)."""
+        if self.value.dtype == torch.float64:
+            return super().undecided(z)
+        first, second = self.scores(z).topk(2, dim=1).values.unbind(1)
+        return first - second < 1e-6 * (1 + first.abs())
 
     def confidence(self, scores: Tensor) -> Tensor | None:
         if self.kind == "probabilities":
@@ -121,7 +128,8 @@ class TreeCore(Core):
         """One margin as two scores; at exactly 0 the second class wins, as scikit-learn decides."""
         if scores.shape[1] > 1:
             return scores
-        return torch.cat([torch.full_like(scores, -5e-324), scores], 1)
+        least = -5e-324 if scores.dtype == torch.float64 else 0.0
+        return torch.cat([torch.full_like(scores, least), scores], 1)
 
 
 @dataclass(frozen=True)
@@ -144,8 +152,12 @@ def tree_core(
     start: np.ndarray,
     kind: str,
     scale: np.ndarray,
+    sums: type[np.floating] = np.float64,
 ) -> TreeCore:
-    """Trees in one table; in_x: (feature, threshold) -> the threshold of the input itself, as float32."""
+    """Trees in one table; in_x: (feature, threshold) -> the threshold of the input itself, as float32.
+
+    sums: what the leaves are added up in.
+    """
     columns: dict[str, list[np.ndarray]] = {"feature": [], "threshold": [], "left": [], "value": []}
     roots, depth, before = [], 0, 0
     for tree in trees:
@@ -166,10 +178,10 @@ def tree_core(
         feature=torch.from_numpy(whole["feature"]).long(),
         threshold=torch.from_numpy(whole["threshold"]),
         left=torch.from_numpy(whole["left"]).long(),
-        value=torch.from_numpy(np.ascontiguousarray(whole["value"], dtype=np.float64)),
+        value=torch.from_numpy(np.ascontiguousarray(whole["value"], dtype=sums)),
         roots=torch.tensor(roots),
         depth=depth,
-        start=torch.from_numpy(np.array(start, dtype=np.float64).reshape(1, -1)),
+        start=torch.from_numpy(np.array(start, dtype=sums).reshape(1, -1)),
         factor=1 / len(roots) if kind == "probabilities" else 1.0,
         scale=torch.from_numpy(np.asarray(scale, dtype=np.float64)),
         kind=kind,

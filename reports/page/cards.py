@@ -1,0 +1,73 @@
+"""The page's first screen: a card a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from robustbench_lite.reports.figures import images
+from robustbench_lite.reports.findings import weakly_attacked
+from robustbench_lite.reports.format import share
+from robustbench_lite.reports.results import Results
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model: its accuracy without an attack, the interval in which it is robust, what broke it.
+
+    proven, robust, clean: in percent, for the bar. weak: whether only attacks too weak for it were run.
+    """
+
+    model: str
+    clean: float
+    proven: float
+    robust: float
+    told: str
+    strongest: str
+    weak: bool
+    before: str = ""
+    after: str = ""
+    caption: str = ""
+
+
+def main_threat(results: Results) -> str:
+    """The fixed threat, without a target, that most models met; the first of these."""
+    table = results.table("worst_case")
+    if not len(table):
+        return ""
+    plain = table.loc[table["goal"] == "untargeted"]
+    counts = (plain if len(plain) else table).groupby("threat", sort=False)["model"].nunique()
+    return str(counts.index[int(counts.to_numpy().argmax())])
+
+
+def cards(results: Results) -> Iterator[Card]:
+    """A card for every model under the main threat, in the order of the run."""
+    threat = main_threat(results)
+    table = results.table("worst_case")
+    pictures = _pictures(results, threat)
+    if not len(table):
+        return
+    at = (table["threat"] == threat) & (table["goal"] == "untargeted")
+    for row in table.loc[at].to_dict("records"):
+        model, robust = str(row["model"]), float(row["robust"])
+        proven = float(row["proven"]) if row["proven"] == row["proven"] else 0.0
+        exact = round(proven, 3) == round(robust, 3)
+        told = share(robust) if exact else f"{share(proven)} to {share(robust)}"
+        before, after, caption = pictures.get(model, ("", "", ""))
+        yield Card(
+            model, 100 * float(row["clean"]), 100 * proven, 100 * robust, told, str(row["strongest"] or ""),
+            weakly_attacked(results, model, threat), before, after, caption,
+        )  # fmt: skip
+
+
+def _pictures(results: Results, threat: str) -> dict[str, tuple[str, str, str]]:
+    """For each model an image that broke it under a threat, and what it became."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for facts, arrays in results.folder.pictures() if results.folder is not None else ():
+        model = str(facts["model"][0])
+        if str(facts["threat"][0]) != threat or model in found or arrays["original"].ndim != 4:
+            continue
+        label, taken = (results.class_name(facts[f][0]) for f in ("label", "adversarial_prediction"))
+        shown = images.picture(arrays["original"][0]), images.picture(arrays["adversarial"][0])
+        found[model] = (*shown, f"{label}, taken for {taken}")
+    return found
