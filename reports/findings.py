@@ -27,7 +27,8 @@ def verdict(results: Results) -> list[str]:
         least = min(part, key=lambda row: float(row["robust"]))
         if not met:
             names = ", ".join(str(row["model"]) for row in part)
-            found.append(f"Under {threat}, {names} met only attacks too weak to say anything of them.")
+            said = f"{names} met only attacks too weak to tell anything"
+            found.append(f"Under {threat}, {said}.")
             continue
         best = max(met, key=lambda row: float(row["robust"]))
         aim = "" if goal == "untargeted" else f" ({goal})"
@@ -40,8 +41,8 @@ def verdict(results: Results) -> list[str]:
         else:
             found.append(f"Under {threat}{aim}, {best['model']} keeps most, {_held(best)} right ({clean}).")
             found[-1] += f"{_strongest(best)} {least['model']} keeps least, {_held(least)}."
-            weak = [row for row in part if row not in met and row["robust"] > best["robust"]]
-            for row in weak:
+            above = [row for row in part if row not in met and row["robust"] > best["robust"]]
+            for row in above:
                 found[-1] += f" {row['model']}'s {share(row['robust'])} stand on attacks too weak for it."
     sizes = results.table("distances")
     minimal = set(results.records.loc[results.records["minimum"].astype(bool), "threat"].astype(str))
@@ -94,8 +95,8 @@ def warnings(results: Results) -> list[str]:
 def weakly_attacked(results: Results, model: str, threat: str) -> bool:
     """Whether a model met only attacks under a threat that say little of it.
 
-    Controls say little of any; the gradient of a stand-in says little of a model without one, where neither an
-    exact bound nor an attack that needs no gradient stands beside it.
+    Controls say little of any; the gradient of a stand-in says little of a model without one, where neither
+    an exact bound nor an attack that needs no gradient stands beside it.
     """
     records = results.records
     here = records.loc[(records["model"] == model) & (records["threat"] == threat)]

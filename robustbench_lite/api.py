@@ -19,6 +19,7 @@ from robustbench_lite.core.registry import entries
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.arrays import told
+from robustbench_lite.data.columns import Column, Columns
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.given import classes, numbered, numbers
 from robustbench_lite.diagnosis.checks import diagnose_work
@@ -29,8 +30,6 @@ from robustbench_lite.models.load import ModelLike, load_model
 from robustbench_lite.models.names import brought
 from robustbench_lite.models.own import as_model
 from robustbench_lite.progress import watched
-from robustbench_lite.reports.findings import doubts
-from robustbench_lite.reports.results import Results
 from robustbench_lite.search.attack import AnyAttack, Fitted
 from robustbench_lite.threats.named import parse_threat
 
@@ -52,8 +51,8 @@ class AttackResult:
         One judged row a sample.
     z : Tensor
         What the threat makes the inputs of: the inputs themselves for balls, angles and shifts for others.
-    notes : tuple of str
-        What to know of the model, and what makes the result doubtful.
+    told : tuple of str
+        What to know of the model.
     originals : Tensor
         (n, …) float32, what was attacked.
     """
@@ -61,13 +60,24 @@ class AttackResult:
     adversarial: Tensor
     records: pd.DataFrame
     z: Tensor
-    notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     originals: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
 
     @property
     def success(self) -> Tensor:
         """Whether each sample was broken (n,), by the judge's word."""
         return torch.from_numpy(self.records["success"].to_numpy(dtype=bool).copy())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the model, and what makes the result doubtful."""
+        from robustbench_lite.reports.findings import doubts
+        from robustbench_lite.reports.results import Results
+
+        rows = Results(self.records).table("summary").to_dict("records")
+        return tuple(
+            dict.fromkeys([*self.told, *(said for row in rows for said in doubts(self.records, row))])
+        )
 
     def plot(self, most: int = 6) -> Figure:
         """The samples that were broken, what they became and the change between; of no images, the distances.
@@ -95,6 +105,8 @@ class AttackResult:
 
     def _repr_html_(self) -> str:
         """A summary and the notes, for notebooks."""
+        from robustbench_lite.reports.results import Results
+
         return Results(self.records, notes=self.notes).to_html()
 
 
@@ -145,16 +157,23 @@ def attack(
     >>> rb.attack("linear", digits.x, digits.y, "exact", "l2:min").adversarial.shape
     torch.Size([5, 1, 8, 8])
     """
-    work = work_of(model, x, y, attack, threat, goal, search or Search())
+    work = work_of(model, x, y, attack, threat, goal, Search() if search is None else search)
     with watched(str(work), progress) as tell:
         found = carry_out(work, progress=tell)
-    rows = Results(found.records).table("summary").to_dict("records")
-    notes = [*work.model.notes, *(said for row in rows for said in doubts(found.records, row))]
+    if work.data.columns is not None:
+        cells = torch.from_numpy(work.data.columns.array(found.adversarial))
+        return AttackResult(
+            cells.to(x) if isinstance(x, Tensor) else cells,
+            found.records,
+            found.z,
+            work.model.notes,
+            work.data.x,
+        )
     handed = x.detach() if isinstance(x, Tensor) and x.is_floating_point() else work.data.x
     handed = handed.to_dense() if handed.layout is not torch.strided else handed
     moved, changed = found.adversarial.to(handed), found.adversarial != work.data.x
     adversarial = torch.where(changed.to(handed.device), moved, handed)
-    return AttackResult(adversarial, found.records, found.z, tuple(dict.fromkeys(notes)), work.data.x)
+    return AttackResult(adversarial, found.records, found.z, work.model.notes, work.data.x)
 
 
 def diagnose(
@@ -170,7 +189,7 @@ def diagnose(
 
     The parameters are `attack`'s. Raises `Unsupported` for what is no gradient attack at a fixed eps.
     """
-    return diagnose_work(work_of(model, x, y, attack, threat, goal, search or Search()))
+    return diagnose_work(work_of(model, x, y, attack, threat, goal, Search() if search is None else search))
 
 
 def work_of(
@@ -187,6 +206,7 @@ def work_of(
         raise InvalidParameter("search", search, "a Search, such as Search(seed=1)")
     chosen, within = get_attack(attack), parse_threat(threat)
     data, written = _as_data(model, x, y, within.domain)
+    within = within if data.columns is None else within.within(data.domain)
     aim, given = _aim(goal, len(data))
     found = _model_for(model, data)
     own = tuple(str(c) for c in range(found.num_classes))
@@ -261,6 +281,9 @@ def _as_data(model: object, x: object, y: object, domain: Domain) -> tuple[Data,
     if given.dim() < 2 or not given.numel():
         raise InvalidData(f"x has shape {tuple(given.shape)}; must be (n, …), samples with features")
     plain = given.float()
+    columns = None
+    if plain.dim() == 2 and bool(plain.isnan().any()):
+        columns, plain, domain = _with_gaps(plain, domain)
     labels = [] if getattr(model, "classes_", None) is None else list(model.classes_)  # type: ignore[attr-defined]
     own = numbered(y, labels, len(plain)) if labels else None
     names = None if own is None else tuple(map(str, labels))
@@ -275,5 +298,20 @@ def _as_data(model: object, x: object, y: object, domain: Domain) -> tuple[Data,
     if int(number.min()) < 0:
         raise InvalidData(f"y, sample {int(number.argmin())}: class {int(number.min())}; must be at least 0")
     named = tuple(names or map(str, range(int(number.max()) + 1)))
-    data = Data("own data", plain, number, torch.arange(len(number)), named, domain)
+    data = Data("own data", plain, number, torch.arange(len(number)), named, domain, columns)
     return data, given.dtype if given.dtype in (torch.float16, torch.bfloat16) else None
+
+
+def _with_gaps(x: Tensor, domain: Domain) -> tuple[Columns, Tensor, Domain]:
+    """A table (n, d) with empty cells as features: numbers, and whether they are missing, which stays.
+
+    Raises `InvalidData` where the box is not one for all features.
+    """
+    if isinstance(domain.low, Tensor) or isinstance(domain.high, Tensor) or domain.mask is not None:
+        raise InvalidData(
+            "x has empty cells (NaN); a box, mask or steps for each feature cannot be kept then"
+        )
+    gaps = x.isnan().any(0).tolist()
+    columns = Columns(tuple(Column(f"feature {i}", gaps=gap) for i, gap in enumerate(gaps)))
+    features = columns.scaled(pd.DataFrame(x.double().numpy(), columns=[c.name for c in columns.columns]))
+    return columns, features.float(), replace(domain, mask=columns.mask, pixel_dim=None)

@@ -64,7 +64,7 @@ def run(
     from robustbench_lite.runs.config import check_names, make, read
 
     if out is not None:
-        if not str(out) or out == Path():
+        if out == Path() or "\0" in str(out):
             raise RobustError("--out: name a folder")
         out = out.expanduser()
     if resume and out is None:

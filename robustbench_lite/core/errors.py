@@ -5,6 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONG = 100  # letters of a value that an error repeats
+
+
+def shown(value: object) -> str:
+    """A value in a line, cut where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a user's object may not even tell what it is
+        text = type(value).__name__
+    return text if len(text) <= LONG else f"{text[:LONG]}…"
+
 
 class RobustError(Exception):
     """Anything the user can put right; the command line prints its one line and exits with status 2."""
@@ -14,7 +25,7 @@ class InvalidParameter(RobustError, ValueError):
     """A parameter outside what is allowed."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} = {value!r}: must be {allowed}")
+        super().__init__(f"{field} = {shown(value)}: must be {allowed}")
 
 
 class UnknownName(RobustError, KeyError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -45,11 +46,11 @@ def cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Te
 
 
 def steep_cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """`cross_entropy` whose gradient does not underflow where a model is very sure.
+    """`cross_entropy` that does not underflow where a model is very sure, nor its gradient.
 
-    The loss is softplus(u), u the logarithm of the odds against the class; its slope, exp(u) there, is kept
-    at 1e-15 or above, which leaves the direction, that of u's gradient, as it is. For a direction alone:
-    where gradients of samples or draws are averaged this would change their weights.
+    The loss is softplus(u), u the logarithm of the odds against the class, continued along its tangent where
+    its slope would be less than 1e-15: the direction is that of u's gradient all the way. For a direction
+    alone: where gradients of samples or draws are averaged this would change their weights.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def steep_cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None)
     Returns
     -------
     Tensor
-        (n,), the values of `cross_entropy`.
+        (n,), the values of `cross_entropy` where these are above 1e-15.
 
     Examples
     --------
@@ -71,8 +72,8 @@ def steep_cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None)
     tensor([[-1.,  1.]])
     """
     odds = _odds(scores, y, target)
-    missing = (LEAST_SLOPE - odds.detach().exp()).clamp_min(0)  # 0 for all but the surest: no digit changes
-    loss = functional.softplus(odds) + missing * (odds - odds.detach())
+    straight = LEAST_SLOPE * (1 + odds - math.log(LEAST_SLOPE))  # the tangent where the slope is the least
+    loss = torch.where(odds > math.log(LEAST_SLOPE), functional.softplus(odds), straight)
     return loss if target is None else -loss
 
 

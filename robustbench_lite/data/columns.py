@@ -117,6 +117,11 @@ class Columns:
         return all(not (c.values or c.gaps) or bool(c.members) for c in self.columns)
 
     @property
+    def textual(self) -> bool:
+        """Whether a column holds anything but numbers."""
+        return any(c.values and not c.members for c in self.columns)
+
+    @property
     def low(self) -> Tensor:
         """The own value of each feature at 0 (d,)."""
         return self._each([c.low if i == 0 else 0.0 for c in self.columns for i in range(len(c.features))])
@@ -158,6 +163,10 @@ class Columns:
         for column, part in self._parts(x):
             found |= column.own(part)
         return pd.DataFrame(found)
+
+    def array(self, x: Tensor) -> np.ndarray:
+        """The same as an array (n, columns) float64, empty cells NaN; for tables of numbers."""
+        return np.array(self.own(x), dtype=np.float64)
 
     def _parts(self, x: Tensor) -> Iterator[tuple[Column, np.ndarray]]:
         values, at = x.detach().cpu().double().numpy(), 0

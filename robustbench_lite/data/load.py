@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
+from robustbench_lite.core.parameters import Count, Seed, converted
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.data.data import Data, Options, Raw, finish, in_memory
 
@@ -68,12 +71,14 @@ def load_data(
     ('0', '1')
     """
     require(split in ("test", "train"), "split", split, "test or train")
+    seed = int(cast(int, converted("seed", seed, Seed)))
+    samples = cast("int | None", converted("samples", samples, Count | None))
     if isinstance(data, Data):
         order = torch.arange(len(data)) if samples is None else _some(data, samples, seed)
         return data[order]
     options = Options(split, seed, None if data_dir is None else Path(data_dir).expanduser(), download)
     if not isinstance(data, str):
-        return finish("own data", _own(data), samples, seed)
+        return finish("own data", _own(data, options), samples, seed)
     name = read_name("data", data)
     entry = look_up("data", name.head)
     values = given(entry, name)
@@ -90,12 +95,21 @@ def load_data(
     return finish(data, function(options, **options_of_it), samples, seed, chosen, training)
 
 
-def _own(data: object) -> Raw:
+def _own(data: object, options: Options) -> Raw:
     """A pair (x, y), a torch `Dataset` or a `DataLoader` of pairs."""
     from robustbench_lite.data.arrays import as_inputs, from_dataset
     from robustbench_lite.data.given import classes, numbers
+    from robustbench_lite.data.tabular import labelled, scaled
 
     what = "own data"
+    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], pd.DataFrame):
+        frame = data[0].rename(columns=str).reset_index(drop=True)
+        whole = frame.select_dtypes("number").shape[1] == frame.shape[1] and not frame.isna().any(axis=None)
+        inside = whole and len(frame) and float(frame.min().min()) >= 0 and float(frame.max().max()) <= 1
+        if not inside:  # a table in its own units
+            number, names = classes(data[1], len(frame), f"{what}: y")
+            labels = pd.Series(number.numpy() if names is None else np.array(names)[number.numpy()])
+            return scaled(labelled(frame, labels, what, "y"), options, share=None)
     if isinstance(data, tuple | list) and len(data) == 2:
         x = as_inputs(numbers(data[0], f"{what}: x"), what)
         y, names = classes(data[1], len(x), f"{what}: y")

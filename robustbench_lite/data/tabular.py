@@ -41,14 +41,17 @@ class Kinds:
     onehot: Sequence[Names] = ()
 
 
-def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float = 0.3) -> Raw:
+def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float | None = 0.3) -> Raw:
     """One split of a table, its numbers scaled by the smallest and largest of the training split.
+
+    share: of the rows for testing; None: all of them, which then are what it is scaled by.
 
     The box of a number is [0, 1], widened where the test split goes beyond it; integer columns move in whole
     steps, fixed ones not at all, and a category is one choice of its values.
     """
     frame, y, what = table.frame, table.y, table.name
-    train, test = divide(y, options.seed, what, share)
+    every = torch.arange(len(y))
+    train, test = (every, every) if share is None else divide(y, options.seed, what, share)
     columns, notes = columns_of(frame, train, kinds, what)
     z = columns.scaled(frame).float()
     beyond = z[test]

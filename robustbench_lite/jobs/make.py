@@ -106,6 +106,7 @@ class Workshop:
         """The text that a job names a threat by."""
         if isinstance(threat, str):
             return threat
+        threat = parse_threat(threat)
         text = f"object:{hashlib.sha256(identity_of(threat).encode()).hexdigest()[:16]}"
         self.objects[text] = threat
         return text

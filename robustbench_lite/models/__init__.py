@@ -6,7 +6,7 @@ from robustbench_lite.core.registry import Entry
 
 
 def _entry(name: str, where: str, summary: str, access: str, paper: str = "") -> tuple[str, Entry]:
-    first = {"torchvision": "name", "weights": "path"}.get(name, "")
+    first = {"torchvision": "name", "timm": "name", "hf": "name", "weights": "path"}.get(name, "")
     return name, Entry(name, f"robustbench_lite.models.{where}", summary, access, "", paper, first)
 
 
@@ -26,6 +26,8 @@ MODELS: dict[str, Entry] = dict(
         _entry("vgg", "zoo.networks:train_vgg", "small VGG", "gradient", "Simonyan & Zisserman 2014, arXiv:1409.1556"),
         _entry("resnet18", "zoo.networks:train_resnet18", "ResNet-18 for 32×32 images; wants a GPU", "gradient", "He et al. 2015, arXiv:1512.03385"),
         _entry("torchvision", "torch.pretrained:from_torchvision", "torchvision:NAME[,weights=DEFAULT|none]", "gradient"),
+        _entry("timm", "torch.hubs:from_timm", "timm:NAME[,weights=none]; wants the extra timm", "gradient"),
+        _entry("hf", "torch.hubs:from_transformers", "hf:NAME or hf:FOLDER: transformers' image classifiers; wants the extra hf", "gradient"),
         _entry("weights", "torch.pretrained:from_weights", "weights:FILE,network=package.module:function: a state dict", "gradient"),
         ("ensemble", Entry("ensemble", "robustbench_lite.models.ensemble:ensemble", "ensemble(NAME,NAME): several as one", "its members'", inner="many")),
         ("transformed", Entry("transformed", "robustbench_lite.models.transformed:transformed", "transformed(NAME,rotation=15,shift=0.1,scale=0.1,noise=0.05): a random change first", "gradient", "", "Athalye et al. 2018, arXiv:1707.07397", inner="one")),

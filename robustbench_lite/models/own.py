@@ -171,5 +171,4 @@ def flattened(x: Tensor) -> np.ndarray:
 def in_own_units(data: Data, x: Tensor) -> object:
     """Features (n, d) as the table they stand for: an array where all are numbers, else a DataFrame."""
     assert data.columns is not None
-    frame = data.columns.own(x)
-    return frame.to_numpy(dtype=np.float64) if data.columns.numeric else frame
+    return data.columns.own(x) if data.columns.textual else data.columns.array(x)

@@ -81,9 +81,13 @@ def run(
     >>> len(result.records)
     20
     """
-    told = config or Config()
+    told = Config() if config is None else config
+    if not isinstance(told, Config):
+        raise InvalidParameter("config", config, "a Config")
+    if search is not None and not isinstance(search, Search):
+        raise InvalidParameter("search", search, "a Search")
     own = data is not None and not isinstance(data, str)
-    values: dict[str, object] = {"search": search or told.search}
+    values: dict[str, object] = {"search": told.search if search is None else search}
     if data is not None:
         values["data"] = _name(data)
     if own and "samples" not in told.model_fields_set:

@@ -1,6 +1,6 @@
 """Exact Euclidean projections onto an lp ball around x0 intersected with the box.
 
-Each solves its optimality conditions by sorting breakpoints, in float64, O(d log d) a row:
+Each solves its optimality conditions in float64, those of l1 by sorting breakpoints:
 with v = x - x0 and u the room to the box in the direction of v, every solution is sign(v) · m with
 0 <= m <= u. l2: m = min(|v| / s, u) with ||m||_2 = eps; l1: m = min(max(|v| - t, 0), u) with
 sum m = eps (the simplex projection of Duchi et al. 2008 with upper bounds); linf: m = min(|v|, u, eps);
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
 
+ROUNDS = 30  # at most, of finding which coordinates are at the box
+
 
 def onto_ball(x: Tensor, x0: Tensor, eps: Tensor, norm: str, domain: Domain) -> Tensor:
     """The point of the ball and box nearest to each row of x (n, …); eps (n,); norm l0, l1, l2 or linf."""
@@ -22,10 +24,12 @@ def onto_ball(x: Tensor, x0: Tensor, eps: Tensor, norm: str, domain: Domain) -> 
     if domain.mask is not None:
         x = torch.where(domain.mask, x, x0)
     origin = x0.double().flatten(1)
-    low, high = (bound.expand_as(x0).double().flatten(1) for bound in domain.bounds(x0))
+    # One number for all is not written out for every feature.
+    bounds = domain.bounds(x0)
+    low, high = (b.double() if b.dim() == 0 else b.expand_as(x0).double().flatten(1) for b in bounds)
     v = x.double().flatten(1) - origin
     size = v.abs()
-    room = torch.where(v > 0, high - origin, origin - low).clamp_min(0)
+    room = torch.where(v > 0, high - origin, origin - low).clamp_min_(0)
     radius = eps.double()[:, None]
     if norm == "l0":
         kept = torch.minimum(size, room)
@@ -68,21 +72,25 @@ def _linf(x: Tensor, x0: Tensor, eps: Tensor, domain: Domain) -> Tensor:
 
 
 def _l2(size: Tensor, room: Tensor, eps: Tensor) -> Tensor:
-    """min(size / s, room) with the s >= 1 that makes its length eps, or s = 1 when that is inside."""
-    # A coordinate stays at the box while s <= size / room; sorted so, those at the box are a suffix.
-    turn = torch.where(size > 0, size / room.clamp_min(1e-300), 0.0).clamp_max(1e300)
-    turn, order = turn.sort(1)
-    free = torch.cat([torch.zeros_like(eps), size.gather(1, order).square().cumsum(1)], 1)
-    boxed = room.square().gather(1, order).flip(1).cumsum(1).flip(1)
-    boxed = torch.cat([boxed, torch.zeros_like(eps)], 1)
-    # With the first k coordinates free the scale is s_k; it is right where turn_{k-1} < s_k <= turn_k.
-    left = eps.square() - boxed
-    scale = torch.where(left > 0, (free / left.clamp_min(1e-300)).sqrt(), torch.inf)
-    upper = torch.cat([turn, torch.full_like(eps, torch.inf)], 1)
-    first = (scale <= upper).to(torch.uint8).argmax(1, keepdim=True)
-    chosen = scale.gather(1, first).clamp_min(1.0)
-    inside = torch.linalg.vector_norm(torch.minimum(size, room), dim=1, keepdim=True) <= eps
-    length = torch.minimum(size / torch.where(inside, 1.0, chosen), room)
+    """min(size / s, room) with the s >= 1 that makes its length eps, or s = 1 when that is inside.
+
+    With the coordinates given that are at the box, s is a square root. Begun with none of them, s falls from
+    round to round and more are at the box, until none joins them; ended early, the length is too short.
+    """
+    own, most = size.square(), room.square()
+    turn = size / room.clamp_min(1e-300)  # the scale below which a coordinate is at the box
+    total, scale = own.sum(1, keepdim=True), torch.full_like(eps, torch.inf)
+    free, left = total, eps.square()
+    for _ in range(ROUNDS):
+        before, scale = scale, (free / left.clamp_min(1e-300)).sqrt()
+        if not size.is_cuda and bool((scale >= before).all()):  # a device of its own is not waited for
+            break
+        boxed = turn > scale
+        at_box = boxed.double()
+        left = eps.square() - torch.linalg.vecdot(most, at_box)[:, None]
+        free = torch.linalg.vecdot(own, 1 - at_box)[:, None]
+    scale = torch.where(total > 0, scale, 1.0).clamp_min(1.0)
+    length = torch.minimum(size / scale, room)
     return _no_longer(length, torch.linalg.vector_norm(length, dim=1, keepdim=True), eps)
 
 

@@ -127,9 +127,8 @@ def _lifted_or_called(estimator: BaseEstimator, data: Data, name: str, own: bool
     def taken(x: Tensor) -> object:
         if columns is None:
             return x.detach().cpu().flatten(1).numpy().copy()
-        frame = columns.own(x)
         named = getattr(estimator, "feature_names_in_", None)
-        return frame if named is not None or framed else frame.to_numpy(dtype=np.float64)
+        return columns.array(x) if named is None and not columns.textual else columns.own(x)
 
     def ask(features: np.ndarray) -> np.ndarray:
         if scores is None:

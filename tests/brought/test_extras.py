@@ -1,0 +1,126 @@
+"""What wants an extra: with it for real, without it one line."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from torch import nn
+
+import robustbench_lite as rb
+from robustbench_lite.core.errors import InvalidModel
+
+DATA = rb.load_data("digits", samples=60)
+SETS = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
+
+
+def boosters() -> dict[str, Any]:
+    xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
+    return {
+        "xgboost": lambda: xgboost.XGBClassifier(n_estimators=20),
+        "xgboost exact": lambda: xgboost.XGBClassifier(n_estimators=20, tree_method="exact", base_score=0.3),
+        "xgboost forest": lambda: xgboost.XGBRFClassifier(n_estimators=10),
+        "lightgbm": lambda: lightgbm.LGBMClassifier(n_estimators=20, verbose=-1),
+        "lightgbm deep": lambda: lightgbm.LGBMClassifier(n_estimators=10, num_leaves=127, min_child_samples=2, verbose=-1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["xgboost", "xgboost exact", "xgboost forest", "lightgbm", "lightgbm deep"])
+@pytest.mark.parametrize("data", list(SETS))
+def test_boosted_trees_decide_as_their_library_does(name: str, data: str) -> None:
+    x, y = SETS[data](return_X_y=True)
+    low, high = x.min(0), x.max(0)
+    high = np.where(high > low, high, low + 1)
+    scaled = ((x - low) / (high - low)).astype(np.float32)
+    model = boosters()[name]().fit(scaled, y)
+    made = rb.lift(model, (x.shape[1],), scaled)
+    random = np.random.default_rng(0).random((5000, x.shape[1]), dtype=np.float32)
+    scores = torch.cat([made.scores(torch.from_numpy(part)) for part in np.array_split(random, 10)])
+    assert (made.prediction(scores).numpy() == model.predict(random)).all()
+    sure = made.confidence(scores)
+    assert sure is not None
+    assert np.abs(sure.numpy() - model.predict_proba(random).max(1)).max() < 1e-5
+    own = boosters()[name]().fit(x, y)
+    assert rb.lift(own, (x.shape[1],), scaled, low, high).family == "boosting"
+    found = rb.attack(made, scaled[:30], y[:30], "pgd:steps=10", "linf:0.3")
+    assert found.success.any()
+
+
+def test_boosters_without_a_lift_say_why() -> None:
+    xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
+    x, y = DATA.x.flatten(1).numpy(), DATA.y.numpy()
+    for model in (
+        xgboost.XGBClassifier(booster="dart", n_estimators=3),
+        xgboost.XGBClassifier(booster="gblinear", n_estimators=3),
+        lightgbm.LGBMClassifier(boosting_type="rf", subsample=0.5, subsample_freq=1, n_estimators=3, verbose=-1),
+    ):  # fmt: skip
+        made = rb.load_model(model.fit(x, y), DATA)
+        assert any("not lifted" in note for note in made.notes)
+
+
+def test_an_xgboost_file_is_read(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    model = xgboost.XGBClassifier(n_estimators=5).fit(DATA.x.flatten(1).numpy(), DATA.y.numpy())
+    model.save_model(tmp_path / "m.ubj")
+    made = rb.load_model(str(tmp_path / "m.ubj"), DATA)
+    assert (made.prediction(made.scores(DATA.x)).numpy() == model.predict(DATA.x.flatten(1).numpy())).all()
+
+
+@pytest.mark.parametrize("rows", ["n", "one"])
+def test_an_onnx_file_has_scores_and_gradients(tmp_path: Path, rows: str) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx2torch")
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
+    axes = {"x": {0: "n"}} if rows == "n" else None
+    torch.onnx.export(
+        net, (DATA.x[:1],), tmp_path / "n.onnx", dynamo=False, input_names=["x"], dynamic_axes=axes
+    )
+    made = rb.load_model(str(tmp_path / "n.onnx"), DATA)
+    assert torch.allclose(made.scores(DATA.x).float(), net(DATA.x), atol=1e-4)
+    y = net(DATA.x).argmax(1)
+    here, there = (rb.attack(m, DATA.x, y, "pgd:steps=5", "linf:0.1").success for m in (net, made))
+    assert torch.equal(here, there)
+
+
+def test_timm_and_transformers_are_models_with_their_normalisation(tmp_path: Path) -> None:
+    transformers, timm = pytest.importorskip("transformers"), pytest.importorskip("timm")
+    assert timm
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((8, 3, 32, 32), generator=generator)
+    facts = transformers.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                                   intermediate_size=64, image_size=32, patch_size=8, num_labels=10)  # fmt: skip
+    vit = transformers.ViTForImageClassification(facts).eval()
+    vit.save_pretrained(tmp_path)
+    size = {"height": 32, "width": 32}
+    processor = transformers.ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    processor.save_pretrained(tmp_path)
+    data = rb.load_data((x, torch.arange(8) + 2))
+    made = rb.load_model(f"hf:{tmp_path}", data)
+    expected = vit((x - 0.5) / 0.25).logits
+    assert torch.allclose(made.scores(x), expected, atol=1e-4)
+    assert rb.attack(made, x, expected.argmax(1), "pgd:steps=3", "linf:0.1").records["valid"].all()
+    plain = rb.load_model("timm:resnet18,weights=none", data)
+    assert plain.num_classes == 10
+    with pytest.raises(InvalidModel, match="timm:nothing_like_it"):
+        rb.load_model("timm:nothing_like_it", data)
+    with pytest.raises(InvalidModel, match="takes 3 channels"):
+        rb.load_model(f"hf:{tmp_path}", DATA)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "extra"),
+    [("timm", "timm:resnet18", "timm"), ("transformers", "hf:x/y", "hf"), ("onnxruntime", "net.onnx", "onnx"),
+     ("xgboost", "m.ubj", "boost")],
+)  # fmt: skip
+def test_a_missing_extra_is_one_line_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str, extra: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("net.onnx", "m.ubj"):
+        (tmp_path / file).write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InvalidModel, match=rf"pip install 'robustbench-lite\[{extra}\]'"):
+        rb.load_model(name, DATA)

@@ -1,0 +1,232 @@
+"""Tables as they are: own units, text, choices of several columns, steps, empty cells."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+import robustbench_lite as rb
+from robustbench_lite.core.domain import Domain
+from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.threat import Norm, norms
+
+
+def people(n: int = 300) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": random.integers(18, 90, n),
+            "income": random.normal(50_000, 15_000, n).round(2),
+            "city": random.choice(["A", "B", "C"], n),
+            "job": random.choice(["x", "y"], n),
+        }
+    )
+    drift = (frame["age"] - 50) / 20 + (frame["income"] - 50_000) / 15_000
+    drift += 1.0 * (frame["city"] == "A") - 1.0 * (frame["city"] == "C")
+    frame["label"] = np.where(drift + random.normal(0, 0.3, n) > 0, "good", "bad")
+    return frame
+
+
+def encoder() -> ColumnTransformer:
+    return ColumnTransformer(
+        [("n", StandardScaler(), ["age", "income"]), ("c", OneHotEncoder(), ["city", "job"])]
+    )
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    people().to_csv(tmp_path / "people.csv", index=False)
+    return tmp_path / "people.csv"
+
+
+def fitted(last: object = None) -> Pipeline:
+    frame = people()
+    return make_pipeline(encoder(), LogisticRegression() if last is None else last).fit(
+        frame.drop(columns="label"), frame["label"]
+    )
+
+
+def test_the_columns_come_back_as_they_were(table: Path) -> None:
+    data = rb.load_data(f"csv:{table},label=label,integer=age,split=0.5")
+    assert data.columns is not None
+    frame = people()
+    own = data.columns.own(torch.cat([data.x, data.training().x]))
+    key = ["income", "age"]
+    expected = frame.drop(columns="label").sort_values(key).reset_index(drop=True)
+    own = own.sort_values(key).reset_index(drop=True)
+    assert np.allclose(own["income"], expected["income"], rtol=1e-6)
+    assert (own["age"] == expected["age"]).all()
+    assert (own["city"] == expected["city"]).all()
+    assert data.columns.features == ["age", "income", "city=A", "city=B", "city=C", "job=x", "job=y"]
+
+
+def test_a_pipeline_with_text_has_an_exact_answer_and_no_attack_leaves_the_table(table: Path) -> None:
+    model = fitted()
+    attacks = ["exact", "pgd:steps=10", "square:steps=60", "noise", "hopskipjump:steps=2"]
+    data = rb.load_data(f"csv:{table},label=label,integer=age")
+    result = rb.run(data, [model], attacks, ["linf:0.2", "linf:1"])
+    assert not result.failures
+    summary = result.table()
+    exact = dict(summary.loc[summary["attack"] == "exact", ["threat", "success"]].to_numpy())
+    for row in summary.to_dict("records"):
+        assert row["success"] <= exact[row["threat"]] + 1e-9
+    assert any("own units" in note for note in result.notes)
+    assert data.columns is not None
+    found = rb.load_model(model, data)
+    from robustbench_lite.jobs.job import Work, carry_out
+    from robustbench_lite.judging.judge import look_clean
+
+    threat = rb.parse_threat("linf:1", data.domain)
+    clean = look_clean(found, data.x, data.y, data.ids)
+    from robustbench_lite.attacks.named import get_attack
+
+    moved = carry_out(Work(data, found, clean, get_attack("pgd:steps=10"), threat, rb.Goal()))
+    own = data.columns.own(moved.adversarial)
+    broken = moved.records["success"].to_numpy(bool)
+    assert set(own["city"]) <= {"A", "B", "C"}
+    assert (own["age"] == own["age"].round()).all()
+    assert bool(((moved.adversarial[:, 2:5] == 1).sum(1) == 1).all())
+    said = model.predict(own)
+    assert (said[broken] != np.array(data.class_names)[data.y.numpy()][broken]).all()
+
+
+def test_exact_on_a_table_equals_brute_force() -> None:
+    random = np.random.default_rng(1)
+    n = 200
+    frame = pd.DataFrame({"age": random.integers(0, 11, n), "city": random.choice(list("ABC"), n)})
+    y = (frame["age"] / 10 + 0.5 * (frame["city"] == "A") + random.normal(0, 0.05, n) > 0.7).astype(int)
+    codes = ColumnTransformer([("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(), ["city"])])
+    pipeline = make_pipeline(codes, LogisticRegression(C=100)).fit(frame, y)
+    from robustbench_lite.data.data import Options, finish
+    from robustbench_lite.data.tabular import Kinds, labelled, scaled
+
+    raw = scaled(labelled(frame, y, "t", "y"), Options(), Kinds(integer=["age"]))
+    data = finish("t", raw)
+    assert data.columns is not None
+    every = pd.DataFrame(list(itertools.product(range(11), "ABC")), columns=["age", "city"])
+    points, answers = data.columns.scaled(every).float(), torch.from_numpy(pipeline.predict(every))
+    for norm in Norm:
+        records = rb.run(data, [pipeline], ["exact"], [f"{norm}:min"]).records
+        for place, distance in enumerate(records["distance"]):
+            if records["clean_prediction"][place] != records["label"][place]:
+                continue
+            sizes = norms(points - data.x[place], data.domain, norm)
+            other = answers != int(data.y[place])
+            assert distance == pytest.approx(float(sizes[other].min()), abs=1e-5), (norm, place)
+
+
+def test_units_that_nobody_told_are_found_or_asked_for(table: Path) -> None:
+    frame = people()
+    columns = ["age", "income"]
+    plain = frame[[*columns, "label"]]
+    plain.to_csv(table, index=False)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(
+        frame[columns].to_numpy(), frame["label"]
+    )
+    data = rb.load_data(f"csv:{table},label=label")
+    result = rb.run(data, [model], ["exact"], ["linf:0.05"])
+    row = result.table().iloc[0]
+    assert row["clean"] > 0.7
+    assert row["success"] > 0
+    assert any("own units" in note and "units=scaled" in note for note in result.notes)
+    assert result.records["linf_units"].notna().all()
+    training = data.training()
+    scaled = LogisticRegression(C=100).fit(training.x.numpy(), np.array(data.class_names)[training.y.numpy()])
+    assert any("scaled to [0, 1]" in note for note in rb.load_model(scaled, data).notes)
+    constant = LogisticRegression().fit(np.zeros((4, 2)), ["bad", "bad", "good", "bad"])
+    with pytest.raises(InvalidModel, match="units=own or units=scaled"):
+        rb.load_model(constant, data)
+    assert rb.load_model(constant, data, reading=rb.Reading(units="own")).num_classes == 2
+
+
+@pytest.mark.parametrize("last", [RandomForestClassifier(10), HistGradientBoostingClassifier(max_iter=10)])
+def test_pipelines_of_trees_on_text_decide_as_they_do(table: Path, last: object) -> None:
+    model = fitted(last)
+    data = rb.load_data(f"csv:{table},label=label,integer=age")
+    made = rb.load_model(model, data)
+    assert made.access.name == "GRADIENT"
+    assert data.columns is not None
+    theirs = model.predict(data.columns.own(data.x))
+    ours = np.array(data.class_names)[made.prediction(made.scores(data.x)).numpy()]
+    assert (ours == theirs).all()
+
+
+def test_searches_ordinals_and_other_orders_of_columns_are_lifted_too(table: Path) -> None:
+    frame = people()
+    ordinal = ColumnTransformer(
+        [("c", OrdinalEncoder(), ["job", "city"]), ("n", "passthrough", ["income", "age"])]
+    )
+    data = rb.load_data(f"csv:{table},label=label")
+    inner = make_pipeline(ordinal, StandardScaler(), LogisticRegression())
+    searched = GridSearchCV(inner, {"logisticregression__C": [1.0, 10.0]}, cv=2)
+    searched.fit(frame.drop(columns="label"), frame["label"])
+    assert rb.load_model(searched, data).access.name == "STRUCTURE"
+    numbers = frame[["income", "age"]]
+    plain = frame[["age", "income", "label"]]
+    plain.to_csv(table, index=False)
+    turned = make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers, frame["label"])
+    made = rb.load_model(turned, rb.load_data(f"csv:{table},label=label"))
+    assert made.access.name == "STRUCTURE"
+
+
+def test_one_hot_columns_are_found_and_stay_one_choice(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"income": random.random(300)})
+    city = pd.get_dummies(pd.Series(random.choice(list("ABC"), 300)), prefix="city").astype(int)
+    frame = pd.concat([frame, city], axis=1)
+    frame["label"] = (frame["income"] + frame["city_A"] - frame["city_C"] > 0.5).astype(int)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    data = rb.load_data(f"csv:{tmp_path / 't.csv'},label=label")
+    assert any("taken as one choice" in note for note in data.notes)
+    training = data.training()
+    model = LogisticRegression().fit(training.x.numpy(), training.y.numpy())
+    threat = rb.parse_threat("linf:1", data.domain)
+    for attack in ("pgd", "square:steps=50", "noise", "fab", "exact"):
+        found = rb.attack(model, data.x, data.y, attack, threat)
+        rows = found.adversarial[:, 1:4]
+        assert bool(((rows == 1).sum(1) == 1).all()), attack
+        assert bool((rows.sum(1) == 1).all()), attack
+        assert (found.records["valid"]).all(), attack
+
+
+def test_choices_count_as_one_pixel_and_spread_back() -> None:
+    groups = torch.tensor([0, -1, 0, 1, 1])
+    domain = Domain(spacing=torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0]), groups=groups)
+    x0 = torch.tensor([[1.0, 0.3, 0.0, 0.0, 1.0]])
+    moved = torch.tensor([[0.0, 0.3, 1.0, 0.0, 1.0]])
+    assert norms(moved - x0, domain, Norm.L0).tolist() == [1.0]
+    per_pixel = torch.tensor([[5.0, 7.0, 9.0]])
+    assert domain.spread(per_pixel, x0).tolist() == [[7.0, 5.0, 7.0, 9.0, 9.0]]
+    snapped = domain.snap(torch.tensor([[0.4, 0.5, 0.7, 0.5, 0.5]]), x0, inward=False)
+    assert snapped.tolist() == [[0.0, 0.5, 1.0, 0.0, 1.0]]
+    assert domain.admits(snapped, x0).tolist() == [True]
+    assert domain.admits(torch.tensor([[1.0, 0.3, 1.0, 0.0, 1.0]]), x0).tolist() == [False]
+
+
+def test_empty_cells_stay_empty() -> None:
+    random = np.random.default_rng(0)
+    x = random.random((200, 4))
+    y = (x[:, 0] + x[:, 1] > 1).astype(int)
+    x[::5, 3] = np.nan
+    model = HistGradientBoostingClassifier(max_iter=20).fit(x, y)
+    found = rb.attack(model, x[:40], y[:40], "hopskipjump:steps=3", "l2:min")
+    assert found.success.any()
+    assert torch.equal(found.adversarial.isnan(), torch.from_numpy(x[:40]).isnan())
+    said = model.predict(found.adversarial.numpy()) != y[:40]
+    assert said[found.success.numpy()].all()
+
+
+def test_a_frame_in_its_own_units_is_a_table() -> None:
+    frame = people(80)
+    result = rb.run((frame.drop(columns="label"), frame["label"]), [fitted()], ["exact"], ["linf:0.1"])
+    assert len(result.records) == 80
+    assert not result.failures
