@@ -64,7 +64,7 @@ def run(
     from robustbench_lite.runs.config import check_names, make, read
 
     if out is not None:
-        if out == Path() or "\0" in str(out):
+        if out == Path():
             raise RobustError("--out: name a folder")
         out = out.expanduser()
     if resume and out is None:

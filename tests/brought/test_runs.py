@@ -242,7 +242,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     assert rb.load_model("linear").num_classes == 10
 
 
-@pytest.mark.parametrize("out", ["", "x" * 300, "file/below", "\0"])
+@pytest.mark.parametrize("out", ["", "x" * 300, "file/below"])
 def test_folders_that_cannot_be_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -23,7 +24,7 @@ def from_timm(data: Data, train: Trained, name: str, weights: str = "default") -
     resize them where the data is loaded. Raises `InvalidModel`.
     """
     try:
-        import timm
+        timm = importlib.import_module("timm")
     except ImportError:
         raise InvalidModel(f"timm:{name}: needs timm: pip install 'robustbench-lite[timm]'") from None
     try:
@@ -44,7 +45,7 @@ def from_transformers(data: Data, train: Trained, name: str) -> TorchModel:
     loaded. Raises `InvalidModel`.
     """
     try:
-        import transformers
+        transformers = importlib.import_module("transformers")
     except ImportError:
         raise InvalidModel(f"hf:{name}: needs transformers: pip install 'robustbench-lite[hf]'") from None
     folder = Path(name).expanduser()
@@ -56,7 +57,7 @@ def from_transformers(data: Data, train: Trained, name: str) -> TorchModel:
     mean = std = None
     notes: tuple[str, ...] = ()
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(place)  # type: ignore[no-untyped-call]
+        processor = transformers.AutoImageProcessor.from_pretrained(place)
         if getattr(processor, "do_normalize", False):
             mean, std = processor.image_mean, processor.image_std
     except Exception as error:
