@@ -94,8 +94,15 @@ def test_timm_and_transformers_are_models_with_their_normalisation(tmp_path: Pat
     assert timm
     generator = torch.Generator().manual_seed(0)
     x = torch.rand((8, 3, 32, 32), generator=generator)
-    facts = transformers.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                                   intermediate_size=64, image_size=32, patch_size=8, num_labels=10)  # fmt: skip
+    facts = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        num_labels=10,
+    )
     vit = transformers.ViTForImageClassification(facts).eval()
     vit.save_pretrained(tmp_path)
     size = {"height": 32, "width": 32}
