@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import VotingClassifier
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
@@ -18,9 +19,11 @@ from sklearn.linear_model import (
     RidgeClassifierCV,
     SGDClassifier,
 )
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from torch import Tensor
@@ -31,6 +34,7 @@ from robustbench_lite.models.sklearn.kernel import KernelCore
 from robustbench_lite.models.sklearn.lifted import Affine, Core
 from robustbench_lite.models.sklearn.neighbours import NeighbourCore
 from robustbench_lite.models.sklearn.smooth import LinearCore, PerceptronCore, QuadraticCore
+from robustbench_lite.models.sklearn.votes import Member, RestCore, VoteCore
 
 LINEAR = (
     RidgeClassifier,
@@ -102,11 +106,33 @@ def core_of(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[Core, l
         return QuadraticCore(
             vector(estimator.means_), roots, vector(np.log(estimator.priors_) + spread)
         ), transforms
+    if isinstance(estimator, VotingClassifier):
+        shares = estimator._weights_not_none or [1.0] * len(estimator.estimators_)
+        members = tuple(member_of(one) for one in estimator.estimators_)
+        return VoteCore(members, vector(shares), estimator.voting == "soft"), transforms
+    if isinstance(estimator, OneVsRestClassifier):
+        return _against_the_rest(estimator), transforms
     if is_boosted(estimator):
         return of_boosted(estimator, transforms)
     if isinstance(estimator, TREES) and only_trees(estimator):
         return of_trees(estimator, transforms)
     raise CannotLift(f"{type(estimator).__name__} has no lift")
+
+
+def member_of(estimator: BaseEstimator) -> Member:
+    """A part of another estimator: a classifier, or a pipeline that ends in one."""
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    before = [transform_of(step) for step in steps[:-1] if step not in ("passthrough", None)]
+    core, kept = core_of(steps[-1], before)
+    return Member(core, tuple(kept))
+
+
+def _against_the_rest(estimator: OneVsRestClassifier) -> RestCore:
+    """Members by their decision functions, which scikit-learn asks before probabilities."""
+    if estimator.multilabel_ or not all(hasattr(one, "decision_function") for one in estimator.estimators_):
+        raise CannotLift("OneVsRestClassifier of several labels, or without decision functions, has no lift")
+    members = tuple(member_of(one) for one in estimator.estimators_)
+    return RestCore(members, smooth=all(member.core.smooth for member in members))
 
 
 def _linear(estimator: BaseEstimator) -> LinearCore:

@@ -33,14 +33,17 @@ class Holds:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             for one in value if isinstance(value, tuple) else (value,):
-                parts.append(one.cpu().numpy().tobytes() if isinstance(one, Tensor) else repr(one).encode())
+                if isinstance(one, Tensor):
+                    parts.append(one.cpu().numpy().tobytes())
+                else:
+                    parts.append(one.facts() if isinstance(one, Holds) else repr(one).encode())
         return b"|".join(parts)
 
 
 def _moved(value: object, device: torch.device | str) -> object:
     if isinstance(value, tuple):
         return tuple(_moved(one, device) for one in value)
-    return value.to(device) if isinstance(value, Tensor) else value
+    return value.to(device) if isinstance(value, Tensor | Holds) else value
 
 
 @dataclass(frozen=True)

@@ -273,12 +273,13 @@ class TorchModel(Model):
             readings = possible(output, len(x), asked, None if data is None else data.num_classes)
             if not readings:
                 raise self._unread(output, len(x))
-            shares = [self._share_right(one, output, data) for one in readings]
+            several = len(readings) > 1
+            shares = [self._share_right(one, output, data) if several else None for one in readings]
             best = best_of(shares)
             self._take(readings[best], output)
         self.notes += ("it changes its input in place, and is given copies",) * self._spoils
         self.notes += (f"it takes batches of {self._rows} only, and is asked in such",) * bool(self._rows)
-        self.notes += told_reading(readings[best], shares[best], sure=len(readings) == 1)
+        self.notes += told_reading(readings[best], shares[best], sure=not several)
         if self._reading.entry is not None:  # from here on the module returns this entry alone
             self.module = EntryOf(self.module, self._reading.entry)
             self._reading = replace(self._reading, entry=None)

@@ -19,8 +19,11 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
+    VotingClassifier,
 )
+from sklearn.feature_selection import SelectKBest
 from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     LogisticRegression,
     Perceptron,
@@ -29,8 +32,9 @@ from sklearn.linear_model import (
     RidgeClassifierCV,
     SGDClassifier,
 )
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.naive_bayes import GaussianNB
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier, OutputCodeClassifier
+from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -94,6 +98,27 @@ ESTIMATORS: dict[str, Callable[[], BaseEstimator]] = {
     "pca_tree": lambda: make_pipeline(PCA(5), DecisionTreeClassifier(random_state=0)),
     "pca_white_logistic": lambda: make_pipeline(StandardScaler(), PCA(5, whiten=True), LogisticRegression()),
     "pca_knn": lambda: make_pipeline(PCA(5), KNeighborsClassifier()),
+    "multinomial": MultinomialNB,
+    "complement": ComplementNB,
+    "selected": lambda: make_pipeline(SelectKBest(k=3), LogisticRegression()),
+    "selected_tree": lambda: make_pipeline(
+        SimpleImputer(), SelectKBest(k=3), DecisionTreeClassifier(random_state=0)
+    ),
+    "searched": lambda: GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2),
+    "vote_soft": lambda: VotingClassifier(
+        [
+            ("l", LogisticRegression()),
+            ("f", RandomForestClassifier(5, random_state=0)),
+            ("n", make_pipeline(StandardScaler(), GaussianNB(var_smoothing=1e-2))),
+        ],
+        voting="soft",
+        weights=[1, 2, 0.5],
+    ),
+    "vote_hard": lambda: VotingClassifier(
+        [("l", LogisticRegression()), ("s", SVC()), ("t", DecisionTreeClassifier(random_state=0))]
+    ),
+    "rest_logistic": lambda: OneVsRestClassifier(make_pipeline(StandardScaler(), LogisticRegression())),
+    "rest_svc": lambda: OneVsRestClassifier(SVC()),
 }
 
 
@@ -285,7 +310,7 @@ def test_what_cannot_be_used_is_said_in_a_line() -> None:
         (KNeighborsClassifier(metric=lambda a, b: abs(a - b).sum()).fit(x, y), shape, "no lift"),
         (SVC(kernel=lambda a, b: a @ b.T).fit(x, y), shape, "no lift"),
         (make_pipeline(FunctionTransformer(np.sqrt), SVC()).fit(x, y), shape, "FunctionTransformer has no"),
-        (OneVsRestClassifier(SVC()).fit(x, y), shape, "OneVsRestClassifier has no lift"),
+        (OutputCodeClassifier(SVC()).fit(x, y), shape, "OutputCodeClassifier has no lift"),
     ]
     for estimator, shape_given, message in cases:
         with pytest.raises(InvalidModel, match=message):
