@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from robustbench_lite.core.registry import entries
 from robustbench_lite.reports.format import share
 from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.rates import GROUP
 
 FEW = 10  # samples, below which an accuracy says nothing of chance
-ENOUGH = {"square", "hopskipjump", "spsa", "nes", "simba", "sparse_rs", "one_pixel"}  # that need no gradient
+GUIDED = ("gradient", "structure")  # what attacks need that are lost without a gradient
 CONTROLS = {"noise", "fgsm", "bim", "linear_demo"}  # attacks that prove little by themselves
 
 
@@ -23,7 +24,8 @@ def verdict(results: Results) -> list[str]:
     worst = results.table("worst_case").to_dict("records")
     for threat, goal in dict.fromkeys((row["threat"], row["goal"]) for row in worst):
         part = [row for row in worst if (row["threat"], row["goal"]) == (threat, goal)]
-        met = [row for row in part if not weakly_attacked(results, str(row["model"]), str(threat))]
+        aim_of = str(threat), str(goal)
+        met = [row for row in part if not weakly_attacked(results, str(row["model"]), *aim_of)]
         least = min(part, key=lambda row: float(row["robust"]))
         if not met:
             names = ", ".join(str(row["model"]) for row in part)
@@ -92,17 +94,21 @@ def warnings(results: Results) -> list[str]:
     return found
 
 
-def weakly_attacked(results: Results, model: str, threat: str) -> bool:
+def weakly_attacked(results: Results, model: str, threat: str, goal: str = "untargeted") -> bool:
     """Whether a model met only attacks under a threat that say little of it.
 
     Controls say little of any; the gradient of a stand-in says little of a model without one, where neither
     an exact bound nor an attack that needs no gradient stands beside it.
     """
     records = results.records
-    here = records.loc[(records["model"] == model) & (records["threat"] == threat)]
+    here = records.loc[
+        (records["model"] == model) & (records["threat"] == threat) & (records["goal"] == goal)
+    ]
     here = here.loc[here["source_model"].isna()]
     names = set(here["attack_name"].astype(str))
-    if (here["bound_kind"] == "exact").any() or names & ENOUGH:
+    known = entries("attacks")
+    enough = {name for name in names - CONTROLS if name in known and known[name].access not in GUIDED}
+    if (here["bound_kind"] == "exact").any() or enough or "auto" in names:  # which ends with random squares
         return False
     return names <= CONTROLS or bool(
         here.loc[~here["attack_name"].isin(CONTROLS), "surrogate"].astype(bool).all()

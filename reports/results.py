@@ -128,7 +128,7 @@ class Results:
         return self.to_html()
 
     def plot(self, threat: str | None = None) -> Figure:
-        """Success against size, a panel a model, for the records of one threat.
+        """The success rates of every attack on every model under one threat, as bars.
 
         Parameters
         ----------

@@ -30,24 +30,25 @@ class Card:
     caption: str = ""
 
 
-def main_threat(results: Results) -> str:
-    """The fixed threat, without a target, that most models met; the first of these."""
+def main_threat(results: Results) -> tuple[str, str]:
+    """The fixed threat, and its goal, that most models met; without a target where there is such."""
     table = results.table("worst_case")
     if not len(table):
-        return ""
+        return "", ""
     plain = table.loc[table["goal"] == "untargeted"]
-    counts = (plain if len(plain) else table).groupby("threat", sort=False)["model"].nunique()
-    return str(counts.index[int(counts.to_numpy().argmax())])
+    counts = (plain if len(plain) else table).groupby(["threat", "goal"], sort=False)["model"].nunique()
+    threat, goal = counts.index[int(counts.to_numpy().argmax())]
+    return str(threat), str(goal)
 
 
 def cards(results: Results) -> Iterator[Card]:
     """A card for every model under the main threat, in the order of the run."""
-    threat = main_threat(results)
+    threat, goal = main_threat(results)
     table = results.table("worst_case")
     pictures = _pictures(results, threat)
     if not len(table):
         return
-    at = (table["threat"] == threat) & (table["goal"] == "untargeted")
+    at = (table["threat"] == threat) & (table["goal"] == goal)
     for row in table.loc[at].to_dict("records"):
         model, robust = str(row["model"]), float(row["robust"])
         proven = float(row["proven"]) if row["proven"] == row["proven"] else 0.0
@@ -56,7 +57,7 @@ def cards(results: Results) -> Iterator[Card]:
         before, after, caption = pictures.get(model, ("", "", ""))
         yield Card(
             model, 100 * float(row["clean"]), 100 * proven, 100 * robust, told, str(row["strongest"] or ""),
-            weakly_attacked(results, model, threat), before, after, caption,
+            weakly_attacked(results, model, threat, goal), before, after, caption,
         )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from robustbench_lite.core.threat import Norm
 
 Array = np.ndarray
 NEAR = range(-2, 4)  # whole numbers about the answer without steps, whose squares are told from the first
-NODES = 1000  # of branch and bound, at most, of each programme
+NODES = 1000  # of branch and bound, at most, of each programme of whole steps
+INFEASIBLE = 2  # SciPy's status where there is no point at all
 TOLERANCE = 1e-7  # relative, of squared lengths
 
 
@@ -176,23 +177,32 @@ def _l0(
     least = np.concatenate([need, np.zeros(2 * d)])
     cost = np.append(np.zeros(d), np.ones(count))
     bounds = np.append(low, np.zeros(count)), np.append(high, np.ones(count))
-    found = _solve(cost, rows, least, *bounds, np.append(whole, np.ones(count)))
+    found = _solve(cost, rows, least, *bounds, np.append(whole, np.ones(count)), limited=bool(whole.any()))
     return None if found is None else np.where(owner @ found[d:] > 0.5, found[:d], 0.0)
 
 
 def _solve(
-    cost: Array, rows: Array | sparse.csr_array, least: Array, low: Array, high: Array, whole: Array
+    cost: Array,
+    rows: Array | sparse.csr_array,
+    least: Array,
+    low: Array,
+    high: Array,
+    whole: Array,
+    limited: bool = True,
 ) -> Array | None:
-    """The cheapest v with rows @ v >= least and low <= v <= high; whole: 1 where v is a whole number."""
+    """The cheapest v with rows @ v >= least and low <= v <= high; whole: 1 where v is a whole number.
+
+    limited: whether it may end early; what bounds are made of may not.
+    """
     found = milp(
         cost,
         constraints=LinearConstraint(rows, least, np.inf),
         bounds=Bounds(low, high),
         integrality=whole if whole.any() else None,
-        options={"mip_rel_gap": 0.0, "node_limit": NODES},
+        options={"mip_rel_gap": 0.0, **({"node_limit": NODES} if limited else {})},
     )
     solution: Array | None = found.x
-    if solution is not None and not found.success:  # a fixed text, which Python prints once
+    if not found.success and found.status != INFEASIBLE:  # a fixed text, which Python prints once
         warnings.warn(
             f"a programme over whole steps was left after {NODES} branches: the nearest point seen is kept, "
             "and is not proven to be the nearest",

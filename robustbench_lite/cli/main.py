@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
 
 import click
 
 from robustbench_lite import __version__
 from robustbench_lite.cli import judge, lists, reports, run
 from robustbench_lite.core.errors import RobustError
+
+Handler = Callable[[int, FrameType | None], object] | int
 
 
 class Commands(click.Group):
@@ -19,6 +25,8 @@ class Commands(click.Group):
         for stream in (sys.stdout, sys.stderr):  # a sign that an encoding lacks is no reason to stop
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
+        stopped: list[int] = []
+        before = _when_interrupted(stopped.append)
         try:
             return super().invoke(ctx)
         except RobustError as error:
@@ -34,10 +42,30 @@ class Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             first = next(iter(str(error).splitlines()), "")
-            said = f"{type(error).__name__}: {first} (robust --debug tells where)"
-            status = 1
+            said, status = f"{type(error).__name__}: {first} (robust --debug tells where)", 1
+            if stopped:  # in the middle of an import, which then fails as it likes
+                said, status = "stopped", 130
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
         click.echo(f"robust: {''.join(c if c.isprintable() else ' ' for c in said)}", err=True)
         sys.exit(status)
+
+
+def _when_interrupted(note: Callable[[int], None]) -> Handler | None:
+    """Note an interrupt, and go on with what it did before; None outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    before = signal.getsignal(signal.SIGINT)
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        note(number)
+        if callable(before):
+            before(number, frame)
+
+    if callable(before):
+        signal.signal(signal.SIGINT, noted)
+    return before
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -79,7 +79,8 @@ def run(
         raise RobustError(
             f"{out}: was run with another seed; take another folder for seed {settled.search.seed}"
         )
-    _ask_for_code(settled, bool(written), trust)
+    others = bool(written) or ((settled.suite or "").endswith(".toml") and "models" not in flags)
+    _ask_for_code(settled, others, trust)
     if verbose:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("robustbench_lite").setLevel(logging.INFO)

@@ -63,6 +63,10 @@ class Domain:
     def __post_init__(self) -> None:
         ordered = bool((torch.as_tensor(self.low) <= torch.as_tensor(self.high)).all())
         require(ordered, "low", self.low, "at most high, feature by feature")
+        axis = self.pixel_dim
+        require(
+            axis is None or axis == "auto" or axis >= 0, "pixel_dim", axis, "an axis from 0, auto or None"
+        )
         if self.spacing is not None:
             require(bool((self.spacing >= 0).all()), "spacing", self.spacing, "at least 0")
         if self.groups is not None:

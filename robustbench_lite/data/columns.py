@@ -66,7 +66,7 @@ class Column:
         held = frame[self.name]
         if self.values:
             place = {value: i for i, value in enumerate(self.values)}
-            chosen: np.ndarray = np.array([place.get(_plain(value), -1) for value in held])
+            chosen: np.ndarray = np.array([place.get(plain(value), -1) for value in held])
             if self.one_hot:
                 return np.asarray(chosen[:, None] == np.arange(len(self.values)), dtype=np.float64)
             return chosen[:, None] / max(1, len(self.values) - 1)
@@ -179,6 +179,6 @@ class Columns:
         return torch.tensor(values, dtype=torch.float64)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A cell's value, every kind of empty cell as None."""
     return None if pd.isna(value) else value  # type: ignore[call-overload]

@@ -14,7 +14,7 @@ from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.guard import one_line
 from robustbench_lite.core.parameters import Fraction
-from robustbench_lite.data.columns import Column, Columns
+from robustbench_lite.data.columns import Column, Columns, plain
 from robustbench_lite.data.data import Options, Raw
 from robustbench_lite.data.split import divide
 
@@ -113,7 +113,7 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
             ):
                 whole.append(name)
             continue
-        values = tuple(sorted({_cell(value) for value in held}, key=lambda v: (v is None, str(v))))
+        values = tuple(sorted({plain(value) for value in held}, key=lambda v: (v is None, str(v))))
         many = len(values) > MOST_VALUES
         kept += [name] * many
         made.append(Column(name, values=values, fixed=many or name in kinds.fixed))
@@ -136,10 +136,6 @@ def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds) -> Column:
     width = most - least if most > least else 1.0
     step = 1.0 if name in kinds.integer else 0.0
     return Column(name, least, width, step, fixed=name in kinds.fixed, gaps=bool(number.isna().any()))
-
-
-def _cell(value: object) -> object:
-    return None if pd.isna(value) else value  # type: ignore[call-overload]
 
 
 def _one_hot(part: pd.DataFrame) -> bool:

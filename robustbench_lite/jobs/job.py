@@ -192,7 +192,8 @@ def carry_out(
     """
     outcome = attempt(work, progress)
     if work.written is not None and outcome.z.shape == work.data.x.shape:
-        outcome = replace(outcome, z=in_fewer_bits(outcome.z, work.data.x, work.written))
+        how = work.written, work.threat.minimum, work.threat.domain
+        outcome = replace(outcome, z=in_fewer_bits(outcome.z, work.data.x, *how))
     frames = [_records(work, outcome, work.model, work.clean, run, artifact)]
     frames += [_records(work, outcome, model, clean, run, artifact) for model, clean in work.others]
     adversarial = work.threat.render(outcome.z, work.data.x)

@@ -15,7 +15,8 @@ import torch
 
 from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.certify.certifier import Bounds, certify
-from robustbench_lite.core.errors import RobustError, UnknownName
+from robustbench_lite.core.domain import Domain
+from robustbench_lite.core.errors import InvalidData, RobustError, UnknownName
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
@@ -102,11 +103,15 @@ class Workshop:
         self.objects[text] = attack
         return text
 
-    def text_of_threat(self, threat: str | Threat) -> str:
+    def text_of_threat(self, threat: str | Threat | tuple[str, object]) -> str:
         """The text that a job names a threat by."""
+        if isinstance(threat, tuple):
+            threat = ":".join(map(str, threat))
         if isinstance(threat, str):
             return threat
         threat = parse_threat(threat)
+        if threat.domain.fingerprint() == Domain().fingerprint():  # none of its own
+            threat = threat.within(self.data.domain)
         text = f"object:{hashlib.sha256(identity_of(threat).encode()).hexdigest()[:16]}"
         self.objects[text] = threat
         return text
@@ -244,7 +249,10 @@ def starts_for(attack: AnyAttack, data: Data) -> Data | None:
     """Samples that an attack may begin at, where it asks for such: of the training split, if there is one."""
     if not attack.uses_starts:
         return None
-    pool = data if data.source is None else data.training()
+    try:
+        pool = data if data.source is None else data.training()
+    except InvalidData:  # a file of samples for testing alone
+        pool = data
     order = Stream.of(0, pool.ids).fold("starts").uniform((), torch.float64).argsort()
     return pool[order[:POOL].sort().values]
 

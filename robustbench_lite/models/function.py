@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -21,6 +22,7 @@ from robustbench_lite.models.checks import (
 )
 from robustbench_lite.models.code import function_facts
 
+TRIED = 256  # samples that a function of classes is asked about, to learn how many it knows
 ArrayFunction = Callable[[np.ndarray], object]
 
 
@@ -81,6 +83,7 @@ class ScoreFunction(Model):
         self.device = torch.device("cpu")
         self.num_classes = num_classes or 0
         x = torch.rand((4, *self.input_shape), generator=torch.Generator().manual_seed(0))
+        self._widen(*(x,) if samples is None else (x, samples[:TRIED]))
         try:
             self._rows = rows_taken(self._ask, x)
         except InvalidModel:
@@ -137,9 +140,20 @@ class ScoreFunction(Model):
         except InvalidModel:
             return self._tried
 
-    def _ask(self, x: Tensor) -> np.ndarray:
+    def _widen(self, *tried: Tensor) -> None:
+        """Of a function that returns classes: it may know more of them than the labels have."""
+        for x in tried if self.num_classes else ():
+            with contextlib.suppress(InvalidModel):
+                found = self._raw(x)
+                if found.ndim == 1 and found.dtype.kind in "iu" and len(found):
+                    self.num_classes = max(self.num_classes, 1 + int(found.max()))
+
+    def _raw(self, x: Tensor) -> np.ndarray:
         with foreign(self.name, f"a call with {len(x)} inputs"):
-            found = _as_array(self.function(cast(np.ndarray, self.taken(x))))
+            return _as_array(self.function(cast(np.ndarray, self.taken(x))))
+
+    def _ask(self, x: Tensor) -> np.ndarray:
+        found = self._raw(x)
         scores = found.ndim == 2 and found.dtype.kind in "fiu"
         classes = found.ndim == 1 and found.dtype.kind in "iu" and self.num_classes > 1
         if found.shape[:1] != (len(x),) or not (scores or classes):

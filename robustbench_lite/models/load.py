@@ -107,7 +107,8 @@ def _named(text: str, data: Data, train: Trained) -> Model:
         cast(Model, made).name = written.text
     else:
         made = make(data, train, **arguments(make, values, skip=2))
-    return as_model(made, data, reading, written.first or written.head, train.device)
+    title = Path(written.first or "").stem if written.head == "weights" else written.first or written.head
+    return as_model(made, data, reading, title, train.device)
 
 
 def _call(where: str, data: Data) -> object:

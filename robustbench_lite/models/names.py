@@ -53,6 +53,8 @@ def brought(text: str) -> tuple[str, Mapping[str, object]]:
     """The file or the reference that a model's text begins with, and its options; empty for other names."""
     ending = "|".join(re.escape(suffix) for suffix in SUFFIXES)
     found = re.fullmatch(rf"(.*(?:{ending}))(?:,(.*))?", text, re.IGNORECASE | re.DOTALL)
+    if found is not None and "(" in found[1]:
+        found = None
     where, _, options = text.partition(",") if found is None else (found[1], "", found[2] or "")
     if found is None and not is_reference(where):
         return "", {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from typing import cast
 
@@ -20,7 +21,7 @@ from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.names import Reading
 from robustbench_lite.models.torch.module import TorchModel
 
-PARITY = 2000  # samples on which a lifted estimator's decisions are compared
+TRIED = 2000  # samples on which units are told apart
 FAR = 0.1  # of accuracy: how much better one choice of units has to be to be taken
 EXPECTED = "a name, a torch.nn.Module, a fitted scikit-learn classifier or a function"
 Device = torch.device | str
@@ -30,7 +31,7 @@ PLAIN = Reading()
 
 
 def as_model(
-    made: object, data: Data, reading: Reading = PLAIN, name: str = "", device: Device = "cpu"
+    made: object, data: Data, reading: Reading = PLAIN, name: str = "", device: Device | None = None
 ) -> Model:
     """Whatever a user has, as a `Model` for data.
 
@@ -44,7 +45,8 @@ def as_model(
         What is known of it.
     name : str, optional
         What reports call it.
-    device : str or torch.device, default "cpu"
+    device : str or torch.device, optional
+        None: where it is.
 
     Returns
     -------
@@ -59,8 +61,12 @@ def as_model(
         if made.input_shape != tuple(data.x.shape[1:]):
             own, theirs = made.input_shape, tuple(data.x.shape[1:])
             raise InvalidModel(f"{made.name}: takes inputs of shape {own}; {data.name} has {theirs}")
-        fitted = made if reading.reject is None else fitted_to(made, data.num_classes, reading.reject)
-        return fitted.to(device)
+        if replace(reading, reject=None) != PLAIN:
+            told = {f.name: getattr(reading, f.name) for f in fields(reading) if f.name != "reject"}
+            field = next(name for name, value in told.items() if value != getattr(PLAIN, name))
+            raise InvalidParameter(field, told[field], f"left out: {made.name} is a model already")
+        fitted = fitted_to(made, data.num_classes, reading.reject)
+        return fitted if device is None else fitted.to(device)
     if data.columns is None or reading.units == "scaled":
         return _made(made, data, reading, name, device, own=False)
     if reading.units == "own":
@@ -68,7 +74,7 @@ def as_model(
     return _in_units_that_fit(made, data, reading, name, device)
 
 
-def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, device: Device) -> Model:
+def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, device: Device | None) -> Model:
     """Both units are tried on the data; one that is far more often right is taken, and told."""
     found: dict[bool, tuple[Model, float]] = {}
     faults: list[InvalidModel] = []
@@ -104,13 +110,13 @@ def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, de
 
 
 def _share_right(model: Model, data: Data) -> float:
-    x, y = data.x[:PARITY], data.y[:PARITY]
+    x, y = data.x[:TRIED], data.y[:TRIED]
     with torch.no_grad():
         scores = torch.cat([model.scores(part.to(model.device)) for part in torch.split(x, 500)])
     return float((model.prediction(scores).cpu() == y).float().mean())
 
 
-def _made(made: object, data: Data, reading: Reading, name: str, device: Device, own: bool) -> Model:
+def _made(made: object, data: Data, reading: Reading, name: str, device: Device | None, own: bool) -> Model:
     """A model of what a user has, in the table's own units or as the data is."""
     if isinstance(made, nn.Module):
         return _network(made, data, reading, name, device, own)
@@ -118,7 +124,7 @@ def _made(made: object, data: Data, reading: Reading, name: str, device: Device,
         from robustbench_lite.models.sklearn.lift import lift_or_call
 
         found = lift_or_call(made, data, name, own)
-        return fitted_to(found, data.num_classes, reading.reject).to(device)
+        return fitted_to(found, data.num_classes, reading.reject).to(device or "cpu")
     if callable(made) and not isinstance(made, type | types.BuiltinFunctionType):
         function = cast(Callable[[np.ndarray], object], made)
         flat = hasattr(getattr(made, "__self__", None), "n_features_in_")  # an estimator's own method
@@ -127,13 +133,13 @@ def _made(made: object, data: Data, reading: Reading, name: str, device: Device,
         asked = ScoreFunction(
             function, data.x.shape[1:], name=name, taken=taken, num_classes=classes, samples=data.x
         )
-        return fitted_to(asked, data.num_classes, reading.reject).to(device)
+        return fitted_to(asked, data.num_classes, reading.reject).to(device or "cpu")
     told = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
     raise InvalidModel(f"{told} is no model: give {EXPECTED}")
 
 
 def _network(
-    made: nn.Module, data: Data, reading: Reading, name: str, device: Device, own: bool
+    made: nn.Module, data: Data, reading: Reading, name: str, device: Device | None, own: bool
 ) -> TorchModel:
     mean, std = (
         [parse_number(n, field) for n in text.split("|")] if text else None
@@ -156,7 +162,7 @@ def _network(
         mean=mean,
         std=std,
         outputs=reading.outputs,
-        device=device,
+        device=device or next((p.device for p in made.parameters()), "cpu"),
         data=data,
     )
     return fitted_to(model, data.num_classes, reading.reject)

@@ -69,6 +69,9 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
         others = tuple(other for other in models if config.transfer and other is not one)
         for cell in cells:
             if cell.models and one.model not in cell.models:
+                refused[title(one.name, cell.attack, cell.threat, cell.goal)] = (
+                    f"the suite runs {cell.attack} on {', '.join(cell.models)} only"
+                )
                 continue
             attack, threat, goal = shop.attack(cell.attack), shop.threat(cell.threat), shop.goal(cell.goal)
             reason = attack.refuses(shop.model_named(one.model, one.name), threat, goal)

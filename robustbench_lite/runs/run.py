@@ -97,7 +97,8 @@ def run(
     cells: Sequence[AnyCell] = told.cells
     if attacks is not None or threats is not None:
         met = _several(attacks, "attacks") if attacks is not None else told.attacks or ATTACKS
-        within = _several(threats, "threats") if threats is not None else told.threats or THREATS
+        asked = _several(threats, "threats") if threats is not None else told.threats or THREATS
+        within = [":".join(map(str, one)) if isinstance(one, tuple) else one for one in asked]
         cells = every(met, within, told.goals or GOALS)
         named = tuple(map(_name, met)), tuple(map(_name, within))
         values |= {"suite": None, "attacks": named[0], "threats": named[1], "goals": told.goals or GOALS}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from robustbench_lite.core.registry import read_name
 from robustbench_lite.models.cache import cache_folder
 from robustbench_lite.models.names import brought, is_reference
 from robustbench_lite.runs.config import Config
@@ -13,9 +14,19 @@ from robustbench_lite.runs.config import Config
 
 def references(config: Config) -> list[str]:
     """The code that a config names, beside what installed packages register."""
-    wheres = [brought(text)[0] for text in config.models]
-    networks = [text.partition("network=")[2].partition(",")[0] for text in config.models]
-    return [where for where in [*wheres, *networks] if where and is_reference(where)]
+    return [where for text in config.models for where in _named(text) if is_reference(where)]
+
+
+def _named(text: str) -> Iterator[str]:
+    """What a model's text may call: itself, the network its weights are for, and what it wraps."""
+    where, _ = brought(text)
+    if where:
+        yield where
+        return
+    name = read_name("models", text)
+    yield str(name.parameters.get("network", ""))
+    for inner in name.inner:
+        yield from _named(inner.text)
 
 
 def remember(names: Iterable[str]) -> None:

@@ -38,6 +38,7 @@ class NormalForm:
 
     unit: float = 1.0
     axis: int = 0
+    rank: int = 1
 
     @classmethod
     def of(cls, shape: Sequence[int], domain: Domain) -> NormalForm:
@@ -45,7 +46,7 @@ class NormalForm:
         width = float((torch.as_tensor(domain.high) - torch.as_tensor(domain.low)).max())
         finite = 0 < width < math.inf
         unit = 2.0 ** round(math.log2(width)) if finite else 1.0
-        return cls(unit, domain.pixel_axis(shape) or 0)
+        return cls(unit, domain.pixel_axis(shape) or 0, len(shape))
 
     @property
     def plain(self) -> bool:
@@ -65,7 +66,9 @@ class NormalForm:
         """The domain of inputs in this form."""
 
         def moved(part: Tensor) -> Tensor:
-            return part.movedim(self.axis, 0) if self.axis and part.dim() > self.axis else part
+            if not self.axis:
+                return part
+            return part.reshape(*[1] * (self.rank - part.dim()), *part.shape).movedim(self.axis, 0)
 
         def scaled(part: float | Tensor) -> float | Tensor:
             return moved(part) / self.unit if isinstance(part, Tensor) else part / self.unit
@@ -94,7 +97,7 @@ class NormalForm:
         for name, value in parameters(attack).items():
             if isinstance(value, Attack):
                 changed[name] = self.attack(value)
-            elif isinstance(value, float) and value != usual[name] and _is_length(hints[name]):
+            elif isinstance(value, int | float) and value != usual[name] and _is_length(hints[name]):
                 changed[name] = value / self.unit
         return replace(attack, **changed) if changed else attack
 

@@ -53,11 +53,18 @@ def _inward(x: Tensor, x0: Tensor, most: Tensor) -> Tensor:
     return torch.where(beyond, torch.nextafter(x, x0), x)
 
 
-def in_fewer_bits(x: Tensor, x0: Tensor, dtype: torch.dtype) -> Tensor:
-    """x as a shorter type of number can write it (n, …): never further from x0, which it can write itself."""
-    short = x.to(dtype)
-    beyond = (short.double() - x0.double()).abs() > (x.double() - x0.double()).abs()
-    return torch.where(beyond, torch.nextafter(short, x0.to(dtype)), short).to(x.dtype)
+def in_fewer_bits(x: Tensor, x0: Tensor, dtype: torch.dtype, outward: bool, domain: Domain) -> Tensor:
+    """x as a shorter type of number can write it (n, …), which can write x0: never further from x0.
+
+    outward: never nearer instead, inside the box: past a boundary rather than before it.
+    """
+    short, moved = x.to(dtype), (x.double() - x0.double()).abs()
+    written = (short.double() - x0.double()).abs()
+    if outward:
+        away = torch.where(x > x0, torch.inf, -torch.inf).to(dtype)
+        short = torch.where(written < moved, torch.nextafter(short, away), short)
+        return domain.clamp(short.to(x.dtype))
+    return torch.where(written > moved, torch.nextafter(short, x0.to(dtype)), short).to(x.dtype)
 
 
 def _linf(x: Tensor, x0: Tensor, eps: Tensor, domain: Domain) -> Tensor:
@@ -86,9 +93,8 @@ def _l2(size: Tensor, room: Tensor, eps: Tensor) -> Tensor:
         if not size.is_cuda and bool((scale >= before).all()):  # a device of its own is not waited for
             break
         boxed = turn > scale
-        at_box = boxed.double()
-        left = eps.square() - torch.linalg.vecdot(most, at_box)[:, None]
-        free = torch.linalg.vecdot(own, 1 - at_box)[:, None]
+        left = eps.square() - most.masked_fill(~boxed, 0.0).sum(1, keepdim=True)
+        free = own.masked_fill(boxed, 0.0).sum(1, keepdim=True)
     scale = torch.where(total > 0, scale, 1.0).clamp_min(1.0)
     length = torch.minimum(size / scale, room)
     return _no_longer(length, torch.linalg.vector_norm(length, dim=1, keepdim=True), eps)

@@ -177,3 +177,60 @@ def test_settings_of_the_wrong_kind_are_refused(field: str, value: object) -> No
         return
     with pytest.raises(RobustError, match=field):
         rb.Search(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("attack", ["exact", "ddn:steps=30"])
+def test_the_smallest_perturbation_in_few_bits_is_past_the_boundary(attack: str, kind: torch.dtype) -> None:
+    data = rb.load_data("digits", samples=60)
+    model = rb.load_model("logistic", data)
+    plain, short = (rb.attack(model, x, data.y, attack, "l2:min").records for x in (data.x, data.x.to(kind)))
+    assert short["success"].sum() >= 0.9 * plain["success"].sum()
+    assert (short.loc[short["success"], "distance"] >= short.loc[short["success"], "lower_bound"]).all()
+
+
+def test_a_box_without_an_end_is_a_box() -> None:
+    domain = rb.Domain(-float("inf"), float("inf"))
+    for threat in ("l2:0.5", "l1:1", "linf:0.1", "l0:2"):
+        found = rb.attack(NET, X, Y, "pgd:steps=5" if threat[1] != "0" else "fmn:steps=5" if 0 else "noise",
+                          rb.parse_threat(threat, domain))  # fmt: skip
+        assert not found.adversarial.isnan().any(), threat
+        assert found.records["valid"].all(), threat
+
+
+def test_a_threat_that_is_no_text_keeps_to_the_datas_domain() -> None:
+    data = rb.load_data("iris")
+    fixed = torch.tensor([False, True, True, True])
+    data = rb.load_data(data)
+    held = {**vars(data), "domain": rb.Domain(data.domain.low, data.domain.high, fixed, None, None)}
+    data = rb.Data(**held)
+    rates = [
+        rb.run(data, ["logistic"], ["fgsm"], [threat]).table()["success"][0]
+        for threat in ("linf:0.1", ("linf", 0.1), rb.parse_threat("linf:0.1"))
+    ]
+    assert len(set(rates)) == 1
+
+
+def test_whole_numbers_are_lengths_too() -> None:
+    from robustbench_lite.attacks.fixed_budget.pgd import PGD
+
+    threat = rb.parse_threat("linf:25", rb.Domain(0.0, 255.0))
+    x = (255 * X).round()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    one, other = (rb.attack(net, x, Y, PGD(steps=5, step_size=s), threat).adversarial for s in (2, 2.0))
+    assert torch.equal(one, other)
+
+
+def test_a_model_is_attacked_where_it_is_and_what_is_said_of_it_counts_or_is_refused() -> None:
+    moved: list[object] = []
+
+    class Recording(rb.TorchModel):
+        def to(self, device: torch.device | str) -> "Recording":
+            moved.append(device)
+            return self
+
+    rb.attack(Recording(NET, (1, 4, 4)), X, Y, "noise", "linf:0.1")
+    assert not moved
+    for field, value in (("outputs", "sigmoid"), ("units", "own"), ("mean", "0.5")):
+        with pytest.raises(RobustError, match=field):
+            rb.load_model(f"linear:{field}={value}", "digits")

@@ -12,7 +12,7 @@ from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.oracle import Oracle
-from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.problem import Pool, Problem
 from robustbench_lite.core.task import margin
 from robustbench_lite.testing.subjects import flat_model
 from robustbench_lite.threats.named import parse_threat
@@ -116,3 +116,19 @@ def test_a_change_of_nothing_is_the_origin(threat: str) -> None:
     problem = problem_on(linear_model(), threat)
     assert torch.allclose(problem.threat.render(problem.origin, problem.x0), problem.x0, atol=1e-6)
     assert not problem.threat.distance(problem.origin, problem.x0).any()
+
+
+def test_starts_are_of_the_class_to_reach_and_the_nearest_first() -> None:
+    x = torch.rand((30, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    y = torch.arange(30) % 3
+    problem = replace(problem_on(small_network(), n=5), x0=x[:5], y=y[:5])
+    points, rows = replace(problem, pool=Pool(x, y)).starts(4)
+    for row in range(5):
+        mine = points[rows == row]
+        distance = (mine - x[row]).flatten(1).norm(dim=1)
+        others = (x[y != y[row]] - x[row]).flatten(1).norm(dim=1).sort().values
+        assert torch.allclose(distance, others[:4], atol=1e-5)
+    aimed, rows = replace(problem, pool=Pool(x, y), target=(y[:5] + 1) % 3).starts(2)
+    for point, row in zip(aimed, rows, strict=True):
+        place = (x == point).flatten(1).all(1).nonzero()[0, 0]
+        assert y[place] == (y[row] + 1) % 3

@@ -184,7 +184,7 @@ def test_attack_takes_parameters_and_checks_them() -> None:
         attack_with(model, (data.x * 255).byte(), data.y, "fgsm")
     with pytest.raises(RobustError, match=r"sample 2: values from 0 to 2"):
         attack_with(model, torch.cat([data.x[:2], data.x[2:3] * 2]), data.y[:3], "fgsm")
-    with pytest.raises(RobustError, match="class 10; the model has 10"):
+    with pytest.raises(RobustError, match="gives 10 scores; the data has 11 classes"):
         attack_with(model, data.x[:1], torch.tensor([10]), "fgsm")
 
 

@@ -74,7 +74,9 @@ def transform_of(step: BaseEstimator) -> Affine:
         matrix = np.zeros((len(chosen), d))
         matrix[np.arange(len(chosen)), chosen] = 1.0
         return Affine(matrix=vector(matrix))
-    if isinstance(step, SimpleImputer) and not step.add_indicator and len(step.statistics_) == d:
+    gap = getattr(step, "missing_values", None)
+    nothing = isinstance(gap, float) and bool(np.isnan(gap))
+    if isinstance(step, SimpleImputer) and nothing and not step.add_indicator and len(step.statistics_) == d:
         return Affine()  # no input of ours is missing
     raise CannotLift(f"{type(step).__name__} has no lift")
 

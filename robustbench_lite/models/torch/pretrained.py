@@ -57,7 +57,7 @@ def from_torchvision(data: Data, train: Trained, name: str, weights: str = "DEFA
     return fitted_to(model, data.num_classes)
 
 
-def from_weights(data: Data, train: Trained, path: str, network: str) -> TorchModel:
+def from_weights(data: Data, train: Trained, path: str, network: str) -> nn.Module:
     """A network made by `package.module:function`, with the weights of a .safetensors or .pt file.
 
     A .pt file is read as tensors only, never as code. Raises `InvalidModel` naming what does not fit.
@@ -76,9 +76,7 @@ def from_weights(data: Data, train: Trained, path: str, network: str) -> TorchMo
     for what, names in (("lacks", result.missing_keys), ("has besides", result.unexpected_keys)):
         if names:
             raise InvalidModel(f"{path}: {what} {_some(names)} of {network}")
-    shape = data.x.shape[1:]
-    model = TorchModel(made, shape, name=file.stem, device=train.device)
-    return fitted_to(model, data.num_classes)
+    return made
 
 
 def _weights(file: Path) -> dict[str, Tensor]:

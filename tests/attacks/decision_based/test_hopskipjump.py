@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import robustbench_lite as rb
 from robustbench_lite.models.function import ScoreFunction
 from tests.conftest import attack_with, linear_model, samples_of, small_network
 
@@ -70,3 +71,21 @@ def test_without_a_start_the_sample_stays_as_it_is() -> None:
     found = attack_with(function, x, torch.zeros(5, dtype=torch.int64), "hopskipjump:steps=3", "l2:min")
     assert not found.success.any()
     assert (found.records["forwards"] >= 100 + 2 * 10).all()
+
+
+def test_where_noise_never_succeeds_samples_of_other_classes_are_starts() -> None:
+    """Noise is of one class only: the nearest sample of another class is where a row of that class begins."""
+    random = np.random.default_rng(0)
+    x = random.uniform(0, 0.2, (40, 1, 4, 4)).astype(np.float32)
+    x[::4] += 0.7
+
+    def bright(points: np.ndarray) -> np.ndarray:
+        return (points.reshape(len(points), -1).mean(1) > 0.25).astype(int)
+
+    y = bright(x)
+    found = rb.attack(bright, x, y, "hopskipjump:steps=3", "l2:min")
+    assert found.success.all()
+    targeted = rb.attack(bright, x, y, "hopskipjump:steps=3", "l2:min", goal=1 - y)
+    assert targeted.success.all()
+    furthest = np.linalg.norm((x[y == 0][:, None] - x[y == 1][None]).reshape(30, 10, -1), axis=2).max()
+    assert found.records["distance"].max() <= furthest
