@@ -89,6 +89,29 @@ class Goal:
         """Whether success is a certain class rather than any other."""
         return self.targets is not Targets.NONE
 
+    def misfit(self, classes: int) -> str | None:
+        """Why the goal means nothing among so many classes; None where it does.
+
+        Parameters
+        ----------
+        classes : int
+
+        Returns
+        -------
+        str or None
+            One line.
+
+        Examples
+        --------
+        >>> parse_goal("top:10").misfit(10)
+        'goal top:10: must name fewer than all 10 classes'
+        """
+        if self.targets is Targets.TOP and self.k >= classes:
+            return f"goal {self}: must name fewer than all {classes} classes"
+        if self.targets is Targets.CLASS and self.label >= classes:
+            return f"goal {self}: must be a class below {classes}"
+        return None
+
     def met(
         self,
         task: Classification,

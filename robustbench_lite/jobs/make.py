@@ -293,6 +293,10 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise RobustError(f"device {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        kind = getattr(torch, device.type, None)
+        if kind is None or not hasattr(kind, "is_available") or not kind.is_available():
+            raise RobustError(f"device {name!r}: this machine has none, or models do not run on it")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RobustError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device

@@ -12,6 +12,7 @@ from robustbench_lite.data.load import DataLike
 from robustbench_lite.jobs.job import Job, Judged, Work, title
 from robustbench_lite.jobs.make import Source, Watch, Workshop, identity_of, told_apart
 from robustbench_lite.models.load import ModelLike
+from robustbench_lite.models.names import brought
 from robustbench_lite.runs.config import Config
 from robustbench_lite.runs.suite import Cell, Named
 from robustbench_lite.search.attack import parameters_json
@@ -56,6 +57,11 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
     folder = None if config.data_dir is None else str(config.data_dir)
     source = Source(subject.data, config.limit, folder, config.download)
     shop = Workshop(source, config.search, watch)
+    if all(isinstance(text, str) and not brought(text)[0] for text in subject.models):
+        # Models of ours know the classes of the data: what none can reach is told before one is trained.
+        told = [shop.goal(cell.goal).misfit(shop.data.num_classes) for cell in subject.cells]
+        if any(told):
+            raise Unsupported("; ".join(dict.fromkeys(filter(None, told))))
     models, notes = _models(shop, subject.models)
     cells = _cells(shop, subject.cells)
     jobs: list[Job] = []

@@ -247,6 +247,8 @@ class Attack(Generic[State]):
             return f"{self.name} works under threats of kind {wanted}; not under {threat}"
         if refusal := threat.refuses(model.input_shape):
             return refusal
+        if misfit := goal.misfit(model.num_classes):
+            return misfit
         if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:
             return f"{model.name}'s scores have no scale, so that the goal {goal} means nothing to it"
         if threat.norm is not None and threat.norm not in self.norms:

@@ -302,3 +302,19 @@ def test_a_run_tells_at_its_start_which_jobs_it_has(tmp_path: Path) -> None:
     Folder(tmp_path).tell(told.model_copy(update={"finished": False, "jobs": [*(told.jobs or []), "more"]}))
     assert "stopped with 1 job to go" in command("show", tmp_path).output
     assert Told().finished
+
+
+@pytest.mark.parametrize("goal", ["top:99", "class:99", "top:10", "class:10"])
+def test_classes_that_there_are_not_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: str
+) -> None:
+    monkeypatch.setenv("ROBUST_CACHE", str(tmp_path / "cache"))
+    words = ["run", "--model", "cnn", "--attack", "pgd", "--threat", "linf:0.1", "--goal", goal, "--quiet"]
+    in_one_line(command(*words, "--out", tmp_path / "r"), 2, f"goal {goal}")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("device", ["meta", "xpu", "mps", "cuda:99", "gpu", "", "cpu:x"])
+def test_devices_that_are_not_there_are_one_line(tmp_path: Path, device: str) -> None:
+    words = ["run", "--model", "linear", "--attack", "noise", "--samples", "5", "--quiet", "--device", device]
+    in_one_line(command(*words, "--out", tmp_path / "r"), 2, "device")
