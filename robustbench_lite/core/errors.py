@@ -35,7 +35,7 @@ class UnknownName(RobustError, KeyError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
-        self.message = f"unknown {kind} {name!r}; {hint}"
+        self.message = f"unknown {kind} {shown(name)}; {hint}"
         super().__init__(self.message)
 
     def __str__(self) -> str:

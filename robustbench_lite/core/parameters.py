@@ -102,8 +102,10 @@ def converted(field: str, value: object, hint: object) -> object:
         if isinstance(limit, Range) and isinstance(value, int | float) and not isinstance(value, bool):
             if kind is int and not isinstance(value, int):
                 continue
-            if value not in limit or not math.isfinite(value):
-                raise InvalidParameter(field, value, str(limit))
+            if not (isinstance(value, int) or math.isfinite(value)):
+                raise InvalidParameter(field, value, f"finite, and {limit}")
+            if value not in limit or (isinstance(value, int) and abs(value) >= 2**63):
+                raise InvalidParameter(field, value, str(limit) if value not in limit else "below 2**63")
             return value
         if isinstance(limit, tuple) and value in limit:
             return value
@@ -138,7 +140,7 @@ def _from_text(
         return None
     if bool in kinds and lowered in ("true", "false", "yes", "no"):
         return lowered in ("true", "yes")
-    if int in kinds and re.fullmatch(r"[+-]?\d+", lowered):
+    if int in kinds and re.fullmatch(r"[+-]?[0-9]+", lowered):
         return int(lowered)
     if float in kinds:
         return parse_number(text, field)

@@ -86,6 +86,10 @@ def make(values: dict[str, object]) -> Config:
     """A checked config; raises `RobustError` naming every fault at once."""
     settings = {name: values[name] for name in SETTINGS if name in values}
     others = {name: value for name, value in values.items() if name not in SETTINGS}
+    switches = [f.name for f in fields(Search) if isinstance(f.default, bool) or f.name == "compile"]
+    for name, value in settings.items():
+        if isinstance(value, bool) and name not in switches:
+            raise RobustError(f"config: {name} = {str(value).lower()}: must be a number or text")
     if settings:
         others["search"] = settings
     try:

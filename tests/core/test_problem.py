@@ -121,7 +121,7 @@ def test_a_change_of_nothing_is_the_origin(threat: str) -> None:
 def test_starts_are_of_the_class_to_reach_and_the_nearest_first() -> None:
     x = torch.rand((30, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     y = torch.arange(30) % 3
-    problem = replace(problem_on(small_network(), n=5), x0=x[:5], y=y[:5])
+    problem = replace(problem_on(small_network(), "l2:0.3", 5), x0=x[:5], y=y[:5])
     points, rows = replace(problem, pool=Pool(x, y)).starts(4)
     for row in range(5):
         mine = points[rows == row]

@@ -83,3 +83,12 @@ def test_help_starts_without_torch() -> None:
     )  # fmt: skip
     assert " torch" not in done.stderr
     assert "numpy" not in done.stderr
+
+
+def test_a_switch_is_no_number() -> None:
+    for name in ("seed", "budget", "time_limit"):
+        with pytest.raises(RobustError, match=f"{name} = true"):
+            make({name: True})
+    assert make({"compile": True, "eight_bit": True}).search.compile
+    with pytest.raises(RobustError, match=r"budget = 9+: must be below"):
+        make({"budget": 99999999999999999999})
