@@ -32,7 +32,8 @@ def list_(kind: str, as_json: bool) -> None:
     if not found:
         click.echo(f"no {kind} yet")
     elif kind == "models":
-        click.echo("also: FILE.skops, package.module:function; any of them with reject=CLASS")
+        click.echo("also: FILE.skops, FILE.onnx, FILE.pt, FILE.ubj, package.module:function; then")
+        click.echo("      ,reject=CLASS ,units=own|scaled ,outputs=…")
 
 
 @click.command()

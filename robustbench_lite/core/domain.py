@@ -260,6 +260,18 @@ class Domain:
         snapped = torch.where(self.spacing > 0, on_grid, x)
         return snapped if self.groups is None else self._one_of_each(snapped, x, x0, inward)
 
+    def in_whole_steps(self, delta: Tensor) -> Tensor:
+        """Changes (n, …) float64 with those of stepped features as whole steps, as far as they are.
+
+        Float32 writes six steps of 1/60 as 0.10000001: they are 0.1, less a hair that rounding may add.
+        """
+        if self.spacing is None:
+            return delta
+        unit = self._unit()
+        steps = (delta / unit).round()
+        whole = (delta - steps * unit).abs() <= LOOSE * 2.0**-23
+        return torch.where(whole & (self.spacing > 0), steps * unit * (1 - 2.0**-48), delta)
+
     def steps(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         """How many whole steps the box leaves below and above each feature of x0.
 

@@ -23,6 +23,6 @@ DATA: dict[str, Entry] = dict(
         _entry("iris", "builtin:iris", "150 samples, 4 features, 3 classes"),
         _entry("folder", "folder:folder", "folder:PATH[,size=N][,crop=N][,grey=true]: one sub-folder a class"),
         _entry("npz", "arrays:npz", "npz:PATH: arrays x and y, uint8 or float in [0, 1]"),
-        _entry("csv", "tabular:csv", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D]: a table of numbers"),
+        _entry("csv", "tabular:csv", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D][,split=1]: a table of numbers and text"),
     ]
 )  # fmt: skip

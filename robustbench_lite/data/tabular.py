@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,7 @@ from torch import Tensor
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.guard import one_line
-from robustbench_lite.core.parameters import Fraction
+from robustbench_lite.core.parameters import Share
 from robustbench_lite.data.columns import Column, Columns, plain
 from robustbench_lite.data.data import Options, Raw
 from robustbench_lite.data.split import divide
@@ -80,6 +80,9 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
         unknown = [name for name in given if name not in names]
         if unknown:
             raise InvalidParameter(field, "|".join(unknown), f"columns of {what}: {', '.join(names)}")
+    for name in kinds.integer:
+        if not _whole(frame[name]):
+            raise InvalidParameter("integer", name, f"a column of whole numbers; {what} has others in it")
     groups = [tuple(group) for group in kinds.onehot]
     for group in groups:
         if not _one_hot(frame[list(group)]):
@@ -104,14 +107,7 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
         if pd.api.types.is_numeric_dtype(held) and not pd.api.types.is_bool_dtype(held):
             column = _number(name, held, train, kinds)
             made.append(column)
-            numbers = held.dropna()
-            if (
-                not column.step
-                and not column.fixed
-                and len(numbers)
-                and bool((numbers == numbers.round()).all())
-            ):
-                whole.append(name)
+            whole += [name] * (not column.step and not column.fixed and _whole(held))
             continue
         values = tuple(sorted({plain(value) for value in held}, key=lambda v: (v is None, str(v))))
         many = len(values) > MOST_VALUES
@@ -136,6 +132,14 @@ def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds) -> Column:
     width = most - least if most > least else 1.0
     step = 1.0 if name in kinds.integer else 0.0
     return Column(name, least, width, step, fixed=name in kinds.fixed, gaps=bool(number.isna().any()))
+
+
+def _whole(held: pd.Series) -> bool:
+    """Whether a column holds whole numbers, and some."""
+    if not pd.api.types.is_numeric_dtype(held) or pd.api.types.is_bool_dtype(held):
+        return False
+    numbers = held.dropna()
+    return len(numbers) > 0 and bool((numbers == numbers.round()).all())
 
 
 def _one_hot(part: pd.DataFrame) -> bool:
@@ -164,13 +168,13 @@ def csv(
     integer: str = "",
     fixed: str = "",
     onehot: str = "",
-    split: Fraction = 0.3,
+    split: Share = 0.3,
 ) -> Raw:
     """A file with a header; label: the class's column.
 
     integer, fixed: columns A|B|C that move in whole steps, or not at all; onehot: columns A|B of which
     exactly one is 1, several such choices divided by a semicolon; split: the share of the rows that is for
-    testing. Columns of text are categories, and cells may be empty.
+    testing, 1 for all. Columns of text are categories, and cells may be empty.
     """
     file = Path(path).expanduser()
     try:
@@ -182,7 +186,9 @@ def csv(
         raise InvalidParameter("label", label, f"a column of {path}: {', '.join(map(str, table.columns))}")
     kinds = Kinds(_listed(integer), _listed(fixed), [_listed(part) for part in onehot.split(";") if part])
     made = labelled(table.drop(columns=[label]), table[label], path, label)
-    return scaled(made, options, kinds, split)
+    raw = scaled(made, options, kinds, None if split == 1 else split)
+    told = f"{path}: {len(raw.y)} of {len(table)} rows are tested, the others train; split=1 tests all"
+    return raw if split == 1 else replace(raw, notes=(told, *raw.notes))
 
 
 def labelled(inputs: pd.DataFrame, labels: pd.Series, name: str, label: str) -> Table:

@@ -22,6 +22,7 @@ from robustbench_lite.models.names import Reading
 from robustbench_lite.models.torch.module import TorchModel
 
 TRIED = 2000  # samples on which units are told apart
+BARELY = 0.02  # of accuracy: above always saying the same
 FAR = 0.1  # of accuracy: how much better one choice of units has to be to be taken
 EXPECTED = "a name, a torch.nn.Module, a fitted scikit-learn classifier or a function"
 Device = torch.device | str
@@ -85,9 +86,13 @@ def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, de
         except InvalidModel as error:
             faults.append(error)
     if not found:
-        raise faults[0]
+        raise faults[-1]
     if len(found) == 1:
-        own, (model, _) = next(iter(found.items()))
+        own, (model, right) = next(iter(found.items()))
+        if not own and right <= float(data.y.bincount().max()) / len(data) + BARELY:
+            raise faults[
+                0
+            ]  # it answers no better than always the same: the table's own units are what it takes
         why = "it takes no others"
     else:
         (scaled, right), (in_own, right_own) = found[False], found[True]

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.core.threat import Norm
 from robustbench_lite.data.load import DataLike
 from robustbench_lite.jobs.job import Job, Judged, Work, title
 from robustbench_lite.jobs.make import Source, Watch, Workshop, identity_of, told_apart
@@ -92,12 +95,16 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
                 revision=attack.revision,
             )  # fmt: skip
             jobs += [replace(job, begin=at, end=min(n, at + SLICE)) for at in range(0, n, SLICE)]
-    known = tuple(
-        f"{cell.attack}, {cell.threat}: reported: {cell.reported}" for cell in cells if cell.reported
-    )
+    width = float((torch.as_tensor(shop.data.domain.high) - torch.as_tensor(shop.data.domain.low)).max())
+    wide = [
+        f"{cell.threat} is as wide as the box, so that anything goes: was it meant in other units?"
+        for cell in cells
+        if (threat := shop.threat(cell.threat)).norm is Norm.LINF and (threat.eps or 0) >= width
+    ]
+    reported = [f"{c.attack}, {c.threat}: reported: {c.reported}" for c in cells if c.reported]
     if not jobs:
         raise Unsupported("; ".join(dict.fromkeys(refused.values())))
-    return Plan(tuple(jobs), refused, shop, tuple(models), (*notes, *known))
+    return Plan(tuple(jobs), refused, shop, tuple(models), (*notes, *dict.fromkeys(wide), *reported))
 
 
 def _models(shop: Workshop, given: Sequence[ModelLike]) -> tuple[list[Judged], tuple[str, ...]]:

@@ -108,7 +108,7 @@ class Lp:
         return z
 
     def distance(self, x: Tensor, x0: Tensor) -> Tensor:
-        return norms(x.double() - x0.double(), self.domain, self.norm)
+        return norms(self.domain.in_whole_steps(x.double() - x0.double()), self.domain, self.norm)
 
     def contains(self, x: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
         return (self.distance(x, x0) <= eps + slack) & self.domain.admits(x, x0)

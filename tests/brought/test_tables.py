@@ -230,3 +230,58 @@ def test_a_frame_in_its_own_units_is_a_table() -> None:
     result = rb.run((frame.drop(columns="label"), frame["label"]), [fitted()], ["exact"], ["linf:0.1"])
     assert len(result.records) == 80
     assert not result.failures
+
+
+def test_as_many_steps_as_the_ball_allows_are_in_it() -> None:
+    """Six steps of 1/60 are 0.1, however float32 writes them, for every row and every attack."""
+    spacing = torch.tensor([1 / 60, 0.0], dtype=torch.float64)
+    domain = Domain(spacing=spacing)
+    threat = rb.parse_threat("linf:0.1", domain)
+    start = torch.arange(55, dtype=torch.float64) / 60
+    x0 = torch.stack([start, 0.5 + 0 * start], 1).float()
+    moved = torch.stack([start + 6 / 60, 0.6 + 0 * start], 1).float()
+    moved = threat.project(moved, x0, torch.full((55,), 0.1, dtype=torch.float64))
+    moved[:, 0] = (start + 6 / 60).float()
+    eps = torch.full((55,), 0.1, dtype=torch.float64)
+    assert threat.contains(moved, x0, eps).all()
+    moved[:, 0] = (start + 7 / 60).float()
+    assert not threat.contains(moved, x0, eps).any()
+    weights = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+
+    class Above(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ weights.T - torch.tensor([0.0, 5.5 / 60])
+
+    y = (x0[:, 0] > 5.5 / 60).long()
+    near = (y == 0) & (x0[:, 0] > -0.4 / 60)
+    for attack in ("fgsm", "pgd:steps=5"):
+        found = rb.attack(Above(), x0[near], y[near], attack, threat)
+        assert found.success.all(), attack
+
+
+def test_columns_that_do_not_fit_are_told(tmp_path: Path, table: Path) -> None:
+    model = fitted()
+    frame = people()
+    frame.rename(columns={"income": "inc"}).to_csv(table, index=False)
+    with pytest.raises(InvalidModel, match="income"):
+        rb.load_model(model, f"csv:{table},label=label")
+    frame["label"] = (frame["label"] == "good").astype(int)
+    frame.to_csv(table, index=False)
+    with pytest.raises(InvalidModel, match="classes are bad, good; the data's 0, 1"):
+        rb.load_model(model, f"csv:{table},label=label")
+    from robustbench_lite.core.errors import InvalidParameter
+
+    for column in ("income", "city"):
+        with pytest.raises(InvalidParameter, match="a column of whole numbers"):
+            rb.load_data(f"csv:{table},label=label,integer={column}")
+
+
+def test_the_rows_that_are_tested_are_told_and_may_be_all(table: Path) -> None:
+    some = rb.load_data(f"csv:{table},label=label")
+    assert any("90 of 300 rows are tested" in note for note in some.notes)
+    assert len(rb.load_data(f"csv:{table},label=label,split=1")) == 300
+
+
+def test_a_ball_as_wide_as_the_box_is_noted() -> None:
+    result = rb.run("digits", ["linear"], ["noise"], ["linf:8"], config=rb.Config(samples=5))
+    assert any("anything goes" in note for note in result.notes)

@@ -26,7 +26,7 @@ from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.sklearn.estimators import core_of, transform_of, vector
 from robustbench_lite.models.sklearn.forests import CannotLift
 from robustbench_lite.models.sklearn.lifted import Affine, Lifted
-from robustbench_lite.models.sklearn.table import as_matrix, encoder
+from robustbench_lite.models.sklearn.table import as_fitted, as_matrix, encoder
 from robustbench_lite.models.sklearn.trees import TreeCore
 
 PARITY = 2000  # samples on which decisions are compared
@@ -128,7 +128,9 @@ def _lifted_or_called(estimator: BaseEstimator, data: Data, name: str, own: bool
         if columns is None:
             return x.detach().cpu().flatten(1).numpy().copy()
         named = getattr(estimator, "feature_names_in_", None)
-        return columns.array(x) if named is None and not columns.textual else columns.own(x)
+        if named is None and not columns.textual:
+            return columns.array(x)
+        return as_fitted(estimator, columns.own(x))
 
     def ask(features: np.ndarray) -> np.ndarray:
         if scores is None:
@@ -152,7 +154,9 @@ def lift_table(estimator: BaseEstimator, data: Data, columns: Columns, name: str
     order, notes = _columns(estimator.classes_, data.class_names)
     model = Lifted(core, kept, data.x.shape[1:], order, name=name or type(last).__name__, notes=notes)
     number = {label: i for i, label in enumerate(estimator.classes_)}
-    theirs = torch.tensor([number[label] for label in estimator.predict(columns.own(x))])
+    theirs = torch.tensor(
+        [number[label] for label in estimator.predict(as_fitted(estimator, columns.own(x)))]
+    )
     _compare(model, x, theirs)
     return model
 

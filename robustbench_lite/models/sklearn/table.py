@@ -29,16 +29,21 @@ def encoder(estimator: BaseEstimator) -> tuple[Encode, BaseEstimator]:
     """What a pipeline does to a table before its last step, and that step."""
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
     before = [step for step in steps[:-1] if step not in ("passthrough", None)]
-    named = getattr(estimator, "feature_names_in_", None)
 
     def encode(frame: pd.DataFrame) -> np.ndarray:
-        held: object = frame if named is None else frame[list(named)]
+        held: object = as_fitted(estimator, frame)
         for step in before:
             held = step.transform(held)
         dense = held.toarray() if hasattr(held, "toarray") else held
-        return np.asarray(dense, dtype=np.float64)
+        return np.array(dense, dtype=np.float64, order="C")
 
     return encode, steps[-1]
+
+
+def as_fitted(estimator: BaseEstimator, frame: pd.DataFrame) -> pd.DataFrame:
+    """A table with the columns that an estimator was fitted on, in its order, where it names them."""
+    named = getattr(estimator, "feature_names_in_", None)
+    return frame if named is None else frame[list(named)]
 
 
 def as_matrix(encode: Encode, columns: Columns, x: Tensor) -> list[Affine]:
