@@ -38,7 +38,7 @@ class FMN(Attack[FMNState]):
     steps : int, default 100
         How many.
     step_size : float, default 1.0
-        The first, in the units of x, falling to a hundredth.
+        The first, in the units of x, falling to a hundredth; the default grows with the box.
     gamma : float, default 0.05
         The first change of the ball, falling to a fiftieth; between 0 and 1.
 

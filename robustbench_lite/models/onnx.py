@@ -51,17 +51,14 @@ class _Session:
     def __init__(self, session: onnxruntime.InferenceSession, name: str) -> None:
         self.session, self.__name__ = session, name
         self.input = session.get_inputs()[0]
-        self.kind = {"tensor(double)": np.float64, "tensor(float16)": np.float16}.get(
-            self.input.type, np.float32
-        )
+        self.kind = KINDS.get(self.input.type, np.float32)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         shape = [d if isinstance(d, int) else -1 for d in self.input.shape[1:]]
         wanted = len(self.input.shape) == x.ndim or math.prod(shape) <= 0
         given = x if wanted else x.reshape(len(x), *shape)
-        found = [
-            np.asarray(part) for part in self.session.run(None, {self.input.name: given.astype(self.kind)})
-        ]
+        answers = self.session.run(None, {self.input.name: given.astype(self.kind)})
+        found = [np.asarray(part) for part in answers]
         scores = [part for part in found if part.ndim == 2 and part.dtype.kind == "f" and len(part) == len(x)]
         return scores[0] if scores else found[0]
 

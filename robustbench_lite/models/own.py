@@ -89,28 +89,22 @@ def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, de
         raise faults[-1]
     if len(found) == 1:
         own, (model, right) = next(iter(found.items()))
+        # Scaled features that say no more than one class always would are not what it was fitted on.
         if not own and right <= float(data.y.bincount().max()) / len(data) + BARELY:
-            raise faults[
-                0
-            ]  # it answers no better than always the same: the table's own units are what it takes
+            raise faults[0]
         why = "it takes no others"
     else:
         (scaled, right), (in_own, right_own) = found[False], found[True]
-        own, why = (
-            right_own > right,
-            f"right for {max(right, right_own):.0%}, not {min(right, right_own):.0%}",
-        )
+        own, best, worst = right_own > right, max(right, right_own), min(right, right_own)
+        why = f"right for {best:.0%}, not {worst:.0%}"
         if abs(right - right_own) < FAR:
             raise InvalidModel(
                 f"{scaled.name}: fitted on which units? It is right for {right_own:.0%} of the samples in "
                 f"the table's own, for {right:.0%} scaled to [0, 1]; say units=own or units=scaled"
             )
         model = in_own if own else scaled
-    told = "the table's own units" if own else "features scaled to [0, 1]"
-    model.notes = (
-        *model.notes,
-        f"it is given {told} ({why}); units={'scaled' if own else 'own'} says otherwise",
-    )
+    told, other = ("the table's own units", "scaled") if own else ("features scaled to [0, 1]", "own")
+    model.notes += (f"it is given {told} ({why}); units={other} says otherwise",)
     return model
 
 
@@ -153,9 +147,8 @@ def _network(
     if own:
         assert data.columns is not None
         if not data.columns.numeric:
-            raise InvalidModel(
-                f"{name or type(made).__name__}: a network takes numbers; {data.name} has text"
-            )
+            title = name or type(made).__name__
+            raise InvalidModel(f"{title}: a network takes numbers; {data.name} has text or empty cells")
         if mean is not None:
             raise InvalidParameter("mean", reading.mean, "left out where units=own")
         # x · width + low, as a normalisation: (x - mean) / std
