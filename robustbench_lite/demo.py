@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from robustbench_lite.api import attack
-from robustbench_lite.core.model import Linear
+from robustbench_lite.core.structure import Linear
 from robustbench_lite.data.load import load_data
 from robustbench_lite.models.cache import Report
 from robustbench_lite.models.load import load_model

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Access, Linear, Model
+from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.structure import Linear
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import Attack, Iterate
 

@@ -18,5 +18,11 @@ CERTIFIERS: dict[str, Entry] = dict(
             "exact distances of a decision tree, every norm",
             "Chen et al. 2019, arXiv:1906.03849",
         ),
+        _entry(
+            "ensembles",
+            "ensembles:EnsembleBounds",
+            "linf distances of forests and boosting",
+            "Devos, Meert & Davis 2021, arXiv:2006.12858",
+        ),
     ]
 )

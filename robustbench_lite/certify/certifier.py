@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, cast
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.registry import entries, load
+from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, Threat
 
 ROUNDING = 1e-6  # relative: what solvers and float32 points may be off by
@@ -34,14 +36,84 @@ class Bounds:
     distance : Tensor
         (n,) float64: no adversarial example is nearer, in the threat's norm; inf where the domain holds none,
         0 where nothing is proven.
-    kind : BoundKind
+    exact : Tensor of bool
+        (n,): whether there is one at that distance.
+    by : str
+        How it was proven.
     alpha : float, optional
         The probability that a probabilistic bound is wrong.
+    nearest : Tensor, optional
+        (n, …) float32: the nearest adversarial examples that were met on the way, x0 where none was; for
+        exact ones the nearest there are.
     """
 
     distance: Tensor
-    kind: BoundKind
+    exact: Tensor
+    by: str
     alpha: float | None = None
+    nearest: Tensor | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """The `BoundKind` of each sample's bound."""
+        rest = BoundKind.SOUND if self.alpha is None else BoundKind.PROBABILISTIC
+        return [str(BoundKind.EXACT if one else rest) for one in self.exact.tolist()]
+
+    def __getitem__(self, rows: slice | Tensor) -> Bounds:
+        nearest = None if self.nearest is None else self.nearest[rows]
+        return replace(self, distance=self.distance[rows], exact=self.exact[rows], nearest=nearest)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be proven, of which samples.
+
+    Parameters
+    ----------
+    model : Model
+    threat : Threat
+        Its norm and domain count; its eps does not: bounds are distances.
+    goal : Goal
+    x0 : Tensor
+        (n, …) samples, in the domain.
+    y : Tensor
+        (n,) true classes, which the model has right.
+    target : Tensor, optional
+        (n, k) classes to reach, any of which will do; None: every class but y.
+    effort : float, default 1.0
+        How much of the usual work may be spent on a sample.
+    progress : callable
+        Called with the fraction done.
+    """
+
+    model: Model
+    threat: Threat
+    goal: Goal
+    x0: Tensor
+    y: Tensor
+    target: Tensor | None = None
+    effort: float = 1.0
+    progress: Callable[[float], None] = lambda fraction: None
+
+    def __getitem__(self, rows: Tensor | slice) -> Question:
+        target = None if self.target is None else self.target[rows]
+        return replace(self, x0=self.x0[rows], y=self.y[rows], target=target)
+
+    @property
+    def norm(self) -> Norm:
+        """The threat's norm, which every certifier asks for."""
+        assert self.threat.norm is not None
+        return self.threat.norm
+
+    @property
+    def sought(self) -> Tensor:
+        """Which classes will do (n, K)."""
+        classes = self.model.num_classes
+        every = torch.arange(classes, device=self.y.device)
+        wanted = torch.ones(len(self.y), classes, dtype=torch.bool, device=self.y.device)
+        if self.target is not None:
+            wanted = (every[None, :, None] == self.target[:, None, :]).any(2)
+        return wanted & (every != self.y[:, None])
 
 
 class Certifier(Protocol):
@@ -61,22 +133,12 @@ class Certifier(Protocol):
         str or None
         """
 
-    def bounds(
-        self, model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
-    ) -> Bounds:
+    def bounds(self, question: Question) -> Bounds:
         """The bounds of samples; asked for where `refuses` is None.
 
         Parameters
         ----------
-        model : Model
-        threat : Threat
-        goal : Goal
-        x0 : Tensor
-            (n, …).
-        y : Tensor
-            (n,) classes.
-        target : Tensor or None
-            (n, k), any of which will do.
+        question : Question
 
         Returns
         -------
@@ -84,9 +146,7 @@ class Certifier(Protocol):
         """
 
 
-def certify(
-    model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
-) -> Bounds | None:
+def certify(question: Question) -> Bounds | None:
     """The largest bound of all certifiers that know the model.
 
     Only threats with a norm have distances that can be bounded. An option of the goal that asks for more than
@@ -94,15 +154,7 @@ def certify(
 
     Parameters
     ----------
-    model : Model
-    threat : Threat
-    goal : Goal
-    x0 : Tensor
-        (n, …) samples, in the threat's domain.
-    y : Tensor
-        (n,) true classes.
-    target : Tensor or None
-        (n, k) classes to reach, any of which will do; None when the goal is untargeted.
+    question : Question
 
     Returns
     -------
@@ -112,29 +164,45 @@ def certify(
     Examples
     --------
     >>> import robustbench_lite as rb
-    >>> digits = rb.load_data("digits", samples=5)
-    >>> found = certify(rb.load_model("linear"), rb.parse_threat("l2:min"), Goal(), digits.x, digits.y, None)
-    >>> str(found.kind), found.distance.shape
+    >>> digits, model = rb.load_data("digits", samples=5), rb.load_model("linear")
+    >>> found = certify(Question(model, rb.parse_threat("l2:min"), Goal(), digits.x, digits.y))
+    >>> found.kinds[0], found.distance.shape
     ('exact', torch.Size([5]))
     """
+    model, threat, goal = question.model, question.threat, question.goal
     if threat.norm is None:
         return None
     best: Bounds | None = None
     for entry in entries("certifiers").values():
         certifier = cast(Certifier, cast(type, load(entry.where, "certifier"))())
-        if certifier.refuses(model, threat, goal) is not None:
-            continue
-        found = certifier.bounds(model, threat, goal, x0, y, target)
-        if best is None or bool((found.distance > best.distance).any()):
-            best = (
-                found
-                if best is None
-                else Bounds(
-                    torch.maximum(found.distance, best.distance), BoundKind.SOUND, found.alpha or best.alpha
-                )
-            )
+        if certifier.refuses(model, threat, goal) is None:
+            found = certifier.bounds(question) if len(question.y) else _none(question)
+            best = found if best is None else _better(best, found)
     more = bool(goal.margin or goal.confidence) or model.task.reject is not None
-    return Bounds(best.distance, BoundKind.SOUND, best.alpha) if best and more else best
+    return replace(best, exact=best.exact & False) if best and more else best
+
+
+def _none(question: Question) -> Bounds:
+    """The bounds of no samples."""
+    distance = torch.zeros_like(question.y, dtype=torch.float64)
+    return Bounds(distance, distance > 0, "")
+
+
+def _better(one: Bounds, other: Bounds) -> Bounds:
+    """Of two bounds the exact one, else the larger, sample by sample."""
+    take = (other.exact & ~one.exact) | ((other.exact == one.exact) & (other.distance > one.distance))
+    nearest = one.nearest
+    if nearest is None or other.nearest is None:
+        nearest = nearest if nearest is not None else other.nearest
+    else:
+        nearest = torch.where(per_row(take, nearest), other.nearest, nearest)
+    return Bounds(
+        torch.where(take, other.distance, one.distance),
+        one.exact | other.exact,
+        " and ".join(dict.fromkeys([one.by, other.by])),
+        one.alpha or other.alpha,
+        nearest,
+    )
 
 
 def rounded_down(distance: Tensor, norm: Norm | None) -> Tensor:

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.certifier import BoundKind, Bounds, rounded_down
+from robustbench_lite.certify.certifier import Bounds, Question, rounded_down
 from robustbench_lite.certify.halfspace import outward, smallest_move
 from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Linear, Model
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.structure import Linear
 from robustbench_lite.core.threat import Norm, Threat
 
 
@@ -28,17 +29,13 @@ class LinearBounds:
             return "choices of several features are not counted by a relaxation"
         return None
 
-    def bounds(
-        self, model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
-    ) -> Bounds:
+    def bounds(self, question: Question) -> Bounds:
         """Exact, the least over the classes that will do; sound where features take steps."""
-        structure = model.structure
+        structure, threat, x0, y = question.model.structure, question.threat, question.x0, question.y
         assert isinstance(structure, Linear)
-        assert threat.norm is not None
         # Without the steps of features everything is allowed that is with them: still a bound, and cheap.
-        norm, domain = threat.norm, replace(threat.domain, spacing=None, groups=None)
-        kind = BoundKind.EXACT if threat.domain.spacing is None else BoundKind.SOUND
-        scores = scores_of(structure, x0)
+        norm, domain = question.norm, replace(threat.domain, spacing=None, groups=None)
+        scores, target = scores_of(structure, x0), question.target
         nearest = torch.full((len(x0),), torch.inf, dtype=torch.float64, device=x0.device)
         classes = range(1, len(structure.bias)) if target is None else range(target.shape[1])
         for number in classes:
@@ -53,7 +50,8 @@ class LinearBounds:
             there = (gained >= rival - room) & (to != y)
             distance = threat.distance(point, x0)
             nearest = torch.minimum(nearest, torch.where(there, distance, torch.inf))
-        return Bounds(rounded_down(nearest, norm), kind)
+        exact = torch.full_like(y, threat.domain.spacing is None, dtype=torch.bool)
+        return Bounds(rounded_down(nearest, norm), exact, "linear")
 
 
 def scores_of(structure: Linear, x: Tensor) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.certifier import BoundKind, Bounds
+from robustbench_lite.certify.certifier import Bounds, Question
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Boxes, Model
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.structure import Boxes
 from robustbench_lite.core.threat import Norm, Threat, norms
 
 ROOM = 1 << 24  # numbers held at once
@@ -88,30 +89,18 @@ class TreeBounds:
             return f"{model.name} is no tree under a norm"
         return None
 
-    def bounds(
-        self, model: Model, threat: Threat, goal: Goal, x0: Tensor, y: Tensor, target: Tensor | None
-    ) -> Bounds:
+    def bounds(self, question: Question) -> Bounds:
         """Exact, to the last float; sound where features make up choices."""
-        boxes = model.structure
+        boxes, x0, threat = question.model.structure, question.x0, question.threat
         assert isinstance(boxes, Boxes)
-        assert threat.norm is not None
-        found = [
-            self._distances(boxes, threat, x0[rows], y[rows], None if target is None else target[rows])
-            for rows in torch.split(
-                torch.arange(len(x0), device=x0.device), max(1, ROOM // boxes.low.numel())
-            )
-        ]
+        rows = torch.split(torch.arange(len(x0), device=x0.device), max(1, ROOM // boxes.low.numel()))
+        points = torch.cat([self._nearest(boxes, question[some]) for some in rows])
+        moved = (points != x0).flatten(1).any(1)
+        distance = torch.where(moved, threat.distance(points, x0), torch.inf)
         # What a box holds need not be one of each choice.
-        kind = BoundKind.EXACT if threat.domain.groups is None else BoundKind.SOUND
-        return Bounds(torch.cat(found), kind)
+        exact = torch.full_like(moved, threat.domain.groups is None)
+        return Bounds(distance, exact, "leaves", nearest=points)
 
-    def _distances(
-        self, boxes: Boxes, threat: Threat, x0: Tensor, y: Tensor, target: Tensor | None
-    ) -> Tensor:
-        assert threat.norm is not None
-        sought = boxes.label != y[:, None]
-        if target is not None:
-            sought = (boxes.label[None, :, None] == target[:, None, :]).any(2) & sought
-        point = nearest_in_boxes(x0, boxes, sought, threat.norm, threat.domain)
-        moved = (point != x0).flatten(1).any(1)
-        return torch.where(moved, threat.distance(point, x0), torch.inf)
+    def _nearest(self, boxes: Boxes, question: Question) -> Tensor:
+        sought = question.sought[:, boxes.label]
+        return nearest_in_boxes(question.x0, boxes, sought, question.norm, question.threat.domain)

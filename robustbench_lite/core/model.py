@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Precision
+from robustbench_lite.core.structure import Structure
 from robustbench_lite.core.task import Classification
 
 
@@ -34,39 +35,6 @@ class Access(IntEnum):
     SCORE = 1
     GRADIENT = 2
     STRUCTURE = 3
-
-
-@dataclass(frozen=True)
-class Linear:
-    """The structure of a linear model: scores = weight @ x.flatten() + bias.
-
-    Parameters
-    ----------
-    weight : Tensor
-        (K, d) float64.
-    bias : Tensor
-        (K,) float64.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The structure of a tree: the prediction is label[i] for low[i] < x <= high[i].
-
-    Parameters
-    ----------
-    low, high : Tensor
-        (m, d) float32.
-    label : Tensor
-        (m,) classes.
-    """
-
-    low: Tensor
-    high: Tensor
-    label: Tensor
 
 
 @dataclass(frozen=True)
@@ -204,7 +172,7 @@ class Model(ABC):
         return type(self).gradient_scores is Model.gradient_scores
 
     @property
-    def structure(self) -> Linear | Boxes | None:
+    def structure(self) -> Structure | None:
         """What exact methods work on, where there is such a thing; None by default."""
         return None
 

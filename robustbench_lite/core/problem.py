@@ -112,6 +112,8 @@ class Problem:
         (n,): which of a sample's restarts and targets, side by side, the row is.
     lower_bound : Tensor
         (n,) float64: no adversarial example is nearer; 0: nothing is known.
+    nearest : Tensor, optional
+        (n, …): the nearest adversarial examples that certifiers met, x0 where none was; None: none looked.
     target : Tensor, optional
         (n,), the class to aim at.
     idle : Tensor of bool, optional
@@ -141,6 +143,7 @@ class Problem:
     row: Tensor
     lane: Tensor
     lower_bound: Tensor
+    nearest: Tensor | None = None
     target: Tensor | None = None
     idle: Tensor | None = None
     seed: int = 0
@@ -166,7 +169,8 @@ class Problem:
         Problem
             Of m rows.
         """
-        target, idle = (None if part is None else part[rows] for part in (self.target, self.idle))
+        parts = (self.nearest, self.target, self.idle)
+        nearest, target, idle = (None if part is None else part[rows] for part in parts)
         return replace(
             self,
             x0=self.x0[rows],
@@ -176,6 +180,7 @@ class Problem:
             row=self.row[rows],
             lane=self.lane[rows],
             lower_bound=self.lower_bound[rows],
+            nearest=nearest,
             target=target,
             idle=idle,
         )

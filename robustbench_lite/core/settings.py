@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from robustbench_lite.core.parameters import Count, Positive, Seed, check_fields
+from robustbench_lite.core.parameters import Count, NonNegative, Positive, Seed, check_fields
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
@@ -42,6 +42,8 @@ class Search:
         Kernels of its own for the search; None: where the planned work repays them.
     eight_bit : bool, default False
         Judge successes again as 8-bit images.
+    certify : float, default 1.0
+        How much of the usual work may go into proving a sample's lower bound, at least 0; 0: none is proven.
     skip_proven : bool, default False
         Leave out samples that are proven to resist, but for a hashed twentieth.
 
@@ -66,6 +68,7 @@ class Search:
     precision: Precision = setting("auto", "Of the search; the verdict is always the model's own.")
     compile: bool | None = setting(None, "Kernels of its own for the search; by default where they pay.")
     eight_bit: bool = setting(False, "Judge again as an 8-bit image.")
+    certify: NonNegative = setting(1.0, "Work allowed to proofs of lower bounds, of the usual; 0: none.")
     skip_proven: bool = setting(False, "Leave out samples that are proven to resist, but for a twentieth.")
 
     def __post_init__(self) -> None:

@@ -142,23 +142,24 @@ class Work:
 
     def __getitem__(self, rows: Tensor) -> Work:
         """The same on some of the samples, a mask or indices."""
-        bounds = None if self.bounds is None else replace(self.bounds, distance=self.bounds.distance[rows])
         return replace(
             self,
             data=self.data[rows],
             clean=self.clean[rows],
             others=tuple((model, clean[rows]) for model, clean in self.others),
-            bounds=bounds,
+            bounds=None if self.bounds is None else self.bounds[rows],
             given=None if self.given is None else self.given[rows],
         )
 
     @property
     def seen(self) -> Samples:
         """The samples as a search sees them."""
-        bound = None if self.bounds is None else self.bounds.distance
-        data, clean = self.data, self.clean
+        data, clean, proven = self.data, self.clean, self.bounds
         pool = None if self.starts is None else Pool(self.starts.x, self.starts.y)
-        return Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, self.given, bound, pool)
+        bound, nearest = (None, None) if proven is None else (proven.distance, proven.nearest)
+        return Samples(
+            data.x, data.y, data.ids, clean.scores, clean.prediction, self.given, bound, nearest, pool
+        )
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,8 @@ def _records(
             "label": data.y.numpy(),
             "winner": names[outcome.winner.numpy()],
             "lower_bound": None if proven is None else proven.distance.numpy(),
-            "bound_kind": None if proven is None else str(proven.kind),
+            "bound_kind": None if proven is None else np.array(proven.kinds, dtype=object),
+            "bound_by": None if proven is None else proven.by,
             "bound_alpha": None if proven is None else proven.alpha,
             "queries_at_success": outcome.queries_at_success.numpy(),
             "fit_forwards": None if fitting is None else float(fitting.forwards),

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.certify.certifier import Bounds, certify
+from robustbench_lite.certify.certifier import Bounds, Question, certify
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, RobustError, UnknownName
 from robustbench_lite.core.goal import Goal, parse_goal
@@ -28,7 +28,7 @@ from robustbench_lite.jobs.job import Job, Work
 from robustbench_lite.judging.judge import Clean, look_clean
 from robustbench_lite.models.load import ModelLike, load_model
 from robustbench_lite.search.attack import AnyAttack, Attack, Fitted
-from robustbench_lite.search.driver import Samples, targets_of
+from robustbench_lite.search.driver import Progress, Samples, targets_of
 from robustbench_lite.search.fitting import Fitting, OutOfTime, fit
 from robustbench_lite.threats.named import parse_threat
 
@@ -184,8 +184,7 @@ class Workshop:
             fingerprint=self.fingerprint(job),
         )
         bounds, seconds = self._proven(job)
-        if bounds is not None:
-            bounds = replace(bounds, distance=bounds.distance[rows])
+        bounds = None if bounds is None else bounds[rows]
         return replace(made, bounds=bounds, certify_seconds=seconds, fitting=self._learnt(job, made))
 
     def fingerprint(self, job: Job) -> str:
@@ -196,12 +195,17 @@ class Workshop:
         return hashlib.sha256(" ".join([self._data_fingerprint, *hashes]).encode()).hexdigest()[:24]
 
     def _proven(self, job: Job) -> tuple[Bounds | None, float]:
-        """What certifiers prove of all samples, once a model, threat and goal."""
-        key = job.model, job.threat, job.goal
+        """What certifiers prove of all samples, once a model, norm, domain and goal."""
+        threat = self.threat(job.threat)
+        key = job.model, f"{threat.norm} {threat.domain.fingerprint()}", job.goal
         if key not in self._bounds:
-            aim = self.threat(job.threat), self.goal(job.goal)
+
+            def tell(fraction: float) -> None:
+                self.watch(f"proving bounds of {job.name}, {threat.norm}", fraction)
+
+            goal, clean = self.goal(job.goal), self.clean(job.model)
             self._bounds[key] = prove(
-                self.model(job.model), *aim, self.data, self.clean(job.model), job.search
+                self.model(job.model), threat, goal, self.data, clean, job.search, progress=tell
             )
         return self._bounds[key]
 
@@ -223,25 +227,39 @@ def prove(
     clean: Clean,
     search: Search,
     given: torch.Tensor | None = None,
+    progress: Progress = lambda fraction: None,
 ) -> tuple[Bounds | None, float]:
     """The lower bounds of all samples, 0 for those the model has wrong, and the seconds they took."""
     began = time.perf_counter()
     samples = Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, given)
-    if threat.norm is None or model.stochastic:
+    if threat.norm is None or model.stochastic or not search.certify:
         return None, 0.0
     target = targets_of(goal, samples, search)
     device = model.device
-    bounds = certify(
+    right = (clean.prediction == data.y).nonzero()[:, 0]
+    question = Question(
         model,
         threat.within(threat.domain.to(device)),
         goal,
-        data.x.to(device),
-        data.y.to(device),
-        None if target is None else target.to(device),
+        data.x[right].to(device),
+        data.y[right].to(device),
+        None if target is None else target[right].to(device),
+        search.certify,
+        progress,
     )
-    if bounds is not None:
-        distance = torch.where(clean.prediction == data.y, bounds.distance.cpu(), 0.0)
-        bounds = replace(bounds, distance=distance)
+    found = certify(question)
+    if found is None:
+        return None, 0.0
+    nearest = None if found.nearest is None else data.x.index_copy(0, right, found.nearest.cpu())
+    none = torch.zeros(len(data), dtype=torch.float64)
+    bounds = replace(
+        found,
+        distance=none.index_copy(0, right, found.distance.cpu()),
+        exact=torch.full_like(none, bool(found.exact.any()), dtype=torch.bool).index_copy(
+            0, right, found.exact.cpu()
+        ),
+        nearest=nearest,
+    )
     return bounds, time.perf_counter() - began
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.npz import require_room
 
-VERSION = 2  # of the schema; a run of another version is refused
+VERSION = 3  # of the schema; a run of another version is refused
 SCHEMA = pa.schema(
     [
         ("run", pa.string()),
@@ -64,6 +64,7 @@ SCHEMA = pa.schema(
         ("adversarial_confidence", pa.float64()),
         ("lower_bound", pa.float64()),
         ("bound_kind", pa.string()),
+        ("bound_by", pa.string()),
         ("bound_alpha", pa.float64()),
         ("queries_at_success", pa.int64()),
         ("forwards", pa.int64()),
@@ -86,7 +87,7 @@ SCHEMA = pa.schema(
 )
 UNTABLED = {
     "run", "defense", "parameters", "reason", "l0_values", "l1_units", "l2_units", "linf_units",
-    "bound_alpha", "precision", "artifact", "job", "fingerprint",
+    "bound_by", "bound_alpha", "precision", "artifact", "job", "fingerprint",
 }  # fmt: skip
 ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none
 NEEDED = (

@@ -91,6 +91,8 @@ class Samples:
         (n,): targets a user chose.
     lower_bound : Tensor, optional
         (n,) float64: what certifiers have proven.
+    nearest : Tensor, optional
+        (n, …): the nearest adversarial examples that certifiers met, x where none was.
     pool : Pool, optional
         Samples that attacks may begin at.
     """
@@ -102,13 +104,15 @@ class Samples:
     prediction: Tensor
     given: Tensor | None = None
     lower_bound: Tensor | None = None
+    nearest: Tensor | None = None
     pool: Pool | None = None
 
     def seen(self, form: NormalForm, threat: Threat) -> Samples:
         """The same in the form in which attacks see them."""
         bound = None if self.lower_bound is None else form.sizes(self.lower_bound, threat.norm)
         pool = None if self.pool is None else replace(self.pool, x=form.inputs(self.pool.x))
-        return replace(self, x=form.inputs(self.x), lower_bound=bound, pool=pool)
+        nearest = None if self.nearest is None else form.inputs(self.nearest)
+        return replace(self, x=form.inputs(self.x), lower_bound=bound, nearest=nearest, pool=pool)
 
 
 def search(
@@ -267,7 +271,8 @@ def problem_of(
     row = torch.arange(len(part), device=device)
     problem = Problem(
         oracle, threat, goal, ledger, x0, y, eps.to(device), ids, row, torch.zeros_like(row),
-        bound.to(device), seed=settings.seed, pool=samples.pool,
+        bound.to(device), None if samples.nearest is None else samples.nearest[part].to(device),
+        seed=settings.seed, pool=samples.pool,
     )  # fmt: skip
     if target is None:
         return problem

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.model import Access, Boxes, Effort, Linear, Model
+from robustbench_lite.core.model import Access, Effort, Model
 from robustbench_lite.core.parameters import LENGTH, hints_of
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Precision
+from robustbench_lite.core.structure import Structure
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import AnyAttack, Attack, defaults, parameters
 
@@ -132,19 +133,11 @@ class Seen(Model):
         return self.model.confidence(scores)
 
     @property
-    def structure(self) -> Linear | Boxes | None:
-        held, form, shape = self.model.structure, self.form, self.model.input_shape
-
-        def features(part: Tensor, unit: float) -> Tensor:  # one row a class or box
-            rows = part.reshape(len(part), *shape)
-            return (rows.movedim(form.axis + 1, 1) if form.axis else rows).flatten(1) * unit
-
-        if isinstance(held, Linear):
-            return Linear(features(held.weight, form.unit), held.bias)
-        if isinstance(held, Boxes):
-            low, high = (features(part, 1 / form.unit) for part in (held.low, held.high))
-            return Boxes(low, high, held.label)
-        return None
+    def structure(self) -> Structure | None:
+        held, shape = self.model.structure, self.model.input_shape
+        place = torch.arange(math.prod(shape)).reshape(1, *shape)
+        order = (place.movedim(self.form.axis + 1, 1) if self.form.axis else place).flatten()
+        return None if held is None else held.of_inputs(order.to(self.device), self.form.unit)
 
     def for_search(self, precision: Precision, effort: Effort) -> Model | None:
         fast = self.model.for_search(precision, effort)

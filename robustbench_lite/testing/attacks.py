@@ -21,7 +21,7 @@ from robustbench_lite.core.threat import Norm, Threat, norms
 from robustbench_lite.search.attack import AnyAttack, Fitted
 from robustbench_lite.search.normal import NormalForm
 from robustbench_lite.testing.check import Check
-from robustbench_lite.testing.subjects import Counting, flat_model, linear_model, small_network
+from robustbench_lite.testing.subjects import Counting, flat_model, linear_model, small_forest, small_network
 from robustbench_lite.threats.named import parse_threat
 
 SIZES = {Norm.LINF: "0.2", Norm.L2: "0.6", Norm.L1: "2", Norm.L0: "2"}
@@ -38,14 +38,17 @@ class Case:
     def model(self, classes: int = 3, double: bool = False) -> Model:
         """A small model with the access that the attack needs."""
         if self.attack.access is Access.STRUCTURE:
-            return linear_model(classes)
+            plain = linear_model(classes)
+            refused = self.attack.refuses(plain, self.threat, parse_goal("untargeted"))
+            return small_forest(classes) if refused else plain
         return small_network(classes, double=double)
 
     def run(
         self, model: Model, x: Tensor, y: Tensor, goal: str = "untargeted", search: Search | None = None
     ) -> AttackResult:
-        """The attack on samples."""
-        return attack(model, x, y, self.attack, self.threat, goal, search)
+        """The attack on samples; what can be proven of them is a law of its own."""
+        settings = replace(search or Search(), certify=0.0)
+        return attack(model, x, y, self.attack, self.threat, goal, settings)
 
 
 def attack_checks(given: str | AnyAttack) -> list[Check]:
@@ -110,6 +113,17 @@ def points_are_admissible_and_success_is_recomputed(case: Case) -> None:
         assert (torch.tensor(records["distance"].to_numpy(float)) <= case.threat.eps).all()
     assert ((records["queries_at_success"].notna()) == records["success"]).all()
     assert (records["outcome"] == records["success"].map({True: "broken", False: "held"})).all()
+
+
+def nothing_lies_nearer_than_what_is_proven(case: Case) -> None:
+    """On every model with bounds: the judge raises for a success below one."""
+    if case.threat.norm is None:
+        return
+    for model in (linear_model(), small_forest()):
+        if case.attack.refuses(model, case.threat, parse_goal("untargeted")) is None:
+            x, y = samples_of(model, 6)
+            records = attack(model, x, y, case.attack, case.threat).records
+            assert records["bound_kind"].notna().all()
 
 
 def it_is_at_least_as_strong_as_noise(case: Case) -> None:
@@ -286,6 +300,8 @@ def steps_of_features_are_kept(case: Case) -> None:
         spacing = torch.full((1, 4, 4), width, dtype=torch.float64)
         spacing[0, :2] = 0  # half of the features are continuous
         domain = replace(case.threat.domain, spacing=spacing)
+        if case.attack.refuses(model, case.threat.within(domain), parse_goal("untargeted")):
+            return
         result = Case(case.attack, case.threat.within(domain)).run(model, x, y)
         assert result.records["valid"].all(), (width, result.records["reason"].dropna().unique())
         steps = (result.adversarial.double() - offset) / width
@@ -348,6 +364,7 @@ def _refusal(ask: Callable[[], object]) -> str | None:
 
 LAWS: Sequence[Callable[[Case], None]] = (
     points_are_admissible_and_success_is_recomputed,
+    nothing_lies_nearer_than_what_is_proven,
     it_is_at_least_as_strong_as_noise,
     the_seed_makes_the_run_and_the_batch_size_does_not,
     nothing_of_the_callers_changes,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from robustbench_lite.core.model import Boxes, Linear, Model
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.structure import Structure
+from robustbench_lite.models.sklearn.lift import lift
+from robustbench_lite.models.sklearn.lifted import Lifted
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.zoo.linear import LinearModel
 
@@ -18,6 +23,16 @@ def linear_model(classes: int = 3, seed: int = 0) -> LinearModel:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(classes, 16, generator=generator)
     return LinearModel(weight, torch.randn(classes, generator=generator) * 0.1, SHAPE, scaled=True)
+
+
+def small_forest(classes: int = 3) -> Lifted:
+    """Six trees on 4 × 4 images."""
+    generator = np.random.default_rng(0)
+    x = generator.random((300, 16))
+    y = (classes * x[:, :4].mean(1)).astype(int)
+    y[:classes] = np.arange(classes)
+    forest = RandomForestClassifier(6, max_depth=5, random_state=0).fit(x, y)
+    return lift(forest, SHAPE, x.reshape(-1, *SHAPE), name="forest")
 
 
 class SmallNetwork(nn.Module):
@@ -90,7 +105,7 @@ class Counting(Model):
         return handle
 
     @property
-    def structure(self) -> Linear | Boxes | None:
+    def structure(self) -> Structure | None:
         return self.inner.structure
 
     def to(self, device: torch.device | str) -> Model:

@@ -10,7 +10,7 @@ from torch import Tensor
 import robustbench_lite as rb
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.losses import cross_entropy
-from robustbench_lite.core.model import Linear
+from robustbench_lite.core.structure import Linear
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.models.zoo.linear import LinearModel
 from robustbench_lite.threats.named import parse_threat

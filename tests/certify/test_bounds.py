@@ -11,13 +11,13 @@ from torch import Tensor
 import robustbench_lite as rb
 from robustbench_lite.attacks.noise import Noise
 from robustbench_lite.certify import polytope
-from robustbench_lite.certify.certifier import certify
+from robustbench_lite.certify.certifier import Question, certify
 from robustbench_lite.certify.linear import LinearBounds
 from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.certify.trees import nearest_in_boxes
 from robustbench_lite.core.goal import Goal, parse_goal
-from robustbench_lite.core.model import Boxes
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.structure import Boxes
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.judging.judge import BoundBroken
 from robustbench_lite.models.zoo.linear import LinearModel
@@ -97,10 +97,10 @@ def test_more_than_another_class_makes_a_bound_sound() -> None:
     model = linear_model()
     x, y = samples_of(model, 5)
     for text, kind in (("untargeted", "exact"), ("untargeted,margin=1", "sound")):
-        found = certify(model, parse_threat("l2:1"), parse_goal(text), x, y, None)
+        found = certify(Question(model, parse_threat("l2:1"), parse_goal(text), x, y))
         assert found is not None
-        assert str(found.kind) == kind
-    assert certify(model, parse_threat("box"), Goal(), x, y, None) is None
+        assert set(found.kinds) == {kind}
+    assert certify(Question(model, parse_threat("box"), Goal(), x, y)) is None
 
 
 def test_proven_samples_may_be_left_out_but_for_a_twentieth() -> None:

@@ -65,7 +65,8 @@ def test_the_key_holds_every_text_that_shapes_a_record_and_nothing_else() -> Non
             assert replace(job, **{field.name: other}).key() != job.key(), field.name
     changed: dict[str, object] = {
         "seed": 1, "budget": 9, "time_limit": 5.0, "eot": 2, "draws": 9, "precision": "float32",
-        "compile": True, "eight_bit": True, "skip_proven": True, "device": "cuda", "batch_size": 3,
+        "compile": True, "eight_bit": True, "skip_proven": True, "certify": 2.0,
+        "device": "cuda", "batch_size": 3,
     }  # fmt: skip
     assert set(changed) == {field.name for field in fields(Search)}
     for name, value in changed.items():

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter, RobustError, UnknownName, Unsupported
-from robustbench_lite.core.model import Access, Linear
+from robustbench_lite.core.model import Access
 from robustbench_lite.core.problem import MEASURED
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.structure import Linear
 from robustbench_lite.models import MODELS
 from robustbench_lite.models.load import is_reference
 from robustbench_lite.models.torch.module import TorchModel

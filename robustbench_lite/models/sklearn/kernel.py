@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.models.sklearn.lifted import Core
+from robustbench_lite.core.structure import Kernel
+from robustbench_lite.models.sklearn.lifted import Core, Front
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class KernelCore(Core):
         rows[:, self.first, self.second] = decision
         rows[:, self.second, self.first] = -decision
         return rows.amin(2)
+
+    def structure(self, front: Front | None) -> Kernel | None:
+        """The vectors of a Gaussian kernel."""
+        if self.kernel != "rbf":
+            return None
+        front = front or Front.none(self.vectors)
+        return Kernel(
+            self.vectors, self.coefficients, self.intercept, self.first, self.second, self.classes,
+            self.gamma, front.matrix, front.offset,
+        )  # fmt: skip
 
     def _add(self, to_first: Tensor, to_second: Tensor) -> Tensor:
         total = torch.zeros(len(to_first), self.classes, dtype=to_first.dtype, device=to_first.device)

@@ -13,7 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.model import Access, Boxes, Linear, Model
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.structure import Structure
 
 Holder = TypeVar("Holder", bound="Holds")
 
@@ -83,6 +84,20 @@ class Affine(Holds):
         return self.matrix is None and all(bool((s > 0).all()) for s in scales)
 
 
+@dataclass(frozen=True)
+class Front:
+    """The affine map before a core: matrix (m, d) @ x + offset (m,)."""
+
+    matrix: Tensor
+    offset: Tensor
+
+    @classmethod
+    def none(cls, like: Tensor) -> Front:
+        """The map that leaves features as they are, for a table (…, d) of them."""
+        d = like.shape[-1]
+        return cls(torch.eye(d, dtype=like.dtype, device=like.device), like.new_zeros(d))
+
+
 class Core(Holds, ABC):
     """Scores of features (n, d) float64: the truth, and what is differentiated in its stead."""
 
@@ -105,12 +120,8 @@ class Core(Holds, ABC):
         """The estimator's probability of its class, where it has one."""
         return None
 
-    def linear(self) -> Linear | None:
-        """The core as a linear function of its features."""
-        return None
-
-    def boxes(self) -> Boxes | None:
-        """The core as boxes of its features in float32."""
+    def structure(self, front: Front | None) -> Structure | None:
+        """What exact methods work on, of inputs behind an affine map (None: behind none)."""
         return None
 
 
@@ -155,19 +166,16 @@ class Lifted(Model):
         return Access.GRADIENT if self.structure is None else Access.STRUCTURE
 
     @cached_property
-    def structure(self) -> Linear | Boxes | None:
-        linear = self.core.linear()
-        if linear is not None:
-            # A linear function of affine features: its value at 0 and at the unit vectors tells it whole.
-            d = int(torch.tensor(self.input_shape).prod())
-            with torch.no_grad():
-                corners = torch.cat([torch.zeros(1, d), torch.eye(d)]).to(self.device)
-                values = self.scores(corners.reshape(-1, *self.input_shape))
-            return Linear((values[1:] - values[0]).T.contiguous(), values[0])
-        boxes = None if self.transforms else self.core.boxes()
-        if boxes is None or self.columns is None:
-            return boxes
-        return Boxes(boxes.low, boxes.high, self.columns.argsort().to(boxes.label.device)[boxes.label])
+    def structure(self) -> Structure | None:
+        held = self.core.structure(self._front() if self.transforms else None)
+        return held if held is None or self.columns is None else held.of_classes(self.columns)
+
+    def _front(self) -> Front:
+        """The transforms as one map: their value at 0 and at the unit vectors tells them whole."""
+        d = int(torch.tensor(self.input_shape).prod())
+        corners = torch.cat([torch.zeros(1, d), torch.eye(d)]).to(self.device)
+        values = self.features(corners)
+        return Front((values[1:] - values[0]).T.contiguous(), values[0])
 
     def confidence(self, scores: Tensor) -> Tensor | None:
         return self.core.confidence(scores)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_lite.models.sklearn.lifted import Core
+from robustbench_lite.core.structure import Neighbours
+from robustbench_lite.models.sklearn.lifted import Core, Front
 
 ROOM = 1 << 23  # distances held at once
 TIE = 1e-12  # relative: what two ways of computing a distance may differ by
@@ -48,6 +49,13 @@ class NeighbourCore(Core):
         near = -self.distances(z) / self.width
         rows = [near[:, self.labels == c].logsumexp(1) for c in range(self.classes)]
         return torch.stack(rows, 1).clamp_min(-1e6)
+
+    def structure(self, front: Front | None) -> Neighbours | None:
+        """The stored samples, where distances are Euclidean and votes count the same."""
+        if self.p != 2 or (self.by_distance and self.k > 1):
+            return None
+        front = front or Front.none(self.stored)
+        return Neighbours(self.stored, self.labels, self.classes, self.k, front.matrix, front.offset)
 
     def undecided(self, z: Tensor) -> Tensor:
         """Rows whose k-th neighbour is as far as the next, or whose weighed votes tie."""

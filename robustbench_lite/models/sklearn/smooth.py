@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.model import Linear
-from robustbench_lite.models.sklearn.lifted import Core
+from robustbench_lite.core.structure import Layers, Linear, Step
+from robustbench_lite.models.sklearn.lifted import Core, Front
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class LinearCore(Core):
     def confidence(self, scores: Tensor) -> Tensor | None:
         return scores.softmax(1).amax(1) if self.probabilities else None
 
-    def linear(self) -> Linear:
-        return Linear(self.weight, self.bias)
+    def structure(self, front: Front | None) -> Linear:
+        front = front or Front.none(self.weight)
+        return Linear(self.weight @ front.matrix, self.bias + self.weight @ front.offset)
 
 
 @dataclass(frozen=True)
@@ -81,5 +82,30 @@ class PerceptronCore(Core):
                 z = ACTIVATIONS[self.activation](z)
         return torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
 
+    def structure(self, front: Front | None) -> Layers | None:
+        """Its layers, where they are rectified or plain."""
+        if self.activation not in ("relu", "identity"):
+            return None
+        front = front or Front.none(self.weights[0].T)
+        steps = [affine_step(front.matrix, front.offset, 0)]
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            steps.append(affine_step(weight.T, bias, len(steps)))
+            if i < last and self.activation == "relu":
+                steps.append(Step("relu", (len(steps),)))
+        if len(self.biases[-1]) == 1:
+            wide = weight.new_tensor([[0.0], [1.0]])
+            steps.append(affine_step(wide, wide[:, 0] * 0, len(steps)))
+        return Layers(tuple(steps), (front.matrix.shape[1],))
+
     def confidence(self, scores: Tensor) -> Tensor:
         return scores.softmax(1).amax(1)
+
+
+def affine_step(matrix: Tensor, offset: Tensor, source: int) -> Step:
+    """matrix @ x.flatten() + offset as a step of a network."""
+
+    def affine(x: Tensor) -> Tensor:
+        return x.flatten(1) @ matrix.T.to(x) + offset.to(x)
+
+    return Step("affine", (source,), affine)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.model import Boxes
-from robustbench_lite.models.sklearn.lifted import Core
+from robustbench_lite.core.structure import Boxes, Trees
+from robustbench_lite.models.sklearn.lifted import Core, Front
 
 ROWS = 512  # samples routed at once: what stays in the cache
 
@@ -93,10 +93,40 @@ class TreeCore(Core):
             return scores.amax(1)
         return scores.softmax(1).amax(1) if self.kind == "logits" else None
 
-    def boxes(self) -> Boxes | None:
-        """The leaves of a single tree, as boxes: low < x <= high."""
-        if len(self.roots) != 1:
+    def structure(self, front: Front | None) -> Boxes | Trees | None:
+        """The leaves of one tree as boxes, several trees as they are; None behind what mixes features."""
+        if front is not None:
             return None
+        return self._boxes() if len(self.roots) == 1 else self._trees()
+
+    def _trees(self) -> Trees:
+        value, start = self.value.double(), self.start.double()[0]
+        rank = torch.arange(value.shape[1], device=value.device)
+        if value.shape[1] == 1:  # one margin, as in `_binary`
+            value, start = (torch.cat([0 * part, part], -1) for part in (value, start))
+            rank = torch.tensor([1, 0] if self.value.dtype == torch.float64 else [0, 1], device=value.device)
+        return Trees(
+            self.feature, self.left, self.threshold, value, self.roots, start, rank, self._rounding()
+        )
+
+    def _rounding(self) -> float:
+        """What a sum of leaves may be off by: nothing where all are multiples of one part in 2^20."""
+        leaf = self.left == torch.arange(len(self.left), device=self.left.device)
+        largest = torch.where(leaf[:, None], self.value.double(), 0.0).abs().amax(1)
+        most = sum(float(part.max()) for part in torch.tensor_split(largest, self.roots[1:].cpu()))
+        parts = torch.cat([self.value[leaf].flatten(), self.start.flatten()]).double() * 2**20
+        whole = bool((parts == parts.round()).all()) and most * 2**20 < 2**50
+        if whole and self.value.dtype == torch.float64:
+            return 0.0
+        return (
+            4
+            * (len(self.roots) + 2)
+            * torch.finfo(self.value.dtype).eps
+            * (most + float(self.start.abs().max()))
+        )
+
+    def _boxes(self) -> Boxes:
+        """The leaves of a single tree, as boxes: low < x <= high."""
         d = len(self.scale)
         low, high = (torch.full((len(self.left), d), s * torch.inf) for s in (-1, 1))
         found: list[int] = []

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import require
-from robustbench_lite.core.model import Access, Linear, Model
+from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.structure import Linear
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.cache import Trained, remember
 

@@ -44,7 +44,8 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidModel
-from robustbench_lite.core.model import Access, Boxes, Linear
+from robustbench_lite.core.model import Access
+from robustbench_lite.core.structure import Boxes, Linear
 from robustbench_lite.models.sklearn.forests import CannotLift, largest_below
 from robustbench_lite.models.sklearn.lift import prove
 from robustbench_lite.models.sklearn.lifted import Affine, Lifted

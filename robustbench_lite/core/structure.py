@@ -1,0 +1,240 @@
+"""What exact methods and certifiers know of a model: its parts, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The structure of a linear model: scores = weight @ x.flatten() + bias.
+
+    Parameters
+    ----------
+    weight : Tensor
+        (K, d) float64.
+    bias : Tensor
+        (K,) float64.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def of_inputs(self, order: Tensor, unit: float) -> Linear:
+        """The same of inputs divided by `unit`, whose feature i is this one's feature order[i]."""
+        return Linear(self.weight[:, order] * unit, self.bias)
+
+    def of_classes(self, order: Tensor) -> Linear:
+        """The same with class i of the data its own class order[i]."""
+        return Linear(self.weight[order], self.bias[order])
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The structure of a tree: the prediction is label[i] for low[i] < x <= high[i].
+
+    Parameters
+    ----------
+    low, high : Tensor
+        (m, d) float32.
+    label : Tensor
+        (m,) classes.
+    """
+
+    low: Tensor
+    high: Tensor
+    label: Tensor
+
+    def of_inputs(self, order: Tensor, unit: float) -> Boxes:
+        """As in `Linear`."""
+        return Boxes(self.low[:, order] / unit, self.high[:, order] / unit, self.label)
+
+    def of_classes(self, order: Tensor) -> Boxes:
+        """As in `Linear`."""
+        return replace(self, label=order.argsort()[self.label])
+
+
+@dataclass(frozen=True)
+class Trees:
+    """The structure of a sum of trees: scores = start + the sum over trees of value[leaf].
+
+    The nodes of all trees stand in one table. A sample goes left where x[feature] <= threshold, else to
+    left + 1; a leaf leads to itself.
+
+    Parameters
+    ----------
+    feature, left : Tensor
+        (m,) int64.
+    threshold : Tensor
+        (m,) float32.
+    value : Tensor
+        (m, K) float64.
+    roots : Tensor
+        (T,).
+    start : Tensor
+        (K,) float64.
+    rank : Tensor
+        (K,): of classes whose scores are equal that of the lowest rank wins.
+    rounding : float
+        What the model's own sums may be off by; 0: they are exact.
+    """
+
+    feature: Tensor
+    left: Tensor
+    threshold: Tensor
+    value: Tensor
+    roots: Tensor
+    start: Tensor
+    rank: Tensor
+    rounding: float
+
+    def to(self, device: torch.device | str) -> Trees:
+        """The same on another device."""
+        held = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **held)  # type: ignore[arg-type]
+
+    def of_inputs(self, order: Tensor, unit: float) -> Trees:
+        """As in `Linear`."""
+        return replace(self, feature=order.argsort()[self.feature], threshold=self.threshold / unit)
+
+    def of_classes(self, order: Tensor) -> Trees:
+        """As in `Linear`."""
+        return replace(self, value=self.value[:, order], start=self.start[order], rank=self.rank[order])
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The structure of nearest neighbours: a vote of the k stored samples nearest to matrix @ x + offset.
+
+    Parameters
+    ----------
+    stored : Tensor
+        (N, m) float64; Euclidean distances.
+    labels : Tensor
+        (N,) classes; each of the k votes counts the same.
+    classes : int
+    k : int
+    matrix : Tensor
+        (m, d) float64.
+    offset : Tensor
+        (m,) float64.
+    """
+
+    stored: Tensor
+    labels: Tensor
+    classes: int
+    k: int
+    matrix: Tensor
+    offset: Tensor
+
+    def of_inputs(self, order: Tensor, unit: float) -> Neighbours:
+        """As in `Linear`."""
+        return replace(self, matrix=self.matrix[:, order] * unit)
+
+    def of_classes(self, order: Tensor) -> Neighbours:
+        """As in `Linear`."""
+        return replace(self, labels=order.argsort()[self.labels])
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The structure of a support vector machine with a Gaussian kernel of matrix @ x + offset.
+
+    Pair p decides sum_m coefficients[m, p] exp(-gamma |vectors[m] - z|²) + intercept[p]: above 0 it votes
+    for its first class, else for its second; the class of most votes wins, the first of equals.
+
+    Parameters
+    ----------
+    vectors : Tensor
+        (m, f) float64.
+    coefficients : Tensor
+        (m, P) float64.
+    intercept : Tensor
+        (P,) float64.
+    first, second : Tensor
+        (P,) classes.
+    classes : int
+    gamma : float
+    matrix : Tensor
+        (f, d) float64.
+    offset : Tensor
+        (f,) float64.
+    """
+
+    vectors: Tensor
+    coefficients: Tensor
+    intercept: Tensor
+    first: Tensor
+    second: Tensor
+    classes: int
+    gamma: float
+    matrix: Tensor
+    offset: Tensor
+
+    def of_inputs(self, order: Tensor, unit: float) -> Kernel:
+        """As in `Linear`."""
+        return replace(self, matrix=self.matrix[:, order] * unit)
+
+    def of_classes(self, order: Tensor) -> Kernel:
+        """As in `Linear`."""
+        return replace(self, first=order.argsort()[self.first], second=order.argsort()[self.second])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a network: what it does to the results of earlier steps, 0 being the input.
+
+    Parameters
+    ----------
+    kind : {"affine", "relu", "max_pool", "add"}
+    inputs : tuple of int
+        The steps it takes.
+    affine : callable, optional
+        Of an affine step: (n, …) -> (n, …), in either of torch's precisions.
+    slope : float
+        Of a ReLU below zero.
+    windows : Tensor, optional
+        Of max pooling, (outputs, window): places in the flattened input, -1 where a window has fewer.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    affine: Callable[[Tensor], Tensor] | None = None
+    slope: float = 0.0
+    windows: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The structure of a feed-forward network: its steps in order, the last one giving the scores.
+
+    Parameters
+    ----------
+    steps : tuple of Step
+    shape : tuple of int
+        Of one input.
+    """
+
+    steps: tuple[Step, ...]
+    shape: tuple[int, ...]
+
+    def of_classes(self, order: Tensor) -> Layers:
+        """As in `Linear`."""
+        return Layers((*self.steps, Step("affine", (len(self.steps),), lambda z: z[:, order])), self.shape)
+
+    def of_inputs(self, order: Tensor, unit: float) -> Layers:
+        """As in `Linear`."""
+        back = order.argsort()
+
+        def restored(z: Tensor) -> Tensor:
+            return (z.flatten(1)[:, back] * unit).reshape(-1, *self.shape)
+
+        later = (replace(step, inputs=tuple(i + 1 for i in step.inputs)) for step in self.steps)
+        return Layers((Step("affine", (0,), restored), *later), self.shape)
+
+
+Structure = Linear | Boxes | Trees | Neighbours | Kernel | Layers
