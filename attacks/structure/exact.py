@@ -11,7 +11,7 @@ from robustbench_lite.certify.linear import Aim, nearest_point
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.structure import Boxes, Linear, Neighbours, Trees
+from robustbench_lite.core.structure import SOLVED, Boxes, Linear
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate
 
@@ -53,7 +53,7 @@ class Exact(Attack[Iterate]):
         if refusal is not None:
             return refusal
         held = model.structure
-        if not isinstance(held, Linear | Boxes | Trees | Neighbours):
+        if not isinstance(held, SOLVED):
             return (
                 f"exact knows linear models, trees, forests, boosting and nearest neighbours; {model.name} "
                 "is none of them"

@@ -82,7 +82,7 @@ def solve(forest: Forest, cut: Cut, norm: Norm, limits: Limits, cutoff: float) -
     Answer
         A bound of inf: none costs as little as the cutoff; of 0: nothing was proven.
     """
-    keep = np.isfinite(cut.cost) if norm is Norm.L0 else cut.cost <= cutoff
+    keep = np.isfinite(cut.cost) & ((cut.cost <= cutoff) | (norm is Norm.L0))
     cells = np.flatnonzero(keep)
     feature = cut.feature[cells]
     begin = np.concatenate([[-np.inf], cut.end[:-1]])

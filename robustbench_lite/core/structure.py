@@ -209,6 +209,31 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Product:
+    """x -> matrix @ x.flatten() + offset, in the type of x."""
+
+    matrix: Tensor
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (n, …) -> (n, m)."""
+        return x.flatten(1) @ self.matrix.T.to(x) + self.offset.to(x)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """x -> its features in another order, times a unit, in a shape."""
+
+    order: Tensor
+    unit: float
+    shape: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (n, …) -> (n, *shape)."""
+        return (x.flatten(1)[:, self.order] * self.unit).reshape(-1, *self.shape)
+
+
+@dataclass(frozen=True)
 class Layers:
     """The structure of a feed-forward network: its steps in order, the last one giving the scores.
 
@@ -224,17 +249,15 @@ class Layers:
 
     def of_classes(self, order: Tensor) -> Layers:
         """As in `Linear`."""
-        return Layers((*self.steps, Step("affine", (len(self.steps),), lambda z: z[:, order])), self.shape)
+        last = Step("affine", (len(self.steps),), Taken(order, 1.0, (len(order),)))
+        return Layers((*self.steps, last), self.shape)
 
     def of_inputs(self, order: Tensor, unit: float) -> Layers:
         """As in `Linear`."""
-        back = order.argsort()
-
-        def restored(z: Tensor) -> Tensor:
-            return (z.flatten(1)[:, back] * unit).reshape(-1, *self.shape)
-
+        first = Step("affine", (0,), Taken(order.argsort(), unit, self.shape))
         later = (replace(step, inputs=tuple(i + 1 for i in step.inputs)) for step in self.steps)
-        return Layers((Step("affine", (0,), restored), *later), self.shape)
+        return Layers((first, *later), self.shape)
 
 
 Structure = Linear | Boxes | Trees | Neighbours | Kernel | Layers
+SOLVED = (Linear, Boxes, Trees, Neighbours)  # whose nearest adversarial examples can be computed

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.core.structure import Structure
+from robustbench_lite.core.structure import SOLVED, Structure
 
 Holder = TypeVar("Holder", bound="Holds")
 
@@ -163,7 +163,7 @@ class Lifted(Model):
 
     @property
     def access(self) -> Access:  # type: ignore[override]
-        return Access.GRADIENT if self.structure is None else Access.STRUCTURE
+        return Access.STRUCTURE if isinstance(self.structure, SOLVED) else Access.GRADIENT
 
     @cached_property
     def structure(self) -> Structure | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.structure import Layers, Linear, Step
+from robustbench_lite.core.structure import Layers, Linear, Product, Step
 from robustbench_lite.models.sklearn.lifted import Core, Front
 
 
@@ -87,25 +87,16 @@ class PerceptronCore(Core):
         if self.activation not in ("relu", "identity"):
             return None
         front = front or Front.none(self.weights[0].T)
-        steps = [affine_step(front.matrix, front.offset, 0)]
+        steps = [Step("affine", (0,), Product(front.matrix, front.offset))]
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            steps.append(affine_step(weight.T, bias, len(steps)))
+            steps.append(Step("affine", (len(steps),), Product(weight.T, bias)))
             if i < last and self.activation == "relu":
                 steps.append(Step("relu", (len(steps),)))
         if len(self.biases[-1]) == 1:
             wide = weight.new_tensor([[0.0], [1.0]])
-            steps.append(affine_step(wide, wide[:, 0] * 0, len(steps)))
+            steps.append(Step("affine", (len(steps),), Product(wide, wide[:, 0] * 0)))
         return Layers(tuple(steps), (front.matrix.shape[1],))
 
     def confidence(self, scores: Tensor) -> Tensor:
         return scores.softmax(1).amax(1)
-
-
-def affine_step(matrix: Tensor, offset: Tensor, source: int) -> Step:
-    """matrix @ x.flatten() + offset as a step of a network."""
-
-    def affine(x: Tensor) -> Tensor:
-        return x.flatten(1) @ matrix.T.to(x) + offset.to(x)
-
-    return Step("affine", (source,), affine)
