@@ -19,9 +19,15 @@ CERTIFIERS: dict[str, Entry] = dict(
             "Chen et al. 2019, arXiv:1906.03849",
         ),
         _entry(
+            "neighbours",
+            "neighbours:NeighbourBounds",
+            "distances of nearest neighbours in l2, linf and l1",
+            "Wang et al. 2019, arXiv:1906.03310",
+        ),
+        _entry(
             "ensembles",
             "ensembles:EnsembleBounds",
-            "linf distances of forests and boosting",
+            "distances of forests and boosting, every norm",
             "Devos, Meert & Davis 2021, arXiv:2006.12858",
         ),
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from sklearn.naive_bayes import GaussianNB
 from torch import Tensor
 
 import robustbench_lite as rb
@@ -40,14 +41,18 @@ def test_the_bound_is_the_distance_that_exact_reaches(name: str, norm: str) -> N
 
 
 def test_bounds_are_recorded_at_every_eps_and_shown_as_an_interval() -> None:
-    result = run_with("digits", ["logistic", "knn"], ["fgsm", "exact"], ["linf:0.05"], 60)
+    digits = rb.load_data("digits", samples=60)
+    training = digits.training()
+    bayes = GaussianNB(var_smoothing=1e-2).fit(training.x.flatten(1).numpy(), training.y.numpy())
+    made = rb.lift(bayes, (1, 8, 8), training.x, name="bayes")
+    result = rb.run(digits, ["logistic", made], ["fgsm", "exact"], ["linf:0.05"])
     known = result.records.loc[result.records["model"] == "logistic"]
     assert known["lower_bound"].notna().all()
-    assert result.records.loc[result.records["model"] == "knn", "lower_bound"].isna().all()
+    assert result.records.loc[result.records["model"] == "bayes", "lower_bound"].isna().all()
     table = result.table().set_index(["model", "attack"])
     assert table.loc[("logistic", "exact"), "proven"] == table.loc[("logistic", "exact"), "robust"]
     assert table.loc[("logistic", "fgsm"), "proven"] <= table.loc[("logistic", "fgsm"), "robust"]
-    assert np.isnan(table.loc[("knn", "fgsm"), "proven"])
+    assert np.isnan(table.loc[("bayes", "fgsm"), "proven"])
     worst = result.table("worst_case").set_index("model")
     assert worst.loc["logistic", "proven"] == worst.loc["logistic", "robust"]
 

@@ -1,0 +1,332 @@
+"""Nearest neighbours: the smallest step after which enough stored samples of other classes are nearer.
+
+The class y loses a vote of k where for some v at most v of the k are of y, and at least v of one other class
+that wins ties against y, or v + 1 of one that does not: then some k - v samples of other classes (J), so many
+of them of one, are nearer than all stored samples of y but v (those left out). For a choice of both, the
+nearest such point is a programme: with linear constraints, since "nearer to a than to b" is a half-space. For
+k = 1 the programmes are those of Wang et al. 2019 (section 3), solved in the order of the largest distance to
+one of their half-spaces, until that alone is too far. For more neighbours choices are made one after the
+other, best first; what is open when the effort is spent leaves a sound bound.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from robustbench_lite.certify.certifier import ROUNDING, Bounds, Question
+from robustbench_lite.certify.leaves import allowed
+from robustbench_lite.certify.polytope import smallest_step
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.shape import per_row
+from robustbench_lite.core.structure import Neighbours
+from robustbench_lite.core.threat import Norm, Threat
+
+Array = np.ndarray
+NODES = {Norm.L2: 2000, Norm.LINF: 60, Norm.L1: 60}  # programmes for a sample, at the usual effort
+AT_ONCE = 8  # constraints that a programme takes up at a time
+NEAR = 8  # stored samples of the own class by which others are put in order
+MARGINS = (0.0, 1e-7, 1e-6, 1e-5)  # of the length, by which the boundary is passed where the model is asked
+LOOSE = 1e-9  # by which a constraint of unit length may be missed
+PLAIN = {Norm.L2: 2, Norm.LINF: np.inf, Norm.L1: 1}  # as NumPy names them
+DUAL = {Norm.L2: 2, Norm.LINF: 1, Norm.L1: np.inf}
+
+
+class NeighbourBounds:
+    """The distance to the nearest other class: exact where the search over choices of neighbours ends."""
+
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        """None for nearest neighbours under l2, linf and l1."""
+        if not isinstance(model.structure, Neighbours) or threat.norm not in DUAL:
+            return f"{model.name} is no vote of nearest neighbours under l2, linf or l1"
+        return None
+
+    def bounds(self, question: Question) -> Bounds:
+        """As far as the effort reaches."""
+        held = question.model.structure
+        assert isinstance(held, Neighbours)
+        solver = Solver.of(held, question.norm, question.effort)
+        x0 = question.x0.cpu()
+        x = x0.flatten(1).double().numpy()
+        sides = allowed(x0, question.threat.domain.to(torch.device("cpu")))
+        low, high = (side.double().numpy() - x for side in sides)
+        y, sought = question.y.cpu().numpy(), question.sought.cpu().numpy()
+        distance, steps = np.zeros(len(x)), np.zeros((len(MARGINS), *x.shape))
+        for i in range(len(x)):
+            question.progress(i / len(x))
+            distance[i], steps[:, i] = solver.nearest(x[i], low[i], high[i], int(y[i]), sought[i])
+        proven = torch.from_numpy(distance).to(question.x0.device) * (1 - ROUNDING)
+        nearest = self._crossed(question, torch.from_numpy(steps).to(question.x0.device))
+        reached = question.threat.distance(nearest, question.x0)
+        domain = question.threat.domain
+        plain = domain.spacing is None and domain.groups is None
+        moved = (nearest != question.x0).flatten(1).any(1)
+        exact = torch.isinf(proven) | (moved & (reached <= proven * (1 + 3 * MARGINS[-1])) & plain)
+        return Bounds(proven, exact, "neighbours", nearest=nearest)
+
+    def _crossed(self, question: Question, steps: Tensor) -> Tensor:
+        """x0 after the first of several steps (m, n, d) that the model itself decides as sought; else x0."""
+        x0 = question.x0
+        found, left = x0.clone(), torch.ones_like(question.y, dtype=torch.bool)
+        for step in steps:
+            point = question.threat.domain.clamp(_away(x0.double() + step.reshape(x0.shape), x0))
+            answer = question.model.prediction(question.model.scores(point))
+            there = question.sought.gather(1, answer.clamp_min(0)[:, None])[:, 0] & (answer >= 0) & left
+            found = torch.where(per_row(there, x0), point, found)
+            left = left & ~there
+        return found
+
+
+def _away(point: Tensor, x0: Tensor) -> Tensor:
+    """Points in x0's type, each value rounded away from x0."""
+    single = point.to(x0.dtype)
+    short = (single.double() - x0.double()).abs() < (point - x0.double()).abs()
+    end = torch.where(point > x0.double(), torch.inf, -torch.inf).to(x0)
+    return torch.where(short, torch.nextafter(single, end), single)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A choice, and the smallest step (d,) that does it, of a length that no further choice makes less.
+
+    need, spare: how many others to choose, how many rivals to leave out. chosen: J; kept, dropped: rivals
+    that J has to beat, and need not. place: of the next of the others to choose.
+    """
+
+    need: int
+    spare: int
+    chosen: tuple[int, ...]
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+    place: int
+    length: float
+    step: Array
+
+
+@dataclass(frozen=True)
+class Solver:
+    """The stored samples, as an input sees them: `image` (N, d) is matrix.T @ stored."""
+
+    stored: Array
+    labels: Array
+    k: int
+    matrix: Array
+    offset: Array
+    image: Array
+    norm: Norm
+    nodes: int
+
+    @classmethod
+    def of(cls, held: Neighbours, norm: Norm, effort: float) -> Solver:
+        """For the structure of a model."""
+        parts = (held.stored, held.labels, held.matrix, held.offset)
+        stored, labels, matrix, offset = (part.cpu().numpy() for part in parts)
+        nodes = max(1, int(NODES[norm] * effort))
+        return cls(stored, labels, held.k, matrix, offset, stored @ matrix, norm, nodes)
+
+    def nearest(self, x: Array, low: Array, high: Array, y: int, sought: Array) -> tuple[float, Array]:
+        """A distance below which no step within the box changes y to what is sought; the best steps met.
+
+        (margins, d): on the boundary, then past it.
+        """
+        apart = np.square(self.stored - (self.matrix @ x + self.offset)).sum(1)
+        wanted = sought[self.labels]
+        alone = self.k == 1
+        rivals = np.flatnonzero(~wanted if alone else self.labels == y)
+        others = np.flatnonzero(wanted if alone else self.labels != y)
+        return Case(self, apart, rivals, others, low, high, y).searched()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sample: squared distances (N,) to all stored ones, which of them compete, the box of its steps."""
+
+    solver: Solver
+    apart: Array
+    rivals: Array
+    others: Array
+    low: Array
+    high: Array
+    y: int
+
+    def searched(self) -> tuple[float, Array]:
+        """Choices of others and rivals, best first: the bound, and the steps of the best choice met."""
+        k, labels = self.solver.k, self.solver.labels
+        still = np.zeros_like(self.low)
+        least = self._least(k // 2)
+        order = np.argsort(least, kind="stable")
+        others, least = self.others[order], least[order]
+        best, found = np.inf, Node(0, 0, (), (), (), 0, 0.0, still)
+        for label in np.unique(labels[others]) if k > 1 else ():  # more than half of the votes for one class
+            chosen = others[labels[others] == label][: k - k // 2]
+            if len(chosen) == k - k // 2:
+                node = self._whole(Node(len(chosen), 0, tuple(chosen.tolist()), (), (), 0, 0.0, still), best)
+                if node is not None:
+                    best, found = node.length, node
+        count = itertools.count()
+        waiting: list[tuple[float, int, Node]] = []
+        spent = 0
+
+        def push(node: Node) -> None:
+            missing = node.need - len(node.chosen)
+            if node.place + missing > len(others):
+                return
+            bound = max(node.length, float(least[node.place + missing - 1]) if missing else 0.0)
+            if bound < best:
+                heapq.heappush(waiting, (bound, next(count), node))
+
+        for spare in range(k // 2 + 1):
+            push(Node(k - spare, spare, (), (), (), 0, 0.0, still))
+        while waiting and waiting[0][0] < best and spent < self.solver.nodes:
+            _, _, node = heapq.heappop(waiting)
+            one = int(others[node.place])
+            push(replace(node, place=node.place + 1))
+            children = [replace(node, chosen=(*node.chosen, one), place=node.place + 1)]
+            while children:
+                child = children.pop()
+                if self._split(child):
+                    continue
+                spent += 1
+                solved = self._solved(child, best)
+                if solved is None:
+                    continue
+                broken = self._broken(solved)
+                room = solved.spare - len(solved.dropped)
+                if len(broken) <= room:
+                    if len(solved.chosen) < solved.need:
+                        push(solved)
+                    else:
+                        best, found = solved.length, solved
+                    continue
+                if room == 0:
+                    children.append(replace(solved, kept=(*solved.kept, *broken[:AT_ONCE].tolist())))
+                    continue
+                first = int(broken[0])
+                children.append(replace(solved, kept=(*solved.kept, first)))
+                children.append(replace(solved, dropped=(*solved.dropped, first)))
+        bound = min(best, waiting[0][0]) if waiting else best
+        return bound, np.stack([self._past(found, margin) for margin in MARGINS])
+
+    def _past(self, found: Node, margin: float) -> Array:
+        """The step of a choice, past its boundaries by a share of its length."""
+        node: Node | None = found
+        while node is not None and found.chosen and margin:
+            node = self._solved(node, np.inf, margin * found.length)
+            broken = found.step[:0] if node is None else self._broken(node)
+            if node is None or not len(broken):
+                break
+            node = replace(node, kept=(*node.kept, *broken[:AT_ONCE].tolist()))
+        return found.step if node is None else node.step
+
+    def _split(self, node: Node) -> bool:
+        """Whether too few of one class can be among the chosen to win against the rivals left out."""
+        label, votes = np.unique(self.solver.labels[list(node.chosen)], return_counts=True)
+        most = int((votes - (label > self.y)).max(initial=0))
+        return most + node.need - len(node.chosen) < node.spare
+
+    def _least(self, spare: int) -> Array:
+        """For each of the others a distance below which it beats too few of the rivals.
+
+        The largest distance to a half-space but as many as may be left out, over the rivals nearest to x.
+        """
+        near = self.rivals[np.argsort(self.apart[self.rivals], kind="stable")[: NEAR + spare]]
+        if len(near) <= spare:
+            return np.zeros(len(self.others))
+        return self._halfspaces(self.others, near)[:, -1 - spare]
+
+    def _halfspaces(self, others: Array, rivals: Array) -> Array:
+        """The distance to "nearer to this one than to that", sorted over the rivals (others, rivals)."""
+        image = self.solver.image
+        normal = image[others][:, None] - image[rivals][None]
+        need = (self.apart[others][:, None] - self.apart[rivals][None]) / 2
+        length = np.linalg.norm(normal, ord=DUAL[self.solver.norm], axis=2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            far = np.where(need > 0, need / length, 0.0)  # of two samples in one place the tie is free
+        far = np.where((length == 0) & (need <= 0), 0.0, far)
+        sorted_far: Array = np.sort(far, axis=1)
+        return sorted_far
+
+    def _whole(self, start: Node, best: float) -> Node | None:
+        """A choice with every rival beaten; None beyond the best."""
+        node: Node | None = start
+        while node is not None:
+            broken = self._broken(node)
+            if not len(broken):
+                return node
+            node = self._solved(replace(node, kept=(*node.kept, *broken[:AT_ONCE].tolist())), best)
+        return None
+
+    def _broken(self, node: Node) -> Array:
+        """Rivals neither kept nor dropped that one of the chosen does not beat after the step, in order."""
+        if not node.chosen:
+            return self.rivals[:0]
+        image, chosen = self.solver.image, list(node.chosen)
+        far = self.apart - 2 * (image @ node.step)  # but for what all share
+        size = np.abs(far[chosen]).max() + 1e-300
+        short = far[chosen].max() - far[self.rivals]
+        open_to = ~np.isin(self.rivals, [*node.kept, *node.dropped])
+        broken = np.flatnonzero(open_to & (short > LOOSE * size))
+        worst: Array = self.rivals[broken[np.argsort(-short[broken], kind="stable")]]
+        return worst
+
+    def _solved(self, node: Node, best: float, margin: float = 0.0) -> Node | None:
+        """The node with its smallest step, by a margin past; None for none below the best."""
+        if not node.kept:
+            return node
+        image = self.solver.image
+        pairs = list(itertools.product(node.chosen, node.kept))
+        first, second = (np.array(side) for side in zip(*pairs, strict=True))
+        normal = image[first] - image[second]
+        need = (self.apart[first] - self.apart[second]) / 2 + margin * np.linalg.norm(normal, axis=1)
+        if self.solver.norm is Norm.L2:
+            step = shortest(normal, need, self.low, self.high, best)
+        else:
+            none = np.zeros(len(self.low))
+            step = smallest_step(
+                normal, need, self.low, self.high, self.solver.norm, np.arange(len(none)), none
+            )
+        if step is None:
+            return None
+        step = np.clip(step, self.low, self.high)
+        length = float(
+            np.linalg.norm(step, ord={Norm.L2: 2, Norm.LINF: np.inf, Norm.L1: 1}[self.solver.norm])
+        )
+        return None if length >= best else replace(node, length=length, step=step)
+
+
+def shortest(normal: Array, need: Array, low: Array, high: Array, cutoff: float) -> Array | None:
+    """The shortest step (d,) with normal @ step >= need in the box; None where it is not below the cutoff.
+
+    As in `polytope`, but sides of the box are taken up only as the step leaves them.
+    """
+    size = np.linalg.norm(normal, axis=1)
+    if ((size == 0) & (need > 0)).any():
+        return None
+    rows, limit = normal[size > 0] / size[size > 0, None], need[size > 0] / size[size > 0]
+    unit = np.eye(len(low))
+    taken = np.zeros(2 * len(low), dtype=bool)
+    while True:
+        system = np.vstack([rows.T, limit])
+        goal = np.zeros(len(system))
+        goal[-1] = 1.0
+        weights, distance = nnls(system, goal, maxiter=50 * system.shape[1])
+        if distance < 1e-9:
+            return None
+        residual = goal - system @ weights
+        step: Array = -residual[:-1] / residual[-1]
+        if np.linalg.norm(step) >= cutoff:
+            return None
+        beyond = np.concatenate([low - step, step - high]) > LOOSE
+        beyond &= ~taken
+        if not beyond.any():
+            return step
+        taken |= beyond
+        sides = np.vstack([unit, -unit])[beyond]
+        rows, limit = np.vstack([rows, sides]), np.append(limit, np.append(low, -high)[beyond])

@@ -1,0 +1,154 @@
+"""Nearest neighbours: proven distances against fine grids, and programmes against plain ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+import robustbench_lite as rb
+from robustbench_lite.certify.certifier import Bounds, Question
+from robustbench_lite.certify.neighbours import NeighbourBounds, shortest
+from robustbench_lite.certify.polytope import smallest_step
+from robustbench_lite.core.goal import Goal, parse_goal
+from robustbench_lite.core.structure import Neighbours
+from robustbench_lite.core.threat import Norm, norms
+
+NORMS = ("l2", "linf", "l1")
+SIDE = 121
+
+
+def neighbours(
+    seed: int, k: int, classes: int, front: str = "none", stored: int = 25, whole: bool = False
+) -> tuple[rb.Model, KNeighborsClassifier]:
+    """Two features in [0, 1]; whole: on a coarse grid, where distances tie and samples repeat."""
+    random = np.random.default_rng(seed)
+    x = random.integers(0, 6, (stored, 2)) / 5 if whole else random.random((stored, 2))
+    y = random.integers(0, classes, stored)
+    y[:classes] = np.arange(classes)
+    plain = KNeighborsClassifier(k, algorithm="brute")
+    steps = {"none": (), "scaled": (StandardScaler(),), "mixed": (PCA(2, whiten=True),)}[front]
+    made = make_pipeline(*steps, plain).fit(x * [1.0, 0.4], y)
+    return rb.lift(made, (2,), low=0.0, high=[1.0, 0.4], name="knn"), made
+
+
+def ask(model: rb.Model, x: Tensor, norm: str, domain: rb.Domain, goal: str = "untargeted") -> Bounds:
+    y = model.prediction(model.scores(x))
+    target = None if goal == "untargeted" else ((y + 1) % model.num_classes)[:, None]
+    threat = rb.parse_threat(f"{norm}:min", domain)
+    return NeighbourBounds().bounds(Question(model, threat, parse_goal(goal), x, y, target))
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 4),
+    st.integers(2, 3),
+    st.sampled_from(NORMS),
+    st.sampled_from(["none", "scaled", "mixed"]),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_point_of_a_fine_grid_is_nearer_and_exact_is_reached(
+    seed: int, k: int, classes: int, norm: str, front: str, whole: bool, masked: bool
+) -> None:
+    model, _ = neighbours(seed, k, classes, front, whole=whole)
+    domain = rb.Domain(pixel_dim=None, mask=torch.tensor([True, False]) if masked else None)
+    axis = torch.linspace(0, 1, SIDE)
+    x = torch.rand(3, 2, generator=torch.Generator().manual_seed(seed))
+    y = model.prediction(model.scores(x))
+    found = ask(model, x, norm, domain)
+    assert found.nearest is not None
+    reached = norms((found.nearest - x).double(), domain, Norm(norm))
+    for i in range(len(x)):
+        second = x[i, 1:] if masked else axis
+        grid = torch.cartesian_prod(axis, second)
+        away = norms((grid - x[i]).double(), domain, Norm(norm))
+        other = model.prediction(model.scores(grid)) != y[i]
+        nearest = float(torch.where(other, away, torch.inf).min())
+        bound = float(found.distance[i])
+        assert bound <= nearest + 1e-7
+        if found.exact[i] and np.isfinite(bound):
+            assert model.prediction(model.scores(found.nearest[i : i + 1]))[0] != y[i]
+            assert bound <= float(reached[i]) <= bound * (1 + 3e-5)
+        if masked:
+            assert found.nearest[i, 1] == x[i, 1]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_one_neighbour_is_exact_and_equals_a_programme_with_every_constraint(norm: str) -> None:
+    """Against every cell of every other sample, solved whole: no screening, no constraints left for later."""
+    for seed in range(3):
+        model, _ = neighbours(seed, 1, 3, "scaled")
+        held = model.structure
+        assert isinstance(held, Neighbours)
+        x = torch.rand(4, 2, generator=torch.Generator().manual_seed(seed))
+        y = model.prediction(model.scores(x))
+        found = ask(model, x, norm, rb.Domain(pixel_dim=None))
+        assert found.exact.all()
+        image = (held.stored @ held.matrix).numpy()
+        for i in range(len(x)):
+            at = x[i].double().numpy()
+            apart = ((held.stored - (held.matrix @ x[i].double() + held.offset)) ** 2).sum(1).numpy()
+            own, lengths = np.flatnonzero(held.labels.numpy() == int(y[i])), []
+            for j in np.flatnonzero(held.labels.numpy() != int(y[i])):
+                part = (image[j] - image[own], (apart[j] - apart[own]) / 2, -at, 1 - at)
+                step = smallest_step(*part, Norm(norm), np.arange(2), np.zeros(2))
+                order = {"l2": 2, "linf": np.inf, "l1": 1}[norm]
+                lengths.append(np.inf if step is None else np.linalg.norm(step, ord=order))
+            assert float(found.distance[i]) == pytest.approx(min(lengths), rel=3e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_targets_and_sooner_ends_are_bounded_from_below(norm: str) -> None:
+    axis = torch.linspace(0, 1, SIDE)
+    grid = torch.cartesian_prod(axis, axis)
+    for k in (1, 3):
+        model, _ = neighbours(5, k, 3)
+        x = torch.rand(6, 2, generator=torch.Generator().manual_seed(k))
+        y = model.prediction(model.scores(x))
+        says = model.prediction(model.scores(grid))
+        domain = rb.Domain(pixel_dim=None)
+        found = ask(model, x, norm, domain, "given")
+        for i in range(len(x)):
+            away = norms((grid - x[i]).double(), domain, Norm(norm))
+            assert float(found.distance[i]) <= float(away[says == (y[i] + 1) % 3].min()) + 1e-7
+        threat = rb.parse_threat(f"{norm}:min", domain)
+        little = NeighbourBounds().bounds(Question(model, threat, Goal(), x, y, effort=1e-9))
+        full = NeighbourBounds().bounds(Question(model, threat, Goal(), x, y))
+        assert (little.distance <= full.distance * (1 + 1e-9)).all()
+
+
+def test_the_shortest_step_takes_up_the_box_only_where_it_is_left() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        normal, need = random.normal(size=(4, 5)), random.random(4)
+        low, high = -random.random(5) * 0.4, random.random(5) * 0.4
+        ours = shortest(normal, need, low, high, np.inf)
+        theirs = smallest_step(normal, need, low, high, Norm.L2, np.arange(5), np.zeros(5))
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            assert np.linalg.norm(ours) == pytest.approx(np.linalg.norm(theirs), rel=1e-6)
+
+
+def test_no_attack_is_nearer_on_digits_and_exact_is_what_is_proven() -> None:
+    attacks = ["exact", "hopskipjump:steps=10", "fmn:steps=50"]
+    digits = rb.load_data("digits", samples=25)
+    run = rb.run(data=digits, models=["knn(k=1)"], attacks=attacks, threats=["l2:min"])
+    assert not run.failures
+    records = run.records
+    exact = records.loc[records["attack_name"] == "exact"]
+    right = exact["clean_prediction"] == exact["label"]
+    assert (exact["bound_kind"] == "exact").all()
+    assert exact.loc[right, "success"].all()
+    gaps = run.table("gaps").set_index("attack")
+    assert gaps.loc["exact", "gap_95"] < 3e-5
+    assert (gaps["gap"] >= -1e-6).all()
+    assert gaps.loc["hopskipjump:steps=10", "gap"] > 0
