@@ -24,6 +24,13 @@ CERTIFIERS: dict[str, Entry] = dict(
             "distances of nearest neighbours in l2, linf and l1",
             "Wang et al. 2019, arXiv:1906.03310",
         ),
+        _entry("kernels", "kernels:KernelBounds", "sound distances of machines with a Gaussian kernel"),
+        _entry(
+            "networks",
+            "networks:NetworkBounds",
+            "sound distances of small rectified networks",
+            "Zhang et al. 2018, arXiv:1811.00866; Xu et al. 2021, arXiv:2011.13824",
+        ),
         _entry(
             "ensembles",
             "ensembles:EnsembleBounds",

@@ -295,9 +295,7 @@ class Case:
         if step is None:
             return None
         step = np.clip(step, self.low, self.high)
-        length = float(
-            np.linalg.norm(step, ord={Norm.L2: 2, Norm.LINF: np.inf, Norm.L1: 1}[self.solver.norm])
-        )
+        length = float(np.linalg.norm(step, ord=PLAIN[self.solver.norm]))
         return None if length >= best else replace(node, length=length, step=step)
 
 

@@ -190,34 +190,38 @@ class Step:
 
     Parameters
     ----------
-    kind : {"affine", "relu", "max_pool", "add"}
+    kind : {"affine", "relu", "add"}
     inputs : tuple of int
         The steps it takes.
     affine : callable, optional
-        Of an affine step: (n, …) -> (n, …), in either of torch's precisions.
-    slope : float
-        Of a ReLU below zero.
-    windows : Tensor, optional
-        Of max pooling, (outputs, window): places in the flattened input, -1 where a window has fewer.
+        Of an affine step: (n, …) -> (n, …).
+    magnitude : callable, optional
+        The same with every factor made positive and nothing added.
+    slope : float, default 0.0
+        Of a ReLU below zero, in [0, 1].
     """
 
     kind: str
     inputs: tuple[int, ...]
     affine: Callable[[Tensor], Tensor] | None = None
+    magnitude: Callable[[Tensor], Tensor] | None = None
     slope: float = 0.0
-    windows: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Product:
-    """x -> matrix @ x.flatten() + offset, in the type of x."""
+    """x -> matrix @ x.flatten() + offset."""
 
     matrix: Tensor
     offset: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (n, …) -> (n, m)."""
-        return x.flatten(1) @ self.matrix.T.to(x) + self.offset.to(x)
+        return x.flatten(1) @ self.matrix.T + self.offset
+
+    def step(self, source: int) -> Step:
+        """As a step of a network."""
+        return Step("affine", (source,), self, Product(self.matrix.abs(), 0 * self.offset))
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,10 @@ class Taken:
         """x (n, …) -> (n, *shape)."""
         return (x.flatten(1)[:, self.order] * self.unit).reshape(-1, *self.shape)
 
+    def step(self, source: int) -> Step:
+        """As a step of a network."""
+        return Step("affine", (source,), self, self)
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -242,21 +250,26 @@ class Layers:
     steps : tuple of Step
     shape : tuple of int
         Of one input.
+    dtype : torch.dtype
+        Of its steps' numbers.
+    device : torch.device
     """
 
     steps: tuple[Step, ...]
     shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
 
     def of_classes(self, order: Tensor) -> Layers:
         """As in `Linear`."""
-        last = Step("affine", (len(self.steps),), Taken(order, 1.0, (len(order),)))
-        return Layers((*self.steps, last), self.shape)
+        last = Taken(order, 1.0, (len(order),)).step(len(self.steps))
+        return replace(self, steps=(*self.steps, last))
 
     def of_inputs(self, order: Tensor, unit: float) -> Layers:
         """As in `Linear`."""
-        first = Step("affine", (0,), Taken(order.argsort(), unit, self.shape))
+        first = Taken(order.argsort(), unit, self.shape).step(0)
         later = (replace(step, inputs=tuple(i + 1 for i in step.inputs)) for step in self.steps)
-        return Layers((first, *later), self.shape)
+        return replace(self, steps=(first, *later))
 
 
 Structure = Linear | Boxes | Trees | Neighbours | Kernel | Layers

@@ -87,16 +87,16 @@ class PerceptronCore(Core):
         if self.activation not in ("relu", "identity"):
             return None
         front = front or Front.none(self.weights[0].T)
-        steps = [Step("affine", (0,), Product(front.matrix, front.offset))]
+        steps = [Product(front.matrix, front.offset).step(0)]
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            steps.append(Step("affine", (len(steps),), Product(weight.T, bias)))
+            steps.append(Product(weight.T, bias).step(len(steps)))
             if i < last and self.activation == "relu":
                 steps.append(Step("relu", (len(steps),)))
         if len(self.biases[-1]) == 1:
             wide = weight.new_tensor([[0.0], [1.0]])
-            steps.append(Step("affine", (len(steps),), Product(wide, wide[:, 0] * 0)))
-        return Layers(tuple(steps), (front.matrix.shape[1],))
+            steps.append(Product(wide, wide[:, 0] * 0).step(len(steps)))
+        return Layers(tuple(steps), (front.matrix.shape[1],), front.matrix.dtype, front.matrix.device)
 
     def confidence(self, scores: Tensor) -> Tensor:
         return scores.softmax(1).amax(1)

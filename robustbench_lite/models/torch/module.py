@@ -6,15 +6,17 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.core.errors import InvalidModel, require
+from robustbench_lite.core.errors import InvalidModel, Unsupported, require
 from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Access, Effort, Model, probes, reference_precision
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Precision
+from robustbench_lite.core.structure import Layers
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.checks import (
     answers_twice_alike,
@@ -29,6 +31,7 @@ from robustbench_lite.models.torch.accelerate import accelerated, repays
 from robustbench_lite.models.torch.draws import DrawsBySample
 from robustbench_lite.models.torch.fast import faster, resolved
 from robustbench_lite.models.torch.frozen import frozen, kind_of_number
+from robustbench_lite.models.torch.layers import layers_of
 from robustbench_lite.models.torch.outputs import (
     EXPECTED,
     EntryOf,
@@ -117,6 +120,7 @@ class TorchModel(Model):
         self._cast: torch.dtype | None = None
         self._copies: dict[tuple[Precision, bool | None], TorchModel | None] = {}
         self._spoils, self._rows = False, 0
+        self._layers: Layers | Literal[False] | None = None
         self.num_classes = 0
         own = kind_of_number(self.module)
         if own != torch.float32:
@@ -134,6 +138,21 @@ class TorchModel(Model):
             torch.manual_seed(int(self._stream.key.sum().item()) & 0x7FFFFFFFFFFFFFFF)
             with DrawsBySample(self._stream):
                 return self._in_batches(x)
+
+    @property
+    def structure(self) -> Layers | None:
+        """The steps of a feed-forward network of rectified units whose answers are its scores; else None."""
+        if self._layers is None:
+            self._layers = self._read_layers()
+        return self._layers or None
+
+    def _read_layers(self) -> Layers | Literal[False]:
+        if self.stochastic or self.outputs != "logits" or self._cast is not None or self._rows:
+            return False
+        try:
+            return layers_of(self.module, self.input_shape, self._factor, self._offset)
+        except (Unsupported, RuntimeError):
+            return False
 
     @property
     def outputs(self) -> str:
@@ -235,7 +254,7 @@ class TorchModel(Model):
     def to(self, device: torch.device | str) -> TorchModel:
         moved = copy.copy(self)
         moved.device = torch.device(device)
-        moved._copies = {}
+        moved._copies, moved._layers = {}, None
         moved.module = frozen(self.module, self.name)[0].to(moved.device)
         moved._factor, moved._offset = self._factor.to(moved.device), self._offset.to(moved.device)
         return moved

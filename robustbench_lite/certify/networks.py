@@ -1,0 +1,413 @@
+"""Networks of rectified units: linear bounds carried backwards to the input (CROWN).
+
+Below every ReLU that may be either side of 0 lies a line, and above it a chord; with them a lower bound of a
+margin becomes a linear function of an earlier step, and at last of the input, where its least value in the
+ball is known (Zhang et al. 2018, theorem 3.2). The bounds of a unit are found the same way, where intervals
+leave it open. The slopes of the lower lines are free up to 1, and are chosen by gradient for the margins (Xu
+et al. 2021, section 3.1). The largest eps at which all margins are above 0 is found by halving.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustbench_lite.certify.certifier import Bounds, Question
+from robustbench_lite.certify.leaves import allowed
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.model import Model
+from robustbench_lite.core.shape import per_row
+from robustbench_lite.core.structure import Layers, Product, Step, Taken
+from robustbench_lite.core.threat import Norm, Threat
+
+UNITS = 8000  # rectified, above which no bounds are computed
+ROOM = 1 << 24  # numbers held at once
+FIRST = 2.0**-8  # of the box: where the search begins
+GROWTH = (1.2, 3.0)  # of eps until a margin fails, at least and at most
+SHORT = 0.7  # of where a margin would fail if it fell evenly
+LESS = 2.0**-3  # of eps where the first fails
+TRIES = 16
+FEW_TRIES = 3  # at little effort
+CLOSE = 0.01  # relative: what is left between proven and failed
+ROUGH = 0.1  # the same for networks of more than `FEW` units, whose slopes are not improved
+FEW = 512
+LITTLE = 0.5  # effort below which few sizes are tried
+SLOPES = 12  # steps of gradient for the slopes, at the usual effort
+RATE = 0.1  # of those steps
+STRETCH = 1.01  # by which eps grows while better slopes prove more
+ROUNDED = 64  # units in the last place of what was summed up, that rounding may have added
+GUARD = 1e-5  # of the scores: what the model's own rounding may be
+DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}
+
+
+class NetworkBounds:
+    """A sound distance for feed-forward networks of rectified units."""
+
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        """None for networks whose steps are known, under linf, l2 and l1, if they are not too large."""
+        held = model.structure
+        if not isinstance(held, Layers) or threat.norm not in DUAL:
+            return f"{model.name} is no network of known steps under linf, l2 or l1"
+        units = units_of(held)
+        if units > UNITS:
+            return f"{model.name} has {units} rectified units; bounds are computed for up to {UNITS}"
+        return None
+
+    def bounds(self, question: Question) -> Bounds:
+        """The largest eps at which no margin can fall to 0."""
+        held, x0 = question.model.structure, question.x0
+        assert isinstance(held, Layers)
+        size = max(1, ROOM // (units_of(held) * 64))
+        found = []
+        rows = torch.split(torch.arange(len(x0), device=x0.device), size)
+        for number, part in enumerate(rows):
+            question.progress(number / len(rows))
+            found.append(_Batch(held, question[part]).largest())
+        distance = torch.cat(found)
+        return Bounds(distance, torch.zeros_like(distance, dtype=torch.bool), "linear relaxation")
+
+
+def units_of(layers: Layers) -> int:
+    """How many rectified units a network has."""
+    x = torch.zeros(1, *layers.shape, dtype=layers.dtype, device=layers.device)
+    values, count = [x], 0
+    with torch.no_grad():
+        for step in layers.steps:
+            values.append(_forward(step, values))
+            count += values[-1].numel() if step.kind == "relu" else 0
+    return count
+
+
+def _forward(step: Step, values: list[Tensor]) -> Tensor:
+    first = values[step.inputs[0]]
+    if step.kind == "affine":
+        assert step.affine is not None
+        return step.affine(first)
+    if step.kind == "relu":
+        return torch.where(first > 0, first, step.slope * first)
+    return first + values[step.inputs[1]]
+
+
+@dataclass
+class _Batch:
+    """Samples whose bounds are looked for together."""
+
+    layers: Layers
+    question: Question
+    margins: Tensor = field(init=False)
+    open: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        asked = self.question
+        classes = asked.model.num_classes
+        own = torch.nn.functional.one_hot(asked.y, classes).double()
+        every = torch.eye(classes, dtype=torch.float64, device=asked.y.device)
+        self.margins = (own[:, None] - every).to(self.layers.dtype)  # (n, K, K): the score of y less each
+        self.open = asked.sought
+
+    def largest(self) -> Tensor:
+        """The largest eps found (n,) float64."""
+        x0 = self.question.x0
+        low, high = allowed(x0, self.question.threat.domain)
+        width = float((high - low).amax())
+        width *= 1.0 if self.question.norm is Norm.LINF else float(x0[0].numel()) ** 0.5
+        n = len(x0)
+        proven = torch.zeros(n, dtype=torch.float64, device=x0.device)
+        failed = torch.full_like(proven, torch.inf)
+        above, below = proven.clone(), proven.clone()  # the least margins there
+        eps = torch.full_like(proven, width * FIRST)
+        rows = torch.arange(n, device=x0.device)
+        small = units_of(self.layers) <= FEW
+        close = CLOSE if small else ROUGH
+        whole = self._least(rows, torch.zeros_like(eps))
+        for _ in range(TRIES if self.question.effort >= LITTLE else FEW_TRIES):
+            if not len(rows):
+                break
+            least = self._least(rows, eps[rows])
+            holds = least > 0
+            won, lost = rows[holds], rows[~holds]
+            proven[won], above[won] = eps[won], least[holds]
+            failed[lost], below[lost] = eps[lost], least[~holds]
+            between = (above / (above - below).clamp_min(1e-30)).clamp(0.15, 0.85)
+            inside = proven + (failed - proven) * torch.where(proven > 0, between, LESS)
+            root = eps * whole / (whole - above).clamp_min(1e-30)  # where the line through the first is 0
+            further = torch.minimum(torch.maximum(SHORT * root, eps * GROWTH[0]), eps * GROWTH[1])
+            eps = torch.where(failed.isfinite(), inside, further)
+            done = (
+                (failed - proven <= close * proven) | (proven >= width) | (failed <= width * FIRST * LESS**4)
+            )
+            rows = (~done).nonzero()[:, 0]
+        steps = int(SLOPES * self.question.effort) * small
+        rows = ((proven > 0) & (proven < width)).nonzero()[:, 0]
+        growth = STRETCH
+        while steps and len(rows):
+            eps = proven[rows] * growth
+            holds = self._least(rows, eps, steps) > 0
+            proven[rows[holds]] = eps[holds]
+            rows = rows[holds]
+        return torch.where(proven >= width, torch.inf, proven)
+
+    def _least(self, rows: Tensor, eps: Tensor, steps: int = 0) -> Tensor:
+        """What every margin is proven to be above 0 by within eps (m,), but for rounding."""
+        ball = Ball.around(self.question[rows], eps, self.layers.dtype)
+        relaxed = Relaxed(self.layers, ball)
+        with torch.no_grad():
+            relaxed.bound_units()
+            guard = GUARD * (1 + relaxed.scores.abs().amax(1, keepdim=True))
+        least = relaxed.lower(self.margins[rows], steps, guard, self.open[rows]) - guard
+        return torch.where(self.open[rows], least, torch.inf).amin(1).double()
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Inputs within eps (n,) of x0 (n, …) and within low <= x <= high; free: what may change."""
+
+    x0: Tensor
+    low: Tensor
+    high: Tensor
+    eps: Tensor
+    norm: Norm
+
+    @classmethod
+    def around(cls, question: Question, eps: Tensor, dtype: torch.dtype) -> Ball:
+        """What the domain allows of samples."""
+        x0 = question.x0.double()
+        far = per_row(eps, x0)
+        least, most = (
+            side.reshape(x0.shape).double() for side in allowed(question.x0, question.threat.domain)
+        )
+        low, high = torch.maximum(least, x0 - far), torch.minimum(most, x0 + far)
+        held = (x0, low, high, eps * (1 + 4 * torch.finfo(dtype).eps))
+        centre, low, high, eps = (part.to(dtype) for part in held)
+        return cls(centre, low, high, eps, question.norm)
+
+    def least(self, slope: Tensor) -> Tensor:
+        """The least value of slope (n, S, …) · x in the ball (n, S)."""
+        flat = slope.flatten(2)
+        low, high = self.low.flatten(1)[:, None], self.high.flatten(1)[:, None]
+        box = torch.where(flat > 0, flat * low, flat * high).sum(2)
+        if self.norm is Norm.LINF:
+            return box
+        free = (self.low < self.high).flatten(1)[:, None]
+        centre = (flat * self.x0.flatten(1)[:, None]).sum(2)
+        length = torch.linalg.vector_norm(flat * free, ord=DUAL[self.norm], dim=2)
+        return torch.maximum(box, centre - self.eps[:, None] * length)
+
+
+@dataclass
+class Relaxed:
+    """A network over balls: the bounds of each step that a ReLU takes, and of linear functions of its end."""
+
+    layers: Layers
+    ball: Ball
+    low: dict[int, Tensor] = field(default_factory=dict)
+    high: dict[int, Tensor] = field(default_factory=dict)
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    scores: Tensor = field(init=False)
+
+    def bound_units(self) -> None:
+        """Intervals first; where they leave a unit open, linear bounds of that unit."""
+        self.shapes[0] = tuple(self.ball.x0.shape[1:])
+        values: list[Tensor] = [self.ball.x0]
+        low: list[Tensor] = [self.ball.low]
+        high: list[Tensor] = [self.ball.high]
+        for number, step in enumerate(self.layers.steps, start=1):
+            values.append(_forward(step, values))
+            if step.kind == "relu":
+                source = step.inputs[0]
+                if source not in self.low:
+                    self._tighten(source, low, high)
+                ends = [_forward(step, side) for side in (low, high)]
+            elif step.kind == "add":
+                ends = [_forward(step, side) for side in (low, high)]
+            else:
+                assert step.affine is not None
+                assert step.magnitude is not None
+                centre, radius = (
+                    (low[step.inputs[0]] + high[step.inputs[0]]) / 2,
+                    (high[step.inputs[0]] - low[step.inputs[0]]) / 2,
+                )
+                middle, far = step.affine(centre), step.magnitude(radius)
+                ends = [middle - far, middle + far]
+            low.append(ends[0])
+            high.append(ends[1])
+            self.shapes[number] = tuple(values[-1].shape[1:])
+        self.scores = values[-1]
+
+    def _tighten(self, source: int, low: list[Tensor], high: list[Tensor]) -> None:
+        """Bounds of a step that a ReLU takes, better ones for the units that are open."""
+        least, most = low[source].flatten(1).clone(), high[source].flatten(1).clone()
+        shape = low[source].shape
+        if self._several(source):
+            self.shapes[source] = tuple(shape[1:])
+            open_to = (least < 0) & (most > 0)
+            count = int(open_to.sum(1).max())
+            size = max(1, ROOM // (8 * max(1, count * least.shape[1])))
+            for rows in torch.split(torch.arange(len(least), device=least.device), size if count else 1):
+                units = open_to[rows].byte().topk(max(1, count), dim=1).indices  # those that are not open too
+                slope = torch.zeros(len(rows), 2 * units.shape[1], least.shape[1]).to(least)
+                both = torch.cat([units, units], 1)[..., None]
+                sign = torch.ones_like(both, dtype=least.dtype)
+                sign[:, units.shape[1] :] = -1.0
+                slope.scatter_(2, both, sign)
+                found = self.of_rows(rows).backwards(source, slope.reshape(*slope.shape[:2], *shape[1:]))
+                below, above = found[:, : units.shape[1]], -found[:, units.shape[1] :]
+                at = rows[:, None]
+                least[at, units] = torch.maximum(least[at, units], below)
+                most[at, units] = torch.minimum(most[at, units], above)
+        low[source], high[source] = least.reshape(shape), most.reshape(shape)
+        self.low[source], self.high[source] = low[source], high[source]
+
+    def _several(self, source: int) -> bool:
+        """Whether a step has a ReLU before it: without one, intervals are exact but for sums of one input."""
+        waiting, seen = [source], set()
+        while waiting:
+            number = waiting.pop()
+            if number == 0 or number in seen:
+                continue
+            seen.add(number)
+            step = self.layers.steps[number - 1]
+            if step.kind in ("relu", "add"):
+                return True
+            waiting += step.inputs
+        return len(seen) > 1
+
+    def of_rows(self, rows: Tensor) -> Relaxed:
+        """The same for some samples, or for one several times."""
+        ball = self.ball
+        some = Ball(ball.x0[rows], ball.low[rows], ball.high[rows], ball.eps[rows], ball.norm)
+        low, high = ({k: v[rows] for k, v in part.items()} for part in (self.low, self.high))
+        return Relaxed(self.layers, some, low, high, self.shapes)
+
+    def lower(self, margins: Tensor, steps: int, enough: Tensor, open_to: Tensor) -> Tensor:
+        """A lower bound of margins (n, S, K) @ scores (n, S), the slopes improved by gradient."""
+        end = len(self.layers.steps)
+        if not steps:
+            with torch.no_grad():
+                return self.backwards(end, margins)
+        slopes: dict[int, Tensor] = {}
+        least_slope: dict[int, float] = {}
+        for step in self.layers.steps:
+            if step.kind == "relu":
+                source = step.inputs[0]
+                least_slope[source] = max(step.slope, least_slope.get(source, 0.0))
+                lower = (self.high[source] > -self.low[source]).to(margins)
+                wide = lower[:, None].expand(-1, margins.shape[1], *lower.shape[1:]).clone()
+                slopes[source] = wide.clamp(step.slope, 1.0).requires_grad_()
+        if not slopes:
+            with torch.no_grad():
+                return self.backwards(end, margins)
+        best = torch.full(margins.shape[:2], -torch.inf, dtype=margins.dtype, device=margins.device)
+        optimiser = torch.optim.Adam(slopes.values(), lr=RATE)
+        for _ in range(steps):
+            with torch.enable_grad():
+                least = self.backwards(end, margins, slopes)
+                loss = -torch.where(open_to, least, 0.0).sum()
+            best = torch.maximum(best, least.detach())
+            if bool((torch.where(open_to, best, torch.inf) > enough).all()):
+                break
+            gradients = torch.autograd.grad(loss, list(slopes.values()))
+            for held, gradient in zip(slopes.values(), gradients, strict=True):
+                held.grad = gradient
+            optimiser.step()
+            with torch.no_grad():
+                for source, held in slopes.items():
+                    held.clamp_(least_slope[source], 1.0)
+        return best
+
+    def backwards(self, end: int, slope: Tensor, slopes: dict[int, Tensor] | None = None) -> Tensor:
+        """A lower bound of slope (n, S, …) · the result of a step, over the balls (n, S)."""
+        held: dict[int, Tensor] = {end: slope}
+        constant = torch.zeros(slope.shape[:2], dtype=slope.dtype, device=slope.device)
+        size = torch.zeros_like(constant)
+        for number in range(end, 0, -1):
+            if number not in held:
+                continue
+            part, step = held.pop(number), self.layers.steps[number - 1]
+            if step.kind == "add":
+                for source in step.inputs:
+                    held[source] = held[source] + part if source in held else part
+                continue
+            source = step.inputs[0]
+            if step.kind == "relu":
+                part, more, summed = self._through_relu(source, step.slope, part, slopes)
+            else:
+                assert step.affine is not None
+                part, more, summed = _through_affine(step.affine, part, self.shapes[source])
+            constant, size = constant + more, size + summed
+            held[source] = held[source] + part if source in held else part
+        most = torch.maximum(self.ball.low.abs(), self.ball.high.abs()).flatten(1)[:, None]
+        size = size + (held[0].detach().flatten(2).abs() * most).sum(2)
+        # What the sums were rounded by grows with what was summed up, and less than this.
+        return constant + self.ball.least(held[0]) - size * ROUNDED * torch.finfo(slope.dtype).eps
+
+    def _through_relu(
+        self, source: int, slope: float, part: Tensor, slopes: dict[int, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        low, high = self.low[source][:, None], self.high[source][:, None]
+        open_to = (low < 0) & (high > 0)
+        chord = torch.where(open_to, (high - slope * low) / (high - low).clamp_min(1e-30), 0.0)
+        above = torch.where(open_to, high * (1 - chord), 0.0)
+        plain = torch.where(high > -low, 1.0, slope).to(part)
+        free = plain if slopes is None else slopes[source]
+        fixed = torch.where(low >= 0, 1.0, slope).to(part)
+        below = torch.where(open_to, free, fixed)
+        upper = torch.where(open_to, chord, fixed)
+        falling = part.clamp_max(0)
+        more = (falling * above).flatten(2).sum(2)
+        return (part - falling) * below + falling * upper, more, -more.detach()
+
+
+def _through_affine(
+    affine: Callable[[Tensor], Tensor], part: Tensor, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Linear functions (n, S, …) of what an affine step returns as those of what it takes.
+
+    And what they add (n, S), with the size of the numbers that it was summed up from.
+    """
+    n, count = part.shape[:2]
+    with torch.no_grad():
+        still = affine(torch.zeros(1, *shape, dtype=part.dtype, device=part.device))
+    added = part.flatten(2) * still.flatten()
+    before = _transposed(affine, part.flatten(0, 1), shape)
+    return before.reshape(n, count, *shape), added.sum(2), added.detach().abs().sum(2)
+
+
+def _transposed(affine: Callable[[Tensor], Tensor], part: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The transpose of an affine step without what it adds, on (m, …)."""
+    if isinstance(affine, nn.Linear | Product):
+        matrix = affine.weight if isinstance(affine, nn.Linear) else affine.matrix
+        return part @ matrix
+    if isinstance(affine, nn.Conv2d):
+        short = [
+            size - ((out - 1) * stride - 2 * pad + dilation * (kernel - 1) + 1)
+            for size, out, stride, pad, dilation, kernel in zip(
+                shape[1:], part.shape[2:], affine.stride, _padding(affine), affine.dilation,
+                affine.kernel_size, strict=True,
+            )
+        ]  # fmt: skip
+        return functional.conv_transpose2d(
+            part, affine.weight, None, affine.stride, _padding(affine), short, affine.groups, affine.dilation
+        )
+    if isinstance(affine, Taken) and len(torch.unique(affine.order)) == len(affine.order):
+        before = part.new_zeros(len(part), math.prod(shape))
+        return before.index_copy(1, affine.order, part.flatten(1) * affine.unit).reshape(-1, *shape)
+    with torch.enable_grad():
+        x = torch.zeros(len(part), *shape, dtype=part.dtype, device=part.device, requires_grad=True)
+        (before,) = torch.autograd.grad(affine(x), x, part, create_graph=part.requires_grad)
+    return before
+
+
+def _padding(layer: nn.Conv2d) -> tuple[int, int]:
+    """Zeros at each side."""
+    if layer.padding == "valid":
+        return 0, 0
+    if isinstance(layer.padding, str):  # same: odd kernels alone are padded alike on both sides
+        tall, wide = (d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        return tall, wide
+    return int(layer.padding[0]), int(layer.padding[1])

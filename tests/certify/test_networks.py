@@ -1,0 +1,222 @@
+"""Networks and kernels: bounds against brute force, against an integer programme, and against attacks."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import Bounds as Sides
+from scipy.optimize import LinearConstraint, milp
+from sklearn.datasets import make_moons
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from torch import Tensor, nn
+
+import robustbench_lite as rb
+from robustbench_lite.certify.certifier import Question
+from robustbench_lite.certify.kernels import KernelBounds
+from robustbench_lite.certify.networks import Ball, NetworkBounds, Relaxed
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.structure import Kernel, Layers
+from robustbench_lite.core.threat import Norm, norms
+
+NORMS = ("linf", "l2", "l1")
+PLAIN = rb.Domain(pixel_dim=None)
+
+
+class Residual(nn.Module):
+    """Every layer that bounds are propagated through, on 1 × 6 × 6 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(1, 3, 3, padding=1, stride=2), nn.BatchNorm2d(3), nn.LeakyReLU(0.1)
+        )
+        self.second = nn.Conv2d(3, 3, 3, padding=1)
+        self.pool, self.mean = nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)
+        self.head = nn.Linear(3, 3)
+        self.register_buffer("centre", torch.tensor(0.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - self.centre) / 0.5
+        x = self.first(x)
+        x = torch.relu(self.second(x) + x)
+        x = self.mean(self.pool(x))
+        scores: Tensor = self.head(x.view(x.size(0), -1))
+        return scores
+
+
+def built(make: object, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module: nn.Module = make()  # type: ignore[operator]
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr, operator]
+                part.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr, operator]
+    return module.eval()
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 6), nn.LeakyReLU(0.2), nn.Linear(6, 3))
+
+
+def nearest_on_a_grid(model: rb.Model, x: Tensor, y: Tensor, norm: str, side: int = 201) -> Tensor:
+    axis = torch.linspace(0, 1, side)
+    grid = torch.cartesian_prod(axis, axis)
+    says = model.prediction(model.scores(grid))
+    away = torch.stack([norms((grid - one).double(), PLAIN, Norm(norm)) for one in x])
+    return torch.where(says[None] != y[:, None], away, torch.inf).amin(1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_point_of_a_fine_grid_is_nearer(norm: str) -> None:
+    for seed in range(5):
+        module = built(perceptron, seed)
+        for part in module.parameters():
+            part.data *= 2.5
+        with torch.no_grad():  # every class somewhere
+            module[4].bias -= module(torch.rand(500, 2)).mean(0)  # type: ignore[index]
+        model = rb.TorchModel(module, (2,))
+        x = torch.rand(8, 2, generator=torch.Generator().manual_seed(seed))
+        y = model.prediction(model.scores(x))
+        threat = rb.parse_threat(f"{norm}:min", PLAIN)
+        found = NetworkBounds().bounds(Question(model, threat, Goal(), x, y))
+        truth = nearest_on_a_grid(model, x, y, norm)
+        assert (found.distance <= truth + 1e-6).all()
+        assert not found.exact.any()
+        finite = truth.isfinite()
+        assert (found.distance[finite] > 0.2 * truth[finite]).float().mean() > 0.5  # and not useless
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_linear_bounds_hold_at_random_points_of_the_ball_through_every_layer(norm: str) -> None:
+    model = rb.TorchModel(built(Residual, 3), (1, 6, 6))
+    held = model.structure
+    assert isinstance(held, Layers)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 1, 6, 6, generator=generator)
+    domain = rb.Domain(mask=torch.rand(1, 6, 6, generator=generator) > 0.3)
+    asked = Question(model, rb.parse_threat(f"{norm}:0.3", domain), Goal(), x, torch.zeros(3).long())
+    eps = torch.full((3,), 0.3)
+    relaxed = Relaxed(held, Ball.around(asked, eps, torch.float32))
+    relaxed.bound_units()
+    margins = torch.randn(3, 5, 3, generator=generator)
+    least = relaxed.lower(margins, 0, torch.zeros(3, 1), torch.ones(3, 5, dtype=torch.bool))
+    better = relaxed.lower(margins, 10, torch.full((3, 1), torch.inf), torch.ones(3, 5, dtype=torch.bool))
+    assert (better >= least - 1e-6).all()
+    assert (better > least + 1e-4).any()
+    for _ in range(300):
+        step = torch.randn(x.shape, generator=generator) * domain.mask
+        step = step / norms(step.double(), domain, Norm(norm)).float()[:, None, None, None].clamp_min(1e-9)
+        point = (x + 0.3 * torch.rand(3, 1, 1, 1, generator=generator) * step).clamp(0, 1)
+        values = torch.einsum("nsk,nk->ns", margins, model.scores(point))
+        assert (values >= better - 1e-5).all()
+
+
+def test_what_the_steps_compute_is_what_the_module_computes() -> None:
+    for make, shape in ((Residual, (1, 6, 6)), (perceptron, (2,))):
+        model = rb.TorchModel(built(make), shape)
+        held = model.structure
+        assert isinstance(held, Layers)
+        x = torch.rand(4, *shape)
+        asked = Question(model, rb.parse_threat("linf:0.1", PLAIN), Goal(), x, torch.zeros(4).long())
+        relaxed = Relaxed(held, Ball.around(asked, torch.zeros(4), torch.float32))
+        relaxed.bound_units()
+        assert torch.allclose(relaxed.scores, model.scores(x), atol=1e-5)
+        every = torch.eye(3)[None].expand(4, 3, 3)
+        exact = relaxed.lower(every, 0, torch.zeros(4, 1), torch.ones(4, 3, dtype=torch.bool))
+        assert torch.allclose(exact, model.scores(x), atol=1e-3)  # a ball of one point
+
+
+def test_bounds_are_below_an_integer_programme_of_a_network_with_two_layers() -> None:
+    """The least margin in a box by HiGHS (Tjeng, Xiao & Tedrake 2019) against the linear bound."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 2)).eval()
+    model = rb.TorchModel(module, (4,))
+    held = model.structure
+    assert isinstance(held, Layers)
+    first, last = module[0], module[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    parts = (first.weight, first.bias, last.weight, last.bias)
+    w, b, v, c = (part.detach().double().numpy() for part in parts)
+    for x, eps in itertools.product(torch.rand(4, 4), (0.05, 0.2)):
+        low, high = np.maximum(x.numpy() - eps, 0.0), np.minimum(x.numpy() + eps, 1.0)
+        middle, far = w @ (low + high) / 2 + b, np.abs(w) @ (high - low) / 2
+        least, most = middle - far, middle + far
+        # Variables: x (4), hidden (10), on or off (10).
+        rows, below = [], []
+        for k in range(10):
+            unit = np.eye(10)[k]
+            rows += [
+                np.concatenate([w[k], -unit, 0 * unit]),  # hidden >= w x + b
+                np.concatenate([-w[k], unit, -least[k] * unit]),  # hidden <= w x + b - least (1 - on)
+                np.concatenate([0 * w[k], unit, -max(most[k], 0.0) * unit]),  # hidden <= most · on
+            ]
+            below += [-b[k], b[k] - least[k], 0.0]
+        cost = np.concatenate([np.zeros(4), v[0] - v[1], np.zeros(10)])
+        sides = Sides(
+            np.concatenate([low, np.zeros(20)]), np.concatenate([high, np.full(10, np.inf), np.ones(10)])
+        )
+        whole = np.concatenate([np.zeros(14), np.ones(10)]).astype(int)
+        solved = milp(
+            cost, constraints=LinearConstraint(np.array(rows), -np.inf, np.array(below)), bounds=sides,
+            integrality=whole,
+        )  # fmt: skip
+        truth = solved.fun + c[0] - c[1]
+        asked = Question(model, rb.parse_threat("linf:0.1", PLAIN), Goal(), x[None], torch.zeros(1).long())
+        relaxed = Relaxed(held, Ball.around(asked, torch.tensor([eps]), torch.float32))
+        relaxed.bound_units()
+        margin = torch.tensor([[[1.0, -1.0]]])
+        found = relaxed.lower(margin, 20, torch.tensor([[torch.inf]]), torch.ones(1, 1, dtype=torch.bool))
+        assert float(found) <= truth + 1e-5
+        assert float(found) >= truth - 1.0
+
+
+def test_layers_that_are_not_known_leave_no_structure() -> None:
+    for layer in (nn.Tanh(), nn.Sigmoid(), nn.GroupNorm(1, 8), nn.MultiheadAttention(8, 1)):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), layer, nn.Flatten(), nn.Linear(8, 2)).eval()
+        if isinstance(layer, nn.MultiheadAttention):
+            continue
+        model = rb.TorchModel(module, (4,))
+        assert model.structure is None
+        why = NetworkBounds().refuses(model, rb.parse_threat("linf:0.1"), Goal())
+        assert why is not None
+    large = rb.TorchModel(
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 9000), nn.ReLU(), nn.Linear(9000, 2)), (4,)
+    )
+    said = NetworkBounds().refuses(large, rb.parse_threat("linf:0.1"), Goal())
+    assert said is not None
+    assert "9000 rectified units" in said
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "svm"])
+def test_no_attack_breaks_a_bound_on_digits_and_the_table_shows_it(name: str) -> None:
+    digits, little = rb.load_data("digits", samples=12), rb.Search(certify=0.3)
+    run = rb.run(digits, [name], ["pgd:steps=20", "fmn:steps=30"], ["linf:0.004", "linf:min"], search=little)
+    assert not run.failures
+    table = run.table("worst_case")
+    assert 0 < float(table["proven"].iloc[0]) <= float(table["robust"].iloc[0])
+    assert (run.records["bound_kind"] == "sound").all()
+    assert run.records["bound_by"].str.contains("linear relaxation").all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_kernels_are_bounded_below_any_point_of_a_fine_grid(norm: str, classes: int) -> None:
+    points, label = make_moons(120, noise=0.15, random_state=0)
+    label = label + (points[:, 0] > 1.2) if classes == 3 else label
+    points = (points - points.min(0)) / (points.max(0) - points.min(0))
+    made = make_pipeline(StandardScaler(), SVC(C=5.0)).fit(points, label)
+    model = rb.lift(made, (2,), points)
+    assert isinstance(model.structure, Kernel)
+    x = torch.from_numpy(points[:30]).float()
+    y = model.prediction(model.scores(x))
+    found = KernelBounds().bounds(Question(model, rb.parse_threat(f"{norm}:min", PLAIN), Goal(), x, y))
+    truth = nearest_on_a_grid(model, x, y, norm)
+    assert (found.distance <= truth + 1e-6).all()
+    assert (found.distance / truth).median() > 0.4
