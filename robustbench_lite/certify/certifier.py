@@ -35,7 +35,7 @@ class Bounds:
     ----------
     distance : Tensor
         (n,) float64: no adversarial example is nearer, in the threat's norm; inf where the domain holds none,
-        0 where nothing is proven.
+        0 where nothing is proven, NaN where it was not tried.
     exact : Tensor of bool
         (n,): whether there is one at that distance.
     by : str
@@ -54,10 +54,11 @@ class Bounds:
     nearest: Tensor | None = None
 
     @property
-    def kinds(self) -> list[str]:
-        """The `BoundKind` of each sample's bound."""
+    def kinds(self) -> list[str | None]:
+        """The `BoundKind` of each sample's bound; None where there is none."""
         rest = BoundKind.SOUND if self.alpha is None else BoundKind.PROBABILISTIC
-        return [str(BoundKind.EXACT if one else rest) for one in self.exact.tolist()]
+        pairs = zip(self.exact.tolist(), self.distance.isnan().tolist(), strict=True)
+        return [None if none else str(BoundKind.EXACT if exact else rest) for exact, none in pairs]
 
     def __getitem__(self, rows: slice | Tensor) -> Bounds:
         nearest = None if self.nearest is None else self.nearest[rows]
@@ -190,7 +191,8 @@ def _none(question: Question) -> Bounds:
 
 def _better(one: Bounds, other: Bounds) -> Bounds:
     """Of two bounds the exact one, else the larger, sample by sample."""
-    take = (other.exact & ~one.exact) | ((other.exact == one.exact) & (other.distance > one.distance))
+    further = (other.distance > one.distance) | one.distance.isnan()
+    take = (other.exact & ~one.exact) | ((other.exact == one.exact) & further)
     nearest = one.nearest
     if nearest is None or other.nearest is None:
         nearest = nearest if nearest is not None else other.nearest

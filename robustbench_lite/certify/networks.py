@@ -32,11 +32,12 @@ GROWTH = (1.2, 3.0)  # of eps until a margin fails, at least and at most
 SHORT = 0.7  # of where a margin would fail if it fell evenly
 LESS = 2.0**-3  # of eps where the first fails
 TRIES = 16
-FEW_TRIES = 3  # at little effort
+FEW_TRIES = 2  # at little effort
 CLOSE = 0.01  # relative: what is left between proven and failed
 ROUGH = 0.1  # the same for networks of more than `FEW` units, whose slopes are not improved
 FEW = 512
-LITTLE = 0.5  # effort below which few sizes are tried
+LITTLE = 0.5  # effort below which few sizes are tried, on some of the samples
+SOME = 200  # of them at the usual effort
 SLOPES = 12  # steps of gradient for the slopes, at the usual effort
 RATE = 0.1  # of those steps
 STRETCH = 1.01  # by which eps grows while better slopes prove more
@@ -63,12 +64,12 @@ class NetworkBounds:
         held, x0 = question.model.structure, question.x0
         assert isinstance(held, Layers)
         size = max(1, ROOM // (units_of(held) * 64))
-        found = []
-        rows = torch.split(torch.arange(len(x0), device=x0.device), size)
+        most = len(x0) if question.effort >= LITTLE else int(SOME * question.effort)
+        rows = torch.split(torch.arange(min(most, len(x0)), device=x0.device), size)
+        distance = torch.full((len(x0),), torch.nan, dtype=torch.float64, device=x0.device)
         for number, part in enumerate(rows):
             question.progress(number / len(rows))
-            found.append(_Batch(held, question[part]).largest())
-        distance = torch.cat(found)
+            distance[part] = _Batch(held, question[part]).largest()
         return Bounds(distance, torch.zeros_like(distance, dtype=torch.bool), "linear relaxation")
 
 

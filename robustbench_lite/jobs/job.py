@@ -156,7 +156,7 @@ class Work:
         """The samples as a search sees them."""
         data, clean, proven = self.data, self.clean, self.bounds
         pool = None if self.starts is None else Pool(self.starts.x, self.starts.y)
-        bound, nearest = (None, None) if proven is None else (proven.distance, proven.nearest)
+        bound, nearest = (None, None) if proven is None else (proven.distance.nan_to_num(0.0), proven.nearest)
         return Samples(
             data.x, data.y, data.ids, clean.scores, clean.prediction, self.given, bound, nearest, pool
         )

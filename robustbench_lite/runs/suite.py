@@ -47,6 +47,7 @@ class Suite(BaseModel):
     models: tuple[str, ...] = ()
     samples: int | None = Field(default=None, ge=1)
     transfer: bool = False
+    certify: float | None = Field(default=None, ge=0)
     cells: tuple[Named, ...] = Field(min_length=1)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import (
@@ -92,6 +92,7 @@ def test_no_cell_is_nearer_than_what_is_proven_and_exact_is_reached(
     kind: str, norm: str, seed: int, classes: int, masked: bool
 ) -> None:
     model = ensemble(kind, seed, classes)
+    assume(isinstance(model.structure, Trees))  # boosting may stop at one tree
     domain = rb.Domain(pixel_dim=None, mask=torch.tensor([True, False, True]) if masked else None)
     x = torch.from_numpy(np.random.default_rng(seed + 1).integers(0, 17, (4, 3)) / 16).float()
     y = model.prediction(model.scores(x))
