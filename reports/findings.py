@@ -149,6 +149,12 @@ def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
             f"the model answered {row['nan']} of {tried} samples with NaN: neither held nor broken (goal "
             "option nan=success counts them)"
         )
+    bound = here.loc[here["clean_prediction"] == here["label"], "lower_bound"]
+    if bound.notna().any() and bound.isna().any():
+        found.append(
+            f"bounds were sought for {bound.notna().sum()} of {len(bound)} samples only; the others count as "
+            "not proven (--certify 1 seeks all)"
+        )
     if row["rejected"]:
         found.append(f"the model refused {row['rejected']} samples, which count as held")
     if len(here) and (here["zero_gradients"] > 0).mean() > 0.01:
@@ -182,9 +188,11 @@ def _job(row: Mapping[Hashable, Any]) -> str:
 
 def _held(row: Mapping[Hashable, Any]) -> str:
     held = f"{100 * row['robust']:.1f} % ± {50 * (row['high'] - row['low']):.1f}"
-    if math.isnan(row["proven"]) or round(row["proven"], 3) == round(row["robust"], 3):
+    if math.isnan(row["proven"]):
         return held
-    return f"{held} (proven: {share(row['proven'])})"
+    if round(row["proven"], 3) == round(row["robust"], 3):
+        return f"{held} (proven)"
+    return f"between {share(row['proven'])} (proven) and {held} (attacked)"
 
 
 def _strongest(row: Mapping[Hashable, Any]) -> str:

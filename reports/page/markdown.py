@@ -10,7 +10,8 @@ from robustbench_lite.reports.results import Results
 
 TITLES = {
     "worst_case": "Worst case over the attacks",
-    "gaps": "Against the exact distance",
+    "gaps": "Against proven distances",
+    "missed": "What each attack missed of what is known to fall",
     "transfer": "From one model to another",
     "summary": "Every attack",
 }

@@ -30,7 +30,8 @@ CARDS = 60  # jobs in the gallery; the pictures of all are in the folder
 TITLES = {
     "worst_case": "Worst case over the attacks, sample by sample",
     "summary": "Every attack",
-    "gaps": "Against the exact distance",
+    "gaps": "Against proven distances",
+    "missed": "What each attack missed of what is known to fall",
     "distances": "Sizes of successful perturbations",
     "confidence": "Confidence before and after",
     "costs": "Cost",

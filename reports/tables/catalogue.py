@@ -17,12 +17,12 @@ from robustbench_lite.reports.tables.rates import (
     winners,
     worst_case,
 )
-from robustbench_lite.reports.tables.sizes import curves, distances, gaps
+from robustbench_lite.reports.tables.sizes import curves, distances, gaps, missed
 
 RATES = {
     "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "proven", "by_transfer", "of_broken",
-    "zero_gradients", "eight_bit", "gap", "gap_95", "autoattack", "best_known", "before", "after",
-    "median_after",
+    "zero_gradients", "eight_bit", "gap", "gap_95", "above", "missed", "autoattack", "best_known",
+    "before", "after", "median_after",
 }  # fmt: skip
 
 # Counts of what rarely is: a page leaves them out where nothing is.
@@ -58,5 +58,6 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "pairs": pairs,
     "winners": winners,
     "gaps": gaps,
+    "missed": missed,
     "transfer": transfer,
 }

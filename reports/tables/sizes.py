@@ -46,42 +46,78 @@ def distances(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def gaps(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a job that sought the smallest perturbation of a model whose exact answer is known.
+    """One row a job that sought the smallest perturbation of a model with proven distances.
 
-    distance, exact: medians over the samples that the model had right, failures as infinite; ratio: of the
-    two. gap, gap_95: median and 95th percentile of distance / exact - 1, sample by sample. surrogate: the
-    gradients were a smooth surrogate's; weak: such a one with a ratio above 1.1.
+    distance: the median over the samples that the model had right, failures as infinite. exact, ratio: over
+    those whose exact distance is known, its median, and the ratio of both. gap, gap_95: median and 95th
+    percentile of distance / exact - 1, sample by sample. bound, above: the median of all proven distances,
+    and of distance / bound - 1: no gap is larger than that. surrogate: the gradients were a smooth
+    surrogate's; weak: such a one with a ratio above 1.1.
     """
     rows = []
     records = direct(records)
     able = attacked(records.loc[records["minimum"].astype(bool) & right(records)])
     for (model, threat, goal), part in able.groupby(["model", "threat", "goal"], sort=False, observed=True):
-        solved = part.loc[(part["bound_kind"] == "exact") & np.isfinite(part["lower_bound"].astype(float))]
-        known = solved.groupby("sample_id")["lower_bound"].min()
+        bound = part["lower_bound"].astype(float)
+        proven = part.loc[np.isfinite(bound) & (bound > 0)]
+        known = proven.groupby("sample_id")["lower_bound"].min().astype(float)
+        exact = proven.loc[proven["bound_kind"] == "exact"].groupby("sample_id")["lower_bound"].min()
         if known.empty:
             continue
-        there = part.loc[part["sample_id"].isin(known.index)]
-        for attack, group in there.groupby("attack", sort=False, observed=True):
-            distance = group["distance"].where(group["success"].astype(bool), math.inf).astype(float)
-            exact = known.loc[group["sample_id"]].to_numpy(float)
-            gap = pd.Series(distance.to_numpy() / exact - 1)
-            ratio = float(distance.median() / known.median())
+        for attack, group in part.groupby("attack", sort=False, observed=True):
+            size = group["distance"].where(group["success"].astype(bool), math.inf).astype(float)
+            size.index = pd.Index(group["sample_id"])
+            solved, limited = size[size.index.isin(exact.index)], size[size.index.isin(known.index)]
+            gap = solved / exact.loc[solved.index].astype(float) - 1
+            ratio = float(solved.median() / exact.median()) if len(solved) else math.nan
             surrogate = bool(group["surrogate"].any())
             rows.append(
                 {
                     **dict(zip(GROUP, (model, attack, threat, goal), strict=True)),
-                    "samples": len(group),
-                    "distance": float(distance.median()),
-                    "exact": float(known.median()),
+                    "samples": len(limited),
+                    "distance": float(limited.median()),
+                    "exact": float(exact.median()) if len(exact) else math.nan,
                     "ratio": ratio,
-                    "gap": float(gap.median()),
-                    "gap_95": float(gap.quantile(0.95, interpolation="higher")),
+                    "gap": float(gap.median()) if len(gap) else math.nan,
+                    "gap_95": float(gap.quantile(0.95, interpolation="higher")) if len(gap) else math.nan,
+                    "bound": float(known.median()),
+                    "above": float((limited / known.loc[limited.index] - 1).median()),
                     "surrogate": surrogate,
                     "weak": surrogate and ratio > FAR,
                 }
             )
-    heads = [*GROUP, "samples", "distance", "exact", "ratio", "gap", "gap_95", "surrogate", "weak"]
-    return pd.DataFrame(rows, columns=heads)
+    heads = ["samples", "distance", "exact", "ratio", "gap", "gap_95", "bound", "above", "surrogate", "weak"]
+    return pd.DataFrame(rows, columns=[*GROUP, *heads])
+
+
+def missed(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a job at a fixed eps: what it left standing that is known to fall within eps.
+
+    known: of the samples that the model had right, those with an adversarial example inside eps, by another
+    attack or because their exact distance is not above it. missed: of these, the share that this attack did
+    not break.
+    """
+    rows = []
+    records = direct(records)
+    able = attacked(records.loc[~records["minimum"].astype(bool) & right(records)])
+    for (model, threat, goal), part in able.groupby(["model", "threat", "goal"], sort=False, observed=True):
+        broken = part.loc[part["success"].astype(bool), "sample_id"]
+        within = (part["bound_kind"] == "exact") & (
+            part["lower_bound"].astype(float) <= part["eps"].astype(float)
+        )
+        falls = set(broken) | set(part.loc[within.fillna(False), "sample_id"])
+        for attack, group in part.groupby("attack", sort=False, observed=True):
+            there = group.loc[group["sample_id"].isin(falls)]
+            held = float((~there["success"].astype(bool)).mean()) if len(there) else math.nan
+            rows.append(
+                {
+                    **dict(zip(GROUP, (model, attack, threat, goal), strict=True)),
+                    "samples": len(group),
+                    "known": len(there),
+                    "missed": held,
+                }
+            )
+    return pd.DataFrame(rows, columns=[*GROUP, "samples", "known", "missed"])
 
 
 def curves(records: pd.DataFrame) -> pd.DataFrame:

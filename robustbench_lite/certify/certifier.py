@@ -82,7 +82,7 @@ class Question:
     target : Tensor, optional
         (n, k) classes to reach, any of which will do; None: every class but y.
     effort : float, default 1.0
-        How much of the usual work may be spent on a sample.
+        How much may be spent on a sample: at 1 most bounds are as good as they get.
     progress : callable
         Called with the fraction done.
     """
@@ -178,7 +178,8 @@ def certify(question: Question) -> Bounds | None:
         certifier = cast(Certifier, cast(type, load(entry.where, "certifier"))())
         if certifier.refuses(model, threat, goal) is None:
             found = certifier.bounds(question) if len(question.y) else _none(question)
-            best = found if best is None else _better(best, found)
+            if not bool(found.distance.isnan().all()) or not len(question.y):
+                best = found if best is None else _better(best, found)
     more = bool(goal.margin or goal.confidence) or model.task.reject is not None
     return replace(best, exact=best.exact & False) if best and more else best
 

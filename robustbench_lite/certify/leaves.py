@@ -111,14 +111,12 @@ class Wanted:
         best = scores.masked_fill(~self.sought, -torch.inf).amax(1)
         return best - scores.masked_fill(self.sought, -torch.inf).amax(1)
 
-    def met(self, scores: Tensor, slack: float = 0.0) -> Tensor:
-        """Whether the class of scores (n, …, K) is one that is sought, by more than a slack (n, …)."""
+    def met(self, scores: Tensor) -> Tensor:
+        """Whether the class of scores (n, …, K) is one that is sought (n, …)."""
         shape = (len(scores), *[1] * (scores.dim() - 2), scores.shape[-1])
         sought = self.sought.view(shape)
         best = scores.masked_fill(~sought, -torch.inf).amax(-1, keepdim=True)
         rival = scores.masked_fill(sought, -torch.inf).amax(-1, keepdim=True)
-        if slack:
-            return (best - rival > slack)[..., 0]
         first = self.rank.masked_fill(~sought | (scores < best), len(self.rank)).amin(-1)
         second = self.rank.masked_fill(sought | (scores < rival), len(self.rank)).amin(-1)
         return (best > rival)[..., 0] | ((best == rival)[..., 0] & (first < second))

@@ -36,8 +36,9 @@ FEW_TRIES = 2  # at little effort
 CLOSE = 0.01  # relative: what is left between proven and failed
 ROUGH = 0.1  # the same for networks of more than `FEW` units, whose slopes are not improved
 FEW = 512
-LITTLE = 0.5  # effort below which few sizes are tried, on some of the samples
-SOME = 200  # of them at the usual effort
+LEAST = 0.25  # effort from which networks of more than `FEW` units are tried
+LITTLE = 0.5  # effort below which few sizes are tried, of those on some of the samples
+SOME = 80  # of them for each unit of effort
 SLOPES = 12  # steps of gradient for the slopes, at the usual effort
 RATE = 0.1  # of those steps
 STRETCH = 1.01  # by which eps grows while better slopes prove more
@@ -63,12 +64,16 @@ class NetworkBounds:
         """The largest eps at which no margin can fall to 0."""
         held, x0 = question.model.structure, question.x0
         assert isinstance(held, Layers)
-        size = max(1, ROOM // (units_of(held) * 64))
-        most = len(x0) if question.effort >= LITTLE else int(SOME * question.effort)
+        size = max(1, ROOM // (64 * max(1, units_of(held))))
+        most = len(x0)
+        if units_of(held) > FEW and question.effort < LITTLE:
+            most = int(SOME * question.effort) if question.effort >= LEAST else 0
         rows = torch.split(torch.arange(min(most, len(x0)), device=x0.device), size)
         distance = torch.full((len(x0),), torch.nan, dtype=torch.float64, device=x0.device)
         for number, part in enumerate(rows):
             question.progress(number / len(rows))
+            if not len(part):
+                break
             distance[part] = _Batch(held, question[part]).largest()
         return Bounds(distance, torch.zeros_like(distance, dtype=torch.bool), "linear relaxation")
 
@@ -126,7 +131,7 @@ class _Batch:
         small = units_of(self.layers) <= FEW
         close = CLOSE if small else ROUGH
         whole = self._least(rows, torch.zeros_like(eps))
-        for _ in range(TRIES if self.question.effort >= LITTLE else FEW_TRIES):
+        for _ in range(FEW_TRIES if self.question.effort < LITTLE and not small else TRIES):
             if not len(rows):
                 break
             least = self._least(rows, eps[rows])

@@ -250,6 +250,7 @@ class Layers:
     steps : tuple of Step
     shape : tuple of int
         Of one input.
+    classes : int
     dtype : torch.dtype
         Of its steps' numbers.
     device : torch.device
@@ -257,6 +258,7 @@ class Layers:
 
     steps: tuple[Step, ...]
     shape: tuple[int, ...]
+    classes: int
     dtype: torch.dtype
     device: torch.device
 

@@ -26,8 +26,8 @@ SETTINGS = tuple(field.name for field in fields(Search))
 class Config(BaseModel):
     """Every choice of a run: a suite, or lists of attacks, threats and goals that multiply.
 
-    With neither, the suite is `lectures`; data, models, samples, transfer and the effort of proofs that are
-    not said are the suite's. In a file, and as flags, the settings of `search` stand beside the others by
+    With neither, the suite is `lectures`; data, models, samples, transfer and settings that are not said
+    are the suite's. In a file, and as flags, the settings of `search` stand beside the others by
     their own names.
     """
 
@@ -62,8 +62,8 @@ class Config(BaseModel):
         held = read_suite(suite)
         told = {key: getattr(held, key) for key in ("data", "models", "transfer")}
         search = values.get("search", {})
-        if held.certify is not None and isinstance(search, dict):
-            values = {**values, "search": {"certify": held.certify, **search}}
+        if held.search and isinstance(search, dict):
+            values = {**values, "search": {**held.search, **search}}
         return {**{key: value for key, value in told.items() if value}, **values, "suite": suite}
 
     @property

@@ -38,7 +38,10 @@ Named = Cell[str, str]
 
 
 class Suite(BaseModel):
-    """What a suite file holds: a line about it, the cells, and what a config leaves unsaid."""
+    """What a suite file holds: a line about it, the cells, and what a config leaves unsaid.
+
+    search: settings by their names, in a table of the file.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,7 +50,7 @@ class Suite(BaseModel):
     models: tuple[str, ...] = ()
     samples: int | None = Field(default=None, ge=1)
     transfer: bool = False
-    certify: float | None = Field(default=None, ge=0)
+    search: dict[str, float | int | str | bool] = Field(default_factory=dict)
     cells: tuple[Named, ...] = Field(min_length=1)
 
 

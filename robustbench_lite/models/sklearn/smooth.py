@@ -96,7 +96,13 @@ class PerceptronCore(Core):
         if len(self.biases[-1]) == 1:
             wide = weight.new_tensor([[0.0], [1.0]])
             steps.append(Product(wide, wide[:, 0] * 0).step(len(steps)))
-        return Layers(tuple(steps), (front.matrix.shape[1],), front.matrix.dtype, front.matrix.device)
+        return Layers(
+            tuple(steps),
+            (front.matrix.shape[1],),
+            max(2, len(self.biases[-1])),
+            front.matrix.dtype,
+            front.matrix.device,
+        )
 
     def confidence(self, scores: Tensor) -> Tensor:
         return scores.softmax(1).amax(1)

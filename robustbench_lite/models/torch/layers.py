@@ -97,7 +97,7 @@ class _Reader:
         self.sizes: dict[fx.Node, tuple[int, ...]] = {}
 
     def read(self, first: Scaled) -> Layers:
-        self.first = first
+        self.first, self.classes = first, 0
         recorder = _Recorder(self.graph)
         with torch.no_grad():
             x = torch.zeros(2, *self.shape, device=first.factor.device)
@@ -113,10 +113,12 @@ class _Reader:
                 result = node.args[0]
                 if not isinstance(result, fx.Node) or result not in self.place:
                     raise Unsupported("it returns several things")
-                self._append(Shaped(self.sizes[result]).step(self.place[result]))
+                (self.classes,) = self.sizes[result]
             elif node.op != "get_attr":
                 self._read(node)
-        return Layers(tuple(self.steps), self.shape, self.first.factor.dtype, self.first.factor.device)
+        return Layers(
+            tuple(self.steps), self.shape, self.classes, self.first.factor.dtype, self.first.factor.device
+        )
 
     def _append(self, step: Step) -> int:
         self.steps.append(step)

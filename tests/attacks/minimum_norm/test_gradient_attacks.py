@@ -15,6 +15,8 @@ from robustbench_lite.attacks.score_based.square import _pyramid as pyramid
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.core.losses import LOSSES, dlr, margin
+from robustbench_lite.core.model import Model
+from robustbench_lite.testing.subjects import small_forest
 from tests.attacks.structure.test_exact import SIZES
 from tests.conftest import (
     attack_class,
@@ -183,7 +185,9 @@ CASES = [(name, threat) for name in ATTACKS for threat in threats_of(name, SIZES
 @pytest.mark.parametrize(("attack", "threat"), CASES, ids=[f"{a}-{t}" for a, t in CASES])
 def test_what_may_not_change_does_not(attack: str, threat: str) -> None:
     structure = attack_class(attack).access.name == "STRUCTURE"
-    model = linear_model(3) if structure else small_network(3)
+    model: Model = linear_model(3) if structure else small_network(3)
+    if attack == "leaf_tuple":
+        model = small_forest(3)
     x, y = samples_of(model, 12)
     mask = torch.arange(16).reshape(1, 4, 4) % 3 != 0
     result = attack_with(model, x, y, short(attack), threat, domain=Domain(mask=mask))
