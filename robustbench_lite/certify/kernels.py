@@ -22,6 +22,7 @@ from robustbench_lite.core.threat import Norm, Threat
 
 HALVINGS = 40
 ROWS = 64  # samples at once
+PLAIN = {Norm.LINF: torch.inf, Norm.L2: 2.0, Norm.L1: 1.0}
 DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}
 
 
@@ -84,8 +85,7 @@ class _Pairs:
 
     def largest(self) -> Tensor:
         """The largest eps found (n,)."""
-        width = (self.high - self.low).amax(1)
-        width = width if self.norm is Norm.LINF else width * self.low.shape[1] ** 0.5
+        width = torch.linalg.vector_norm(self.high - self.low, ord=PLAIN[self.norm], dim=1)
         proven, failed = torch.zeros_like(width), width
         for _ in range(HALVINGS):
             eps = (proven + failed) / 2

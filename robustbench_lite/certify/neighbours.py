@@ -34,6 +34,7 @@ NODES = {Norm.L2: 2000, Norm.LINF: 60, Norm.L1: 60}  # programmes for a sample, 
 AT_ONCE = 8  # constraints that a programme takes up at a time
 NEAR = 8  # stored samples of the own class by which others are put in order
 MARGINS = (0.0, 1e-7, 1e-6, 1e-5)  # of the length, by which the boundary is passed where the model is asked
+SAME = 1e-9  # of the largest number stored
 LOOSE = 1e-9  # by which a constraint of unit length may be missed
 PLAIN = {Norm.L2: 2, Norm.LINF: np.inf, Norm.L1: 1}  # as NumPy names them
 DUAL = {Norm.L2: 2, Norm.LINF: 1, Norm.L1: np.inf}
@@ -130,6 +131,11 @@ class Solver:
         stored, labels, matrix, offset = (part.cpu().numpy() for part in parts)
         nodes = max(1, int(NODES[norm] * effort))
         return cls(stored, labels, held.k, matrix, offset, stored @ matrix, norm, nodes)
+
+    @property
+    def same(self) -> float:
+        """The distance up to which two stored samples stand in one place, where rounding decides ties."""
+        return SAME * float(np.abs(self.image).max(initial=0.0))
 
     def nearest(self, x: Array, low: Array, high: Array, y: int, sought: Array) -> tuple[float, Array]:
         """A distance below which no step within the box changes y to what is sought; the best steps met.
@@ -249,7 +255,7 @@ class Case:
         length = np.linalg.norm(normal, ord=DUAL[self.solver.norm], axis=2)
         with np.errstate(divide="ignore", invalid="ignore"):
             far = np.where(need > 0, need / length, 0.0)  # of two samples in one place the tie is free
-        far = np.where((length == 0) & (need <= 0), 0.0, far)
+        far = np.where(length <= self.solver.same, 0.0, far)
         sorted_far: Array = np.sort(far, axis=1)
         return sorted_far
 
@@ -284,7 +290,11 @@ class Case:
         pairs = list(itertools.product(node.chosen, node.kept))
         first, second = (np.array(side) for side in zip(*pairs, strict=True))
         normal = image[first] - image[second]
-        need = (self.apart[first] - self.apart[second]) / 2 + margin * np.linalg.norm(normal, axis=1)
+        length = np.linalg.norm(normal, axis=1)
+        need = (self.apart[first] - self.apart[second]) / 2 + margin * length
+        normal, need = normal[length > self.solver.same], need[length > self.solver.same]
+        if not len(need):
+            return node
         if self.solver.norm is Norm.L2:
             step = shortest(normal, need, self.low, self.high, best)
         else:
@@ -305,8 +315,6 @@ def shortest(normal: Array, need: Array, low: Array, high: Array, cutoff: float)
     As in `polytope`, but sides of the box are taken up only as the step leaves them.
     """
     size = np.linalg.norm(normal, axis=1)
-    if ((size == 0) & (need > 0)).any():
-        return None
     rows, limit = normal[size > 0] / size[size > 0, None], need[size > 0] / size[size > 0]
     unit = np.eye(len(low))
     taken = np.zeros(2 * len(low), dtype=bool)

@@ -22,7 +22,7 @@ from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.structure import Layers, Product, Step, Taken
+from robustbench_lite.core.structure import Layers, Product, Taken, outcome, outcomes
 from robustbench_lite.core.threat import Norm, Threat
 
 UNITS = 8000  # rectified, above which no bounds are computed
@@ -44,6 +44,7 @@ RATE = 0.1  # of those steps
 STRETCH = 1.01  # by which eps grows while better slopes prove more
 ROUNDED = 64  # units in the last place of what was summed up, that rounding may have added
 GUARD = 1e-5  # of the scores: what the model's own rounding may be
+PLAIN = {Norm.LINF: torch.inf, Norm.L2: 2.0, Norm.L1: 1.0}
 DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}
 
 
@@ -81,22 +82,9 @@ class NetworkBounds:
 def units_of(layers: Layers) -> int:
     """How many rectified units a network has."""
     x = torch.zeros(1, *layers.shape, dtype=layers.dtype, device=layers.device)
-    values, count = [x], 0
     with torch.no_grad():
-        for step in layers.steps:
-            values.append(_forward(step, values))
-            count += values[-1].numel() if step.kind == "relu" else 0
-    return count
-
-
-def _forward(step: Step, values: list[Tensor]) -> Tensor:
-    first = values[step.inputs[0]]
-    if step.kind == "affine":
-        assert step.affine is not None
-        return step.affine(first)
-    if step.kind == "relu":
-        return torch.where(first > 0, first, step.slope * first)
-    return first + values[step.inputs[1]]
+        values = outcomes(layers, x)
+    return sum(v.numel() for step, v in zip(layers.steps, values[1:], strict=True) if step.kind == "relu")
 
 
 @dataclass
@@ -120,9 +108,9 @@ class _Batch:
         """The largest eps found (n,) float64."""
         x0 = self.question.x0
         low, high = allowed(x0, self.question.threat.domain)
-        width = float((high - low).amax())
-        width *= 1.0 if self.question.norm is Norm.LINF else float(x0[0].numel()) ** 0.5
         n = len(x0)
+        ends = torch.linalg.vector_norm((high - low).double(), ord=PLAIN[self.question.norm], dim=1)
+        width = float(ends.amax())  # beyond which there is nothing
         proven = torch.zeros(n, dtype=torch.float64, device=x0.device)
         failed = torch.full_like(proven, torch.inf)
         above, below = proven.clone(), proven.clone()  # the least margins there
@@ -155,7 +143,7 @@ class _Batch:
             eps = proven[rows] * growth
             holds = self._least(rows, eps, steps) > 0
             proven[rows[holds]] = eps[holds]
-            rows = rows[holds]
+            rows = rows[holds & (eps < width)]
         return torch.where(proven >= width, torch.inf, proven)
 
     def _least(self, rows: Tensor, eps: Tensor, steps: int = 0) -> Tensor:
@@ -223,22 +211,22 @@ class Relaxed:
         low: list[Tensor] = [self.ball.low]
         high: list[Tensor] = [self.ball.high]
         for number, step in enumerate(self.layers.steps, start=1):
-            values.append(_forward(step, values))
+            values.append(outcome(step, values))
             if step.kind == "relu":
                 source = step.inputs[0]
                 if source not in self.low:
                     self._tighten(source, low, high)
-                ends = [_forward(step, side) for side in (low, high)]
+                ends = [outcome(step, side) for side in (low, high)]
             elif step.kind == "add":
-                ends = [_forward(step, side) for side in (low, high)]
+                ends = [outcome(step, side) for side in (low, high)]
             else:
                 assert step.affine is not None
                 assert step.magnitude is not None
-                centre, radius = (
-                    (low[step.inputs[0]] + high[step.inputs[0]]) / 2,
-                    (high[step.inputs[0]] - low[step.inputs[0]]) / 2,
-                )
+                source = step.inputs[0]
+                centre, radius = (low[source] + high[source]) / 2, (high[source] - low[source]) / 2
                 middle, far = step.affine(centre), step.magnitude(radius)
+                summed = step.magnitude(centre.abs()) + middle.abs() + far
+                far = far + ROUNDED * torch.finfo(far.dtype).eps * summed
                 ends = [middle - far, middle + far]
             low.append(ends[0])
             high.append(ends[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -272,6 +272,25 @@ class Layers:
         first = Taken(order.argsort(), unit, self.shape).step(0)
         later = (replace(step, inputs=tuple(i + 1 for i in step.inputs)) for step in self.steps)
         return replace(self, steps=(first, *later))
+
+
+def outcome(step: Step, values: Sequence[Tensor]) -> Tensor:
+    """The result of a step, from those of the input and all earlier ones."""
+    first = values[step.inputs[0]]
+    if step.kind == "affine":
+        assert step.affine is not None
+        return step.affine(first)
+    if step.kind == "relu":
+        return torch.where(first > 0, first, step.slope * first)
+    return first + values[step.inputs[1]]
+
+
+def outcomes(layers: Layers, x: Tensor) -> list[Tensor]:
+    """The input (n, …) and the result of every step."""
+    values = [x]
+    for step in layers.steps:
+        values.append(outcome(step, values))
+    return values
 
 
 Structure = Linear | Boxes | Trees | Neighbours | Kernel | Layers

@@ -17,6 +17,7 @@ import robustbench_lite as rb
 from robustbench_lite.certify.certifier import Bounds, Question
 from robustbench_lite.certify.neighbours import NeighbourBounds, shortest
 from robustbench_lite.certify.polytope import smallest_step
+from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.structure import Neighbours
 from robustbench_lite.core.threat import Norm, norms
@@ -152,3 +153,27 @@ def test_no_attack_is_nearer_on_digits_and_exact_is_what_is_proven() -> None:
     assert gaps.loc["exact", "gap_95"] < 3e-5
     assert (gaps["gap"] >= -1e-6).all()
     assert gaps.loc["hopskipjump:steps=10", "gap"] > 0
+
+
+def test_samples_stored_in_one_place_are_ties_whatever_rounding_makes_of_them() -> None:
+    """Equal samples of other labels, which a projection writes a rounding apart."""
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        base = random.random((12, 2))
+        x = np.vstack([base, base[:6]])
+        y = np.concatenate([random.integers(0, 2, 12), random.integers(0, 2, 6)])
+        y[:2] = 0, 1
+        made = make_pipeline(PCA(2, whiten=True), KNeighborsClassifier(1, algorithm="brute")).fit(x, y)
+        try:
+            model = rb.lift(made, (2,), base)
+        except InvalidModel:  # it decides such ties by rounding itself
+            continue
+        points = torch.from_numpy(base[::3]).float()
+        found = ask(model, points, "l2", rb.Domain(pixel_dim=None))
+        held = model.structure
+        assert isinstance(held, Neighbours)
+        says = model.prediction(model.scores(torch.from_numpy(x).float()))
+        label = model.prediction(model.scores(points))
+        for i in range(len(points)):
+            away = (torch.from_numpy(x) - points[i].double()).norm(dim=1)[says != label[i]]
+            assert not len(away) or float(found.distance[i]) <= float(away.min()) + 1e-9

@@ -218,3 +218,66 @@ def test_kernels_are_bounded_below_any_point_of_a_fine_grid(norm: str, classes: 
     truth = nearest_on_a_grid(model, x, y, norm)
     assert (found.distance <= truth + 1e-6).all()
     assert (found.distance / truth).median() > 0.4
+
+
+class Mutating(nn.Module):
+    """One of several ways to compute something else than the layers read one by one."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.last, self.how = nn.Linear(4, 6), nn.Linear(6, 3), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        if self.how == "in place":
+            h = nn.functional.relu(h, inplace=True) + h
+        elif self.how == "alpha":
+            h = torch.relu(torch.add(h, self.first(1 - x), alpha=-3))
+        elif self.how == "floor":
+            h = torch.relu(torch.div(h, 0.5, rounding_mode="floor"))
+        elif self.how == "slope":
+            h = nn.functional.leaky_relu(h, 2.0)
+        scores: Tensor = self.last(h)
+        return scores
+
+
+@pytest.mark.parametrize("how", ["in place", "alpha", "floor", "slope"])
+def test_what_layers_do_not_tell_leaves_no_structure(how: str) -> None:
+    model = rb.TorchModel(Mutating(how).eval(), (4,))
+    assert model.structure is None
+
+
+def test_layers_whose_weights_are_made_or_padded_unevenly_leave_no_structure() -> None:
+    made = nn.utils.parametrizations.weight_norm
+    odd = nn.Sequential(nn.Conv2d(1, 2, 2, padding="same"), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    ceil = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten(), nn.Linear(8, 3))
+    normed = nn.Sequential(nn.Flatten(), made(nn.Linear(16, 8)), nn.ReLU(), made(nn.Linear(8, 3)))
+    for module, shape in ((odd, (1, 4, 4)), (ceil, (1, 5, 5)), (normed, (1, 4, 4))):
+        model = rb.TorchModel(module.eval(), shape)
+        assert model.structure is None
+        records = rb.attack(model, torch.rand(3, *shape), torch.zeros(3).long(), "fgsm", "linf:0.1").records
+        assert records["bound_kind"].isna().all()
+
+
+def test_bounds_end_where_the_box_does() -> None:
+    """Nothing beyond the box is proven by growing for ever, nor by taking a corner of it for its end."""
+    first, last = nn.Linear(16, 1), nn.Linear(1, 2)
+    with torch.no_grad():
+        first.weight.fill_(1.0)
+        first.bias.zero_()
+        last.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        last.bias.copy_(torch.tensor([6.0, -6.0]))
+    model = rb.TorchModel(nn.Sequential(first, nn.ReLU(), last).eval(), (16,))
+    x = torch.full((1, 16), 0.01)
+    y = model.prediction(model.scores(x))
+    found = NetworkBounds().bounds(Question(model, rb.parse_threat("l1:min", PLAIN), Goal(), x, y))
+    assert 5 < float(found.distance[0]) <= 5.84 + 1e-3
+    for seed in (9, 57):
+        torch.manual_seed(seed)
+        module = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+        module[4].bias.data += torch.tensor([0.15, -0.15])  # type: ignore[operator]
+        model = rb.TorchModel(module.eval(), (2,))
+        x = torch.rand(6, 2)
+        y = model.prediction(model.scores(x))
+        found = NetworkBounds().bounds(Question(model, rb.parse_threat("linf:min", PLAIN), Goal(), x, y))
+        assert (found.distance > 0).all()

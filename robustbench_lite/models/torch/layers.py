@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 
 from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.structure import Layers, Step, Taken
+from robustbench_lite.core.structure import Layers, Step, Taken, outcomes
 
 AFFINE = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
@@ -25,6 +26,7 @@ POOLS: dict[Any, Callable[..., Tensor]] = {
     functional.avg_pool2d: functional.avg_pool2d,
     functional.adaptive_avg_pool2d: functional.adaptive_avg_pool2d,
 }
+TRIED = 16  # inputs on which steps and module are compared
 SUMS = {operator.add, operator.iadd, torch.add}
 SCALES = {operator.mul, torch.mul, operator.truediv, torch.div, operator.sub, torch.sub}
 
@@ -77,32 +79,42 @@ def layers_of(module: nn.Module, shape: Sequence[int], factor: Tensor, offset: T
 
     Raises `Unsupported`, naming the layer, where bounds cannot be propagated through it.
     """
-    plain = copy.deepcopy(module).eval()
     try:
+        plain = copy.deepcopy(module).eval()
         graph = fx.symbolic_trace(plain)
-    except Exception as error:  # whatever a module does that cannot be followed
-        raise Unsupported(f"its steps cannot be read: {str(error).splitlines()[0][:120]}") from None
-    reader = _Reader(graph, tuple(shape))
-    return reader.read(Scaled(factor, offset))
+        sizes = _Recorder(graph).shapes(torch.zeros(2, *shape, device=factor.device) * factor + offset)
+    except Exception as error:  # whatever a module does when it is copied or followed
+        raise Unsupported(f"its steps cannot be read: {str(error).splitlines()[:1]}") from None
+    held = _Reader(graph, tuple(shape), sizes).read(Scaled(factor, offset))
+    _compare(held, plain, factor, offset)
+    return held
+
+
+def _compare(held: Layers, module: nn.Module, factor: Tensor, offset: Tensor) -> None:
+    """Raise `Unsupported` where the steps compute something else, as after a layer that changes its input."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(TRIED, *held.shape, generator=generator).to(factor.device)
+    x = x * torch.logspace(-1, 1, TRIED, device=x.device).reshape(-1, *[1] * len(held.shape))
+    with torch.no_grad():
+        theirs = module((x * factor + offset).clone())
+        ours = outcomes(held, x)[-1]
+    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())):
+        raise Unsupported("its steps, read one by one, compute something else")
 
 
 class _Reader:
     """Reads a traced module node by node."""
 
-    def __init__(self, graph: fx.GraphModule, shape: tuple[int, ...]) -> None:
-        self.graph, self.shape = graph, shape
+    def __init__(
+        self, graph: fx.GraphModule, shape: tuple[int, ...], sizes: dict[fx.Node, tuple[int, ...]]
+    ) -> None:
+        self.graph, self.shape, self.sizes = graph, shape, sizes
         self.modules = dict(graph.named_modules())
         self.steps: list[Step] = []
         self.place: dict[fx.Node, int] = {}
-        self.sizes: dict[fx.Node, tuple[int, ...]] = {}
 
     def read(self, first: Scaled) -> Layers:
         self.first, self.classes = first, 0
-        recorder = _Recorder(self.graph)
-        with torch.no_grad():
-            x = torch.zeros(2, *self.shape, device=first.factor.device)
-            recorder.run(first(x))
-        self.sizes = recorder.sizes
         self.steps.append(first.step(0))
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
@@ -113,7 +125,11 @@ class _Reader:
                 result = node.args[0]
                 if not isinstance(result, fx.Node) or result not in self.place:
                     raise Unsupported("it returns several things")
-                (self.classes,) = self.sizes[result]
+                if len(self.sizes[result]) != 1:
+                    raise Unsupported(f"it returns numbers of shape {self.sizes[result]} for a sample")
+                self.classes = self.sizes[result][0]
+                if self.place[result] != len(self.steps):
+                    self._append(Shaped(self.sizes[result]).step(self.place[result]))
             elif node.op != "get_attr":
                 self._read(node)
         return Layers(
@@ -140,7 +156,9 @@ class _Reader:
             self.place[node] = self._append(Step("relu", (sources[0],)))
         elif node.target is functional.leaky_relu:
             slope = node.kwargs.get("negative_slope", node.args[1] if len(node.args) > 1 else 0.01)
-            self.place[node] = self._append(Step("relu", (sources[0],), slope=float(slope)))  # type: ignore[arg-type]
+            self.place[node] = self._leaky(sources[0], float(slope))  # type: ignore[arg-type]
+        elif node.kwargs and node.target in SUMS | SCALES:
+            raise Unsupported(f"{getattr(node.target, '__name__', node.target)} with options has no bounds")
         elif node.target in SUMS and len(sources) == 2:
             self.place[node] = self._append(Step("add", tuple(sources)))
         elif node.target in SUMS | SCALES and len(sources) == 1:
@@ -151,9 +169,9 @@ class _Reader:
             pooled = Pooled(POOLS[node.target], tuple(node.args[1:]))
             self.place[node] = self._append(Step("affine", (sources[0],), pooled, pooled))
         elif node.target is functional.max_pool2d:
-            window = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
-            pool = nn.MaxPool2d(window, node.kwargs.get("stride"), node.kwargs.get("padding", 0))  # type: ignore[arg-type]
-            self.place[node] = self._largest(pool, sources[0], node)
+            names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+            said: dict[str, Any] = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
+            self.place[node] = self._largest(nn.MaxPool2d(**said), sources[0], node)
         else:
             name = getattr(node.target, "__name__", node.target)
             raise Unsupported(f"{name} is no layer that bounds can be propagated through")
@@ -162,14 +180,24 @@ class _Reader:
         if isinstance(layer, nn.ReLU):
             return self._append(Step("relu", (source,)))
         if isinstance(layer, nn.LeakyReLU):
-            return self._append(Step("relu", (source,), slope=float(layer.negative_slope)))
+            return self._leaky(source, float(layer.negative_slope))
         if isinstance(layer, nn.MaxPool2d):
             return self._largest(layer, source, node)
-        if not isinstance(layer, AFFINE) or getattr(layer, "padding_mode", "zeros") != "zeros":
+        changed = is_parametrized(layer) or layer._forward_pre_hooks or layer._forward_hooks
+        if type(layer) not in AFFINE or changed or getattr(layer, "padding_mode", "zeros") != "zeros":
             raise Unsupported(f"{type(layer).__name__} is no layer that bounds can be propagated through")
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.running_mean is None:
             raise Unsupported(f"{type(layer).__name__} without running statistics depends on its batch")
+        if getattr(layer, "padding", None) == "same":
+            sizes: Any = getattr(layer, "kernel_size", ())
+            if any(size % 2 == 0 for size in sizes):
+                raise Unsupported("convolutions with even kernels and padding 'same' have no bounds")
         return self._append(Step("affine", (source,), layer, _magnitude(layer)))
+
+    def _leaky(self, source: int, slope: float) -> int:
+        if not 0 <= slope <= 1:
+            raise Unsupported(f"LeakyReLU with slope {slope:g} has no bounds; it must be in [0, 1]")
+        return self._append(Step("relu", (source,), slope=slope))
 
     def _constant(self, node: fx.Node) -> Scaled:
         """Arithmetic with a number or a buffer."""
@@ -225,6 +253,12 @@ class _Recorder(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
         self.sizes: dict[fx.Node, tuple[int, ...]] = {}
+
+    def shapes(self, x: Tensor) -> dict[fx.Node, tuple[int, ...]]:
+        """Of one sample, of every result that has some."""
+        with torch.no_grad():
+            self.run(x)
+        return self.sizes
 
     def run_node(self, n: fx.Node) -> Any:
         """As the interpreter does."""

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.core.errors import InvalidModel, require
+from robustbench_lite.core.errors import InvalidModel, Unsupported, require
 from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Access, Effort, Model, probes, reference_precision
 from robustbench_lite.core.random import Stream
@@ -150,8 +150,9 @@ class TorchModel(Model):
         if self.stochastic or self.outputs != "logits" or self._cast is not None or self._rows:
             return False
         try:
-            held = layers_of(self.module, self.input_shape, self._factor, self._offset)
-        except Exception:  # whatever a module does when it is copied or followed
+            with foreign(self.name, "reading its layers"):
+                held = layers_of(self.module, self.input_shape, self._factor, self._offset)
+        except (Unsupported, InvalidModel):
             return False
         return held if held.classes == self.num_classes else False
 
