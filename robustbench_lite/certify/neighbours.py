@@ -31,6 +31,7 @@ from robustbench_lite.core.threat import Norm, Threat
 
 Array = np.ndarray
 NODES = {Norm.L2: 2000, Norm.LINF: 60, Norm.L1: 60}  # programmes for a sample, at the usual effort
+ALONE = 20  # times as many for one neighbour, which wants few of them
 AT_ONCE = 8  # constraints that a programme takes up at a time
 NEAR = 8  # stored samples of the own class by which others are put in order
 MARGINS = (0.0, 1e-7, 1e-6, 1e-5)  # of the length, by which the boundary is passed where the model is asked
@@ -129,7 +130,7 @@ class Solver:
         """For the structure of a model."""
         parts = (held.stored, held.labels, held.matrix, held.offset)
         stored, labels, matrix, offset = (part.cpu().numpy() for part in parts)
-        nodes = max(1, int(NODES[norm] * effort))
+        nodes = max(1, int(NODES[norm] * effort * (1 if held.k > 1 else ALONE)))
         return cls(stored, labels, held.k, matrix, offset, stored @ matrix, norm, nodes)
 
     @property
