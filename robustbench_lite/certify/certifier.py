@@ -17,6 +17,8 @@ from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, Threat
 
 ROUNDING = 1e-6  # relative: what solvers and float32 points may be off by
+ORDER = {Norm.L1: 1.0, Norm.L2: 2.0, Norm.LINF: torch.inf}  # of a norm that is a length
+DUAL = {Norm.L1: torch.inf, Norm.L2: 2.0, Norm.LINF: 1.0}  # what a linear function gains in its unit ball
 
 
 class BoundKind(StrEnum):

@@ -67,14 +67,7 @@ class Cells:
     def scores(self, x: Tensor) -> Tensor:
         """The scores of x (m, d), (m, K) float64."""
         trees = self.trees
-        node = trees.roots.expand(len(x), -1)
-        while True:
-            value = x.gather(1, trees.feature[node])
-            left = trees.left[node]
-            below = left + ((value > trees.threshold[node]) & (left != node)).long()
-            if bool((below == node).all()):
-                return trees.start + trees.value[node].sum(1)
-            node = below
+        return trees.start + trees.value[trees.leaves(x)].sum(1)
 
     def climb(
         self,

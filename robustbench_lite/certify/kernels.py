@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.certifier import ROUNDING, Bounds, Question
+from robustbench_lite.certify.certifier import DUAL, ORDER, ROUNDING, Bounds, Question
 from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
@@ -22,8 +22,6 @@ from robustbench_lite.core.threat import Norm, Threat
 
 HALVINGS = 40
 ROWS = 64  # samples at once
-PLAIN = {Norm.LINF: torch.inf, Norm.L2: 2.0, Norm.L1: 1.0}
-DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}
 
 
 class KernelBounds:
@@ -85,7 +83,7 @@ class _Pairs:
 
     def largest(self) -> Tensor:
         """The largest eps found (n,)."""
-        width = torch.linalg.vector_norm(self.high - self.low, ord=PLAIN[self.norm], dim=1)
+        width = torch.linalg.vector_norm(self.high - self.low, ord=ORDER[self.norm], dim=1)
         proven, failed = torch.zeros_like(width), width
         for _ in range(HALVINGS):
             eps = (proven + failed) / 2

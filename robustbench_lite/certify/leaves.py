@@ -87,13 +87,7 @@ class Leaves:
 
     def at(self, trees: Trees, x: Tensor) -> Tensor:
         """The leaf of every tree that each row of x (n, d) falls into (n, T)."""
-        node = trees.roots.expand(len(x), -1)
-        while True:
-            value = x.gather(1, trees.feature[node])
-            below = trees.left[node] + ((value > trees.threshold[node]) & (trees.left[node] != node)).long()
-            if bool((below == node).all()):
-                return self.number[node]
-            node = below
+        return self.number[trees.leaves(x)]
 
 
 @dataclass(frozen=True)

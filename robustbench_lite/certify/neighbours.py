@@ -20,7 +20,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from robustbench_lite.certify.certifier import ROUNDING, Bounds, Question
+from robustbench_lite.certify.certifier import DUAL, ORDER, ROUNDING, Bounds, Question
 from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.core.goal import Goal
@@ -37,8 +37,6 @@ NEAR = 8  # stored samples of the own class by which others are put in order
 MARGINS = (0.0, 1e-7, 1e-6, 1e-5)  # of the length, by which the boundary is passed where the model is asked
 SAME = 1e-9  # of the largest number stored
 LOOSE = 1e-9  # by which a constraint of unit length may be missed
-PLAIN = {Norm.L2: 2, Norm.LINF: np.inf, Norm.L1: 1}  # as NumPy names them
-DUAL = {Norm.L2: 2, Norm.LINF: 1, Norm.L1: np.inf}
 
 
 class NeighbourBounds:
@@ -306,7 +304,7 @@ class Case:
         if step is None:
             return None
         step = np.clip(step, self.low, self.high)
-        length = float(np.linalg.norm(step, ord=PLAIN[self.solver.norm]))
+        length = float(np.linalg.norm(step, ord=ORDER[self.solver.norm]))
         return None if length >= best else replace(node, length=length, step=step)
 
 

@@ -4,7 +4,7 @@ Below every ReLU that may be either side of 0 lies a line, and above it a chord;
 margin becomes a linear function of an earlier step, and at last of the input, where its least value in the
 ball is known (Zhang et al. 2018, theorem 3.2). The bounds of a unit are found the same way, where intervals
 leave it open. The slopes of the lower lines are free up to 1, and are chosen by gradient for the margins (Xu
-et al. 2021, section 3.1). The largest eps at which all margins are above 0 is found by halving.
+et al. 2021, section 3.1). The largest eps at which all margins are above 0 is found by false position.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_lite.certify.certifier import Bounds, Question
+from robustbench_lite.certify.certifier import DUAL, ORDER, Bounds, Question
 from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
@@ -44,8 +44,6 @@ RATE = 0.1  # of those steps
 STRETCH = 1.01  # by which eps grows while better slopes prove more
 ROUNDED = 64  # units in the last place of what was summed up, that rounding may have added
 GUARD = 1e-5  # of the scores: what the model's own rounding may be
-PLAIN = {Norm.LINF: torch.inf, Norm.L2: 2.0, Norm.L1: 1.0}
-DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}
 
 
 class NetworkBounds:
@@ -109,7 +107,7 @@ class _Batch:
         x0 = self.question.x0
         low, high = allowed(x0, self.question.threat.domain)
         n = len(x0)
-        ends = torch.linalg.vector_norm((high - low).double(), ord=PLAIN[self.question.norm], dim=1)
+        ends = torch.linalg.vector_norm((high - low).double(), ord=ORDER[self.question.norm], dim=1)
         width = float(ends.amax())  # beyond which there is nothing
         proven = torch.zeros(n, dtype=torch.float64, device=x0.device)
         failed = torch.full_like(proven, torch.inf)
@@ -138,9 +136,8 @@ class _Batch:
             rows = (~done).nonzero()[:, 0]
         steps = int(SLOPES * self.question.effort) * small
         rows = ((proven > 0) & (proven < width)).nonzero()[:, 0]
-        growth = STRETCH
         while steps and len(rows):
-            eps = proven[rows] * growth
+            eps = proven[rows] * STRETCH
             holds = self._least(rows, eps, steps) > 0
             proven[rows[holds]] = eps[holds]
             rows = rows[holds & (eps < width)]
@@ -159,7 +156,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class Ball:
-    """Inputs within eps (n,) of x0 (n, …) and within low <= x <= high; free: what may change."""
+    """Inputs within eps (n,) of x0 (n, …), and within low <= x <= high."""
 
     x0: Tensor
     low: Tensor
@@ -238,7 +235,6 @@ class Relaxed:
         least, most = low[source].flatten(1).clone(), high[source].flatten(1).clone()
         shape = low[source].shape
         if self._several(source):
-            self.shapes[source] = tuple(shape[1:])
             open_to = (least < 0) & (most > 0)
             count = int(open_to.sum(1).max())
             size = max(1, ROOM // (8 * max(1, count * least.shape[1])))
@@ -272,7 +268,7 @@ class Relaxed:
         return len(seen) > 1
 
     def of_rows(self, rows: Tensor) -> Relaxed:
-        """The same for some samples, or for one several times."""
+        """The same for some of the samples."""
         ball = self.ball
         some = Ball(ball.x0[rows], ball.low[rows], ball.high[rows], ball.eps[rows], ball.norm)
         low, high = ({k: v[rows] for k, v in part.items()} for part in (self.low, self.high))

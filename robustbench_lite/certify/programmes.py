@@ -1,8 +1,8 @@
 """Sums of trees as a programme of whole numbers: the nearest point of another class in any norm.
 
-A number of 0 or 1 for each threshold says whether the point lies below it, one for each leaf whether the
-point falls into it (Kantchelian, Tygar & Joseph 2016, section 3). Thresholds and leaves further away than a
-point that is known are left out beforehand. Solved by HiGHS.
+A number of 0 or 1 for each cell between two thresholds says whether the point lies in it, one for each leaf
+whether the point falls into it (after Kantchelian, Tygar & Joseph 2016, section 3, who have one for each
+threshold). Cells and leaves further away than a point that is known are left out beforehand. Solved by HiGHS.
 """
 
 from __future__ import annotations

@@ -92,6 +92,17 @@ class Trees:
     rank: Tensor
     rounding: float
 
+    def leaves(self, x: Tensor) -> Tensor:
+        """The node that each row of x (n, d) ends at in every tree (n, T)."""
+        node = self.roots.expand(len(x), -1)
+        while True:
+            left = self.left[node]
+            right = (x.gather(1, self.feature[node]) > self.threshold[node]) & (left != node)
+            below = left + right.long()
+            if bool((below == node).all()):
+                return node
+            node = below
+
     def to(self, device: torch.device | str) -> Trees:
         """The same on another device."""
         held = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}

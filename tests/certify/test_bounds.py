@@ -248,3 +248,10 @@ def test_a_programme_that_is_left_early_says_so(monkeypatch: pytest.MonkeyPatch)
     assert best is not None
     assert step is not None
     assert np.abs(best).sum() <= np.abs(step).sum()
+
+
+def test_little_effort_shares_bounds_among_goals_only_where_answers_are_not_exact() -> None:
+    run = run_with("digits", ["logistic", "svm"], ["fgsm"], ["linf:0.05"], 20, goals=["random"])
+    kinds = run.records.groupby("model", observed=True)["bound_kind"].unique()
+    assert kinds["logistic"].tolist() == ["exact"]
+    assert kinds["svm"].tolist() == ["sound"]

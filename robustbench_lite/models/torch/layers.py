@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrize import is_parametrized
 
 from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.core.guard import one_line
 from robustbench_lite.core.structure import Layers, Step, Taken, outcomes
 
 AFFINE = (
@@ -22,10 +23,7 @@ AFFINE = (
     nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout,
 )  # fmt: skip
 RESHAPES = {"flatten", "view", "reshape", "contiguous", "unflatten"}
-POOLS: dict[Any, Callable[..., Tensor]] = {
-    functional.avg_pool2d: functional.avg_pool2d,
-    functional.adaptive_avg_pool2d: functional.adaptive_avg_pool2d,
-}
+POOLS: set[Any] = {functional.avg_pool2d, functional.adaptive_avg_pool2d}
 TRIED = 16  # inputs on which steps and module are compared
 SUMS = {operator.add, operator.iadd, torch.add}
 SCALES = {operator.mul, torch.mul, operator.truediv, torch.div, operator.sub, torch.sub}
@@ -84,7 +82,7 @@ def layers_of(module: nn.Module, shape: Sequence[int], factor: Tensor, offset: T
         graph = fx.symbolic_trace(plain)
         sizes = _Recorder(graph).shapes(torch.zeros(2, *shape, device=factor.device) * factor + offset)
     except Exception as error:  # whatever a module does when it is copied or followed
-        raise Unsupported(f"its steps cannot be read: {str(error).splitlines()[:1]}") from None
+        raise Unsupported(f"its steps cannot be read: {one_line(error)}") from None
     held = _Reader(graph, tuple(shape), sizes).read(Scaled(factor, offset))
     _compare(held, plain, factor, offset)
     return held
@@ -166,7 +164,7 @@ class _Reader:
         elif node.target in RESHAPES or node.target is torch.flatten:
             self.place[node] = self._append(Shaped(self.sizes[node]).step(sources[0]))
         elif node.target in POOLS and not node.kwargs:
-            pooled = Pooled(POOLS[node.target], tuple(node.args[1:]))
+            pooled = Pooled(node.target, tuple(node.args[1:]))  # type: ignore[arg-type]
             self.place[node] = self._append(Step("affine", (sources[0],), pooled, pooled))
         elif node.target is functional.max_pool2d:
             names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
