@@ -51,9 +51,11 @@ def _moved(value: object, device: torch.device | str) -> object:
 class Affine(Holds):
     """z -> (z - shift) * factor / divisor + offset, then matrix @ z, as scikit-learn orders the operations.
 
-    Every field is optional; without a matrix each feature stays its own.
+    Every field is optional; without a matrix each feature stays its own. spacing: features that mean
+    multiples of it are first taken as the nearest one (0: as they are), which float32 may have missed.
     """
 
+    spacing: Tensor | None = None
     shift: Tensor | None = None
     divisor: Tensor | None = None
     factor: Tensor | None = None
@@ -62,6 +64,10 @@ class Affine(Holds):
 
     def __call__(self, z: Tensor) -> Tensor:
         """Features (n, d) float64 -> (n, d or k)."""
+        if self.spacing is not None:
+            steps = torch.where(self.spacing > 0, self.spacing, 1.0)
+            nearest = torch.where(self.spacing > 0, (z.detach() / steps).round() * steps, z.detach())
+            z = z + (nearest - z.detach())  # the gradient passes as if nothing had been rounded
         if self.shift is not None:
             z = z - self.shift
         if self.divisor is not None:
@@ -74,7 +80,7 @@ class Affine(Holds):
 
     def of_features(self, index: Tensor) -> Affine:
         """The same for a list of single features (m,); there must be no matrix."""
-        parts = (self.shift, self.divisor, self.factor, self.offset)
+        parts = (self.spacing, self.shift, self.divisor, self.factor, self.offset)
         return Affine(*(None if part is None else part[index] for part in parts))
 
     @property

@@ -50,7 +50,9 @@ def as_matrix(encode: Encode, columns: Columns, x: Tensor) -> list[Affine]:
     """The steps as transforms of features x (n, d), which they were compared on; raises `CannotLift`."""
     if any(column.gaps for column in columns.columns):
         raise CannotLift("a table with empty cells has no lift")
-    base = x[:1].double()
+    steps = [0.0 if c.values else c.step / c.width for c in columns.columns for _ in c.features]
+    nearest = Affine(spacing=torch.tensor(steps, dtype=torch.float64))
+    base = nearest(x[:1].double())
     changed, at = [base], 0
     for column in columns.columns:
         count = len(column.features)
@@ -66,7 +68,7 @@ def as_matrix(encode: Encode, columns: Columns, x: Tensor) -> list[Affine]:
     answers = encode(columns.own(torch.cat(changed)))
     slopes = torch.from_numpy(answers[1:] - answers[:1]).T
     offset = torch.from_numpy(answers[0]) - slopes @ base[0]  # a choice's slope is against the row's own
-    made = [Affine(matrix=slopes.contiguous()), Affine(offset=offset)]
+    made = [nearest, Affine(matrix=slopes.contiguous()), Affine(offset=offset)]
     ours = x.double()
     for part in made:
         ours = part(ours)
