@@ -136,7 +136,7 @@ def compare(
     cold = seconds(ours)
     faster = 1 / interleaved(ours, finished, rounds)
     began = time.perf_counter()
-    mine = benchmark.pedantic(ours, rounds=1).adversarial
+    mine = benchmark.pedantic(ours, rounds=1).z
     warm = time.perf_counter() - began
     other = theirs().detach().cpu()
     figure = setting.success if norm is None else lambda a: setting.median(a, norm)
@@ -235,7 +235,7 @@ def test_one_pixel_on_digits(benchmark: BenchmarkFixture, digits: Setting) -> No
     evolved = some.ours(OnePixel(), "l0:1", "auto")
     grid = some.ours(OnePixel("exhaustive"), "l0:1", "auto")()
     found = benchmark.pedantic(evolved, rounds=1)
-    figures |= {"evolution": some.success(found.adversarial), "exhaustive": some.success(grid.adversarial)}
+    figures |= {"evolution": some.success(found.z), "exhaustive": some.success(grid.z)}
     peer = torchattacks.OnePixel(some.whole(), pixels=1, steps=10, popsize=10, inf_batch=512)
     began = time.perf_counter()
     theirs = peer(some.x[:20], some.y[:20])
@@ -314,7 +314,7 @@ def test_hopskipjump_on_digits(benchmark: BenchmarkFixture, name: str) -> None:
         return float(torch.where(broken, (adversarial - x).flatten(1).norm(dim=1), torch.inf).median())
 
     told(
-        benchmark, times_faster=their_seconds / our_seconds, ours=median(mine.adversarial),
+        benchmark, times_faster=their_seconds / our_seconds, ours=median(mine.z),
         theirs=median(theirs), our_queries=float(mine.forwards.float().mean()), their_queries=their_queries,
     )  # fmt: skip
 
