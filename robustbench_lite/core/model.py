@@ -176,6 +176,11 @@ class Model(ABC):
         """What exact methods work on, where there is such a thing; None by default."""
         return None
 
+    @property
+    def undefended(self) -> Model:
+        """The model behind a defense that stands before it; by default itself."""
+        return self
+
     def confidence(self, scores: Tensor) -> Tensor | None:
         """The probability of the predicted class; by default the largest softmax.
 

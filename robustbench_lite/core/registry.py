@@ -26,9 +26,11 @@ Thing = TypeVar("Thing")
 KINDS = ("attacks", "models", "defenses", "data", "threats", "certifiers")
 ALWAYS: dict[str, dict[str, object]] = {
     "models": {"reject": Amount, "outputs": str, "units": str, "mean": str, "std": str},
+    "defenses": {},
     "data": {"classes": str},
 }
 HOMES = {"certifiers": "certify"}  # kinds whose package has another name
+WITHIN = {"models": ("defenses",)}  # kinds whose names are names of another kind too: a defended model
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,16 @@ def entries(kind: str) -> dict[str, Entry]:
     return known
 
 
+def named(kind: str) -> dict[str, Entry]:
+    """All that a name of a kind may mean: its own entries, and of models the defenses, which make models."""
+    found: dict[str, Entry] = {}
+    for other in (*WITHIN.get(kind, ()), kind):
+        found |= entries(other)
+    return found
+
+
 def look_up(kind: str, name: str) -> Entry:
-    """The entry of a name.
+    """The entry of a name; defenses may be named where models are.
 
     Parameters
     ----------
@@ -103,7 +113,7 @@ def look_up(kind: str, name: str) -> Entry:
     >>> look_up("threats", "linf").first
     'eps'
     """
-    known = entries(kind)
+    known = named(kind)
     if name not in known:
         raise UnknownName(kind.removesuffix("s"), name, known)
     return known[name]
@@ -135,7 +145,7 @@ def load(where: str, kind: str) -> object:
 
 def read_name(kind: str, text: str) -> Name:
     """A name of a kind, its brackets read with the parameters that wrappers of the kind declare."""
-    known = entries(kind)
+    known = named(kind)
 
     def own(head: str) -> list[str]:
         return [] if head not in known or not known[head].inner else list(signature(known[head]) or ())
@@ -227,10 +237,8 @@ def signature(entry: Entry) -> dict[str, object] | None:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    top = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
     hints: dict[str, object] = {}
-    for key, annotation in _declared(top, name):
+    for key, annotation in _declared(Path(spec.origin), name):
         try:
             hints[key] = eval(annotation, {**vars(builtins), **vars(declared), "Literal": Literal})
         except NameError:  # a type of the module's own: checked when it is made
@@ -238,9 +246,13 @@ def signature(entry: Entry) -> dict[str, object] | None:
     return hints
 
 
-def _declared(top: Mapping[str, ast.stmt], name: str) -> list[tuple[str, str]]:
+def _declared(file: Path, name: str) -> list[tuple[str, str]]:
     """The parameters of a class of fields or a function: names and the texts of their annotations."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    top = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
     node = top.get(name)
+    if node is None:
+        return _declared_elsewhere(tree, name)
     if isinstance(node, ast.FunctionDef):
         every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         plain = [a for a in every if a.arg not in ("data", "train", "options", "domain", "model", "members")]
@@ -249,10 +261,20 @@ def _declared(top: Mapping[str, ast.stmt], name: str) -> list[tuple[str, str]]:
         return []
     found: dict[str, str] = {}
     for base in node.bases:
-        found |= dict(_declared(top, ast.unparse(base)))
+        found |= dict(_declared(file, ast.unparse(base)))
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             text = ast.unparse(line.annotation)
             if not text.startswith("ClassVar"):
                 found[line.target.id] = text
     return list(found.items())
+
+
+def _declared_elsewhere(tree: ast.Module, name: str) -> list[tuple[str, str]]:
+    """The same of a class of ours that a module imports."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            ours = (node.module or "").startswith("robustbench_lite.")
+            spec = importlib.util.find_spec(node.module or "") if ours else None
+            return [] if spec is None or spec.origin is None else _declared(Path(spec.origin), name)
+    return []

@@ -22,6 +22,7 @@ MODELS: dict[str, Entry] = dict(
         _entry("boosting", "zoo.classical:train_boosting", "gradient-boosted trees", "structure"),
         _entry("mlp", "zoo.classical:train_mlp", "one hidden layer of 128 units", "gradient"),
         _entry("cnn", "zoo.networks:train_cnn", "small residual network that adapts to the image", "gradient"),
+        _entry("conv_small", "zoo.networks:train_conv_small", "two strided convolutions: quick to train, to prove things about", "gradient", "Wong & Kolter 2018, arXiv:1711.00851"),
         _entry("lenet", "zoo.networks:train_lenet", "LeNet-5", "gradient", "LeCun et al. 1998"),
         _entry("vgg", "zoo.networks:train_vgg", "small VGG", "gradient", "Simonyan & Zisserman 2014, arXiv:1409.1556"),
         _entry("resnet18", "zoo.networks:train_resnet18", "ResNet-18 for 32×32 images; wants a GPU", "gradient", "He et al. 2015, arXiv:1512.03385"),

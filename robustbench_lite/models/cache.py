@@ -68,6 +68,12 @@ def remember_estimator(
     return _kept(recipe, version, data, train, "skops", fit, read_estimator, write_estimator)
 
 
+def place_of(recipe: str, version: int, data: Data, train: Trained, suffix: str) -> Path:
+    """The file of whatever a recipe makes of data: a trained model, or what there is of one so far."""
+    key = f"{recipe} {version} {train.seed} {data.training().fingerprint()}"
+    return cache_folder() / "models" / f"{hashlib.sha256(key.encode()).hexdigest()}.{suffix}"
+
+
 def _kept(
     recipe: str,
     version: int,
@@ -78,8 +84,7 @@ def _kept(
     read: Callable[[Path], Thing],
     write: Callable[[Thing, Path], None],
 ) -> Thing:
-    key = f"{recipe} {version} {train.seed} {data.training().fingerprint()}"
-    file = cache_folder() / "models" / f"{hashlib.sha256(key.encode()).hexdigest()}.{suffix}"
+    file = place_of(recipe, version, data, train, suffix)
     if file.exists():
         try:
             return read(file)

@@ -19,6 +19,7 @@ from robustbench_lite.core.registry import arguments, build, given, load, look_u
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.models.cache import Report, Trained
+from robustbench_lite.models.defense import Defense, defended
 from robustbench_lite.models.files import read_model
 from robustbench_lite.models.names import Reading, brought, is_reference
 from robustbench_lite.models.own import PLAIN, as_model
@@ -101,6 +102,12 @@ def _named(text: str, data: Data, train: Trained) -> Model:
     values = given(entry, written)
     reading = build(Reading, {name: values.pop(name) for name in READING if name in values})
     make = cast(Callable[..., object], load(entry.where, "model"))
+    if isinstance(make, type) and issubclass(make, Defense):
+        inner, around = written.inner[0].text, cast(type[Defense], make)
+        made = defended(
+            build(around, values), inner, written.text, data, train, lambda t: _named(t, data, train)
+        )
+        return as_model(made, data, reading, device=train.device)
     if entry.inner:
         inner = [_named(one.text, data, train) for one in written.inner]
         made = make(inner if entry.inner == "many" else inner[0], **arguments(make, values, skip=1))

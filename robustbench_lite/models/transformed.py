@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from robustbench_lite.core.errors import Unsupported, require
-from robustbench_lite.core.model import Access, Effort, Model
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import NonNegative, Probability
 from robustbench_lite.core.random import Stream
-from robustbench_lite.core.settings import Precision
+from robustbench_lite.models.behind import Behind, Transformation
 
 
-class Transformed(Model):
+@dataclass(frozen=True)
+class RandomCamera(Transformation):
+    """Images turned by up to `rotation` degrees, moved, scaled by shares, and made noisy, at random."""
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    noise: float = 0.0
+
+    random = True
+
+    def apply(self, x: Tensor, stream: Stream) -> Tensor:
+        draw = 2 * stream.fold("affine").uniform((4,)).to(x.device) - 1
+        if len(x) and (self.rotation or self.shift or self.scale):
+            angle = draw[:, 0] * math.radians(self.rotation)
+            size = 1 / (1 + self.scale * draw[:, 1])
+            right, down = 2 * self.shift * draw[:, 2], 2 * self.shift * draw[:, 3]
+            tall, wide = x.shape[2:]
+            cosine, sine = size * angle.cos(), size * angle.sin()
+            rows = [cosine, -sine * tall / wide, right, sine * wide / tall, cosine, down]
+            grid = functional.affine_grid(
+                torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False
+            )
+            x = functional.grid_sample(x, grid.to(x), align_corners=False)
+        if self.noise:
+            x = (x + self.noise * stream.fold("noise").gaussian(tuple(x.shape[1:])).to(x)).clamp(0, 1)
+        return x
+
+
+class Transformed(Behind):
     """A model of images that are turned, moved, scaled and made noisy at random before it sees them.
 
     Attacked with `--eot N` this is expectation over transformation (Athalye et al. 2018, section 2.1): the
@@ -51,8 +80,6 @@ class Transformed(Model):
     True
     """
 
-    stochastic = True
-
     def __init__(
         self,
         model: Model,
@@ -70,74 +97,8 @@ class Transformed(Model):
             raise Unsupported(
                 f"{model.name} takes {model.input_shape}; only images (C, H, W) are transformed"
             )
-        self.model = model
-        self.rotation, self.shift, self.scale, self.noise = rotation, shift, scale, noise
-        self.name = name or f"transformed({model.name})"
-        self.family, self.num_classes = model.family, model.num_classes
-        self.input_shape, self.device = model.input_shape, model.device
-        self.access = min(model.access, Access.GRADIENT)
-        self.precision, self.task, self.batch_draws = model.precision, model.task, model.batch_draws
-        self.notes = (*model.notes, "it sees a random transformation of its input; average with --eot")
-        self._stream: Stream | None = None
-
-    def scores(self, x: Tensor) -> Tensor:
-        return self._drawn(len(x)).scores(self._transformed(x))
-
-    def gradient_scores(self, x: Tensor) -> Tensor:
-        return self._drawn(len(x)).gradient_scores(self._transformed(x))
-
-    @property
-    def gradient_is_truth(self) -> bool:
-        return self.model.gradient_is_truth
-
-    def confidence(self, scores: Tensor) -> Tensor | None:
-        return self.model.confidence(scores)
-
-    def for_search(self, precision: Precision, effort: Effort) -> Model | None:
-        fast = self.model.for_search(precision, effort)
-        if fast is None:
-            return None
-        wrapped = copy.copy(self)
-        wrapped.model, wrapped.precision = fast, fast.precision
-        return wrapped
-
-    def draw(self, stream: Stream) -> Model:
-        drawn = copy.copy(self)
-        drawn._stream = stream
-        return drawn
-
-    def to(self, device: torch.device | str) -> Transformed:
-        moved = copy.copy(self)
-        moved.model, moved.device = self.model.to(device), torch.device(device)
-        return moved
-
-    def facts(self) -> bytes:
-        settings = f"{self.rotation} {self.shift} {self.scale} {self.noise}"
-        return f"transformed {self.model.fingerprint()} {settings}".encode()
-
-    def _streams(self, rows: int) -> Stream:
-        return self._stream or Stream.of(0, torch.arange(rows, device=self.device))
-
-    def _drawn(self, rows: int) -> Model:
-        return self.model.draw(self._streams(rows).fold("inner")) if self.model.stochastic else self.model
-
-    def _transformed(self, x: Tensor) -> Tensor:
-        stream = self._streams(len(x))
-        draw = 2 * stream.fold("affine").uniform((4,)).to(x.device) - 1
-        if len(x) and (self.rotation or self.shift or self.scale):
-            angle = draw[:, 0] * math.radians(self.rotation)
-            size = 1 / (1 + self.scale * draw[:, 1])
-            right, down = 2 * self.shift * draw[:, 2], 2 * self.shift * draw[:, 3]
-            tall, wide = x.shape[2:]
-            cosine, sine = size * angle.cos(), size * angle.sin()
-            rows = [cosine, -sine * tall / wide, right, sine * wide / tall, cosine, down]
-            grid = functional.affine_grid(
-                torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False
-            )
-            x = functional.grid_sample(x, grid.to(x), align_corners=False)
-        if self.noise:
-            x = (x + self.noise * stream.fold("noise").gaussian(tuple(x.shape[1:])).to(x)).clamp(0, 1)
-        return x
+        camera = RandomCamera(rotation, shift, scale, noise)
+        super().__init__(model, camera, name or f"transformed({model.name})")
 
 
 def transformed(

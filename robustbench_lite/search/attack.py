@@ -184,6 +184,20 @@ class Attack(Generic[State]):
         }
         return Schedule(**numbers)
 
+    def face(self, model: Model) -> Model:
+        """What this attack knows of a model and searches on; by default the model. The judge asks the model.
+
+        Parameters
+        ----------
+        model : Model
+
+        Returns
+        -------
+        Model
+            With the same inputs and classes.
+        """
+        return model
+
     @abstractmethod
     def start(self, problem: Problem) -> State:
         """The first iterate; a point that has not been evaluated will be scored by the driver.

@@ -164,6 +164,7 @@ def search(
     """
     settings = settings or Search()
     check(attack, model, threat, goal)
+    model = attack.face(model)
     form = NormalForm.of(model.input_shape, threat.domain)
     if not form.plain:
         seen = form.attack(attack), form.model(model), form.threat(threat)

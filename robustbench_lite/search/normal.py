@@ -129,6 +129,11 @@ class Seen(Model):
     def gradient_is_truth(self) -> bool:
         return self.model.gradient_is_truth
 
+    @property
+    def undefended(self) -> Model:
+        bare = self.model.undefended
+        return self if bare is self.model else Seen(bare, self.form)
+
     def confidence(self, scores: Tensor) -> Tensor | None:
         return self.model.confidence(scores)
 

@@ -1,0 +1,1 @@
+"""Trainings of networks that are meant to make them robust."""
