@@ -34,7 +34,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("nes", "score_based.spsa:NES", "gradients estimated along normal directions", "score", "l2 linf", "Ilyas et al. 2018, arXiv:1804.08598"),
         _entry("nifgsm", "fixed_budget.mifgsm:NIFGSM", "iterative FGSM with momentum that looks ahead", "gradient", "l2 linf", "Lin et al. 2020, arXiv:1908.06281"),
         _entry("noise", "noise:Noise", "random points of the ball: the control", "decision", "l0 l1 l2 linf", "Carlini et al. 2019, arXiv:1902.06705"),
-        ("oblivious", Entry("oblivious", "robustbench_lite.attacks.composite.oblivious:Oblivious", "oblivious(NAME): another attack, on the model behind a defense", "gradient", "l0 l1 l2 linf", "Athalye et al. 2018, arXiv:1802.00420", first="attack", inner="one")),
+        ("oblivious", Entry("oblivious", "robustbench_lite.attacks.composite.oblivious:Oblivious", "oblivious(NAME): another attack, on the model behind a defense", "gradient", "l1 l2 linf", "Athalye et al. 2018, arXiv:1802.00420", first="attack", inner="one")),
         _entry("one_pixel", "sparse.one_pixel:OnePixel", "few pixels, by differential evolution or exhaustively", "score", "l0", "Su et al. 2017, arXiv:1710.08864"),
         _entry("patch", "universal.patch:Patch", "one square for every image and place", "gradient", "l0", "Brown et al. 2017, arXiv:1712.09665"),
         _entry("pgd", "fixed_budget.pgd:PGD", "projected gradient descent from random points", "gradient", "l1 l2 linf", "Madry et al. 2018, arXiv:1706.06083"),

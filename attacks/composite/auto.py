@@ -6,8 +6,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
 from robustbench_lite.attacks.score_based.square import Square
 from robustbench_lite.core.ledger import Ledger
@@ -71,8 +69,7 @@ class Auto(Composite):
         if problem.target is None and self.targets:
             left = problem[~problem.found]
             if len(left):
-                scores = left.scores(left.x0).nan_to_num().scatter(1, left.y[:, None], -torch.inf)
-                likeliest = scores.topk(min(self.targets, scores.shape[1] - 1), dim=1).indices
+                likeliest = left.likeliest(left.scores(left.x0), self.targets)
                 for target in likeliest.T:
                     yield APGD(self.steps, loss="dlr"), replace(left, target=target)
         elif self.version != "plus":

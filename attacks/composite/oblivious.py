@@ -11,7 +11,7 @@ from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.threat import Threat
+from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Fitted, Schedule
 
 
@@ -44,7 +44,7 @@ class Oblivious(Composite):
     attack: str = "pgd"
 
     name = "oblivious"
-    minimum_norm = True
+    norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})  # of the default; each attack refuses for itself
     paper = "Athalye et al. 2018, arXiv:1802.00420"
 
     def __post_init__(self) -> None:

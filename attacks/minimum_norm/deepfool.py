@@ -64,9 +64,13 @@ class DeepFool(Attack[DeepFoolState]):
 
     def start(self, problem: Problem) -> DeepFoolState:
         scores = problem.scores(problem.x0)
-        pivot = (problem.y if problem.target is None else problem.target)[:, None]
-        rivals = scores.nan_to_num().scatter(1, pivot, -torch.inf)
-        classes = torch.cat([pivot, rivals.topk(min(self.candidates, scores.shape[1] - 1), dim=1).indices], 1)
+        if problem.target is None:
+            pivot, rivals = problem.y[:, None], problem.likeliest(scores, self.candidates)
+        else:
+            pivot = problem.target[:, None]
+            others = scores.nan_to_num().scatter(1, pivot, -torch.inf)
+            rivals = others.topk(min(self.candidates, scores.shape[1] - 1), dim=1).indices
+        classes = torch.cat([pivot, rivals], 1)
         return DeepFoolState(z=problem.x0, moved=torch.zeros_like(problem.x0), classes=classes)
 
     def step(self, problem: Problem, state: DeepFoolState) -> DeepFoolState:

@@ -99,4 +99,4 @@ class FAB(Attack[Iterate]):
 
     def _rival(self, problem: Problem, x: Tensor) -> Tensor:
         """The likeliest other class at x."""
-        return problem.proposals(x).scatter(1, problem.y[:, None], -torch.inf).argmax(1)
+        return problem.likeliest(problem.proposals(x), 1)[:, 0]

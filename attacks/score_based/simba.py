@@ -81,4 +81,4 @@ class SimBA(Attack[SimBAState]):
         return SimBAState(z=x, loss=loss)
 
     def _loss(self, problem: Problem, x: Tensor) -> Tensor:
-        return cross_entropy(problem.proposals(x), problem.y, problem.target).nan_to_num(nan=-torch.inf)
+        return problem.loss_of(cross_entropy, problem.proposals(x)).nan_to_num(nan=-torch.inf)

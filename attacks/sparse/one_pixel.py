@@ -122,10 +122,8 @@ class OnePixel(Attack[OnePixelState]):
         n, count = where.shape[:2]
         rows = torch.arange(n, device=where.device).repeat_interleave(count)
         scores = problem.proposals(painted(problem, where, colour), rows)
-        target = None if problem.target is None else problem.target[rows]
-        return (
-            loss_named(self.loss)(scores, problem.y[rows], target).nan_to_num(nan=-torch.inf).view(n, count)
-        )
+        loss = problem[rows].loss_of(loss_named(self.loss), scores)
+        return loss.nan_to_num(nan=-torch.inf).view(n, count)
 
     def _children(self, problem: Problem, state: OnePixelState, grid: Pixels) -> tuple[Tensor, Tensor]:
         """One child a candidate, from three others that are neither it nor each other."""

@@ -166,9 +166,7 @@ def _to_other_side(image: Problem, delta: Tensor) -> Tensor:
     if image.target is not None:
         classes = torch.stack([image.y, image.target], 1)
     else:
-        scores = image.scores(base).scatter(1, image.y[:, None], -torch.inf)
-        others = scores.topk(min(CANDIDATES, scores.shape[1] - 1), dim=1).indices
-        classes = torch.cat([image.y[:, None], others], 1)
+        classes = torch.cat([image.y[:, None], image.likeliest(image.scores(base), CANDIDATES)], 1)
     moved = torch.zeros_like(base)
     for _ in range(INNER):
         gradient, scores = image.jacobian(base + 1.02 * moved, classes)

@@ -61,7 +61,10 @@ class BoundTraining(Training):
 
     def objective(self, base: Base, learnt: Data) -> Objective:
         layers_of(base.recipe().network(base.data, base.train.seed))  # refused before an hour is spent
-        low, high = (torch.as_tensor(part, device=base.train.device) for part in (base.data.domain.low, base.data.domain.high))
+        low, high = (
+            torch.as_tensor(part, device=base.train.device)
+            for part in (base.data.domain.low, base.data.domain.high)
+        )
         return _Worst(self.eps, self.share, low, high)
 
     def worth(self, module: nn.Module, held_out: Data, data: Data) -> tuple[float, str]:
@@ -97,10 +100,14 @@ class _Worst(Objective):
 def layers_of(module: nn.Module) -> Sequence[nn.Module]:
     """The layers of a plain sequence; raises `Unsupported` for anything that intervals do not pass through."""
     if not isinstance(module, nn.Sequential):
-        raise Unsupported("bounds are trained through plain sequences of layers, such as conv_small and lenet")
+        raise Unsupported(
+            "bounds are trained through plain sequences of layers, such as conv_small and lenet"
+        )
     for layer in module:
-        if not isinstance(layer, nn.Linear | nn.Conv2d | MONOTONE):  # type: ignore[arg-type]
-            raise Unsupported(f"bounds do not pass through {type(layer).__name__}; conv_small and lenet have none")
+        if not isinstance(layer, (nn.Linear, nn.Conv2d, *MONOTONE)):
+            raise Unsupported(
+                f"bounds do not pass through {type(layer).__name__}; conv_small and lenet have none"
+            )
     return list(module)
 
 

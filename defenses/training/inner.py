@@ -28,7 +28,9 @@ class Ball:
     @classmethod
     def of(cls, norm: Literal["linf", "l2"], eps: float, domain: Domain, device: torch.device) -> Ball:
         """A ball in the box of the data."""
-        low, high = (torch.as_tensor(part, dtype=torch.float32, device=device) for part in (domain.low, domain.high))
+        low, high = (
+            torch.as_tensor(part, dtype=torch.float32, device=device) for part in (domain.low, domain.high)
+        )
         return cls(norm, eps, low, high)
 
     def random(self, x: Tensor, stream: Stream) -> Tensor:

@@ -125,9 +125,7 @@ class Cutout(Training):
 
         class Cut(Objective):
             def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-                sides = [
-                    torch.arange(side, device=batch.x.device) / side for side in (batch.x.shape[2:])
-                ]
+                sides = [torch.arange(side, device=batch.x.device) / side for side in (batch.x.shape[2:])]
                 middle = batch.stream.fold("cutout").uniform((2,)).to(batch.x)
                 rows, columns = (
                     (side[None] - middle[:, i : i + 1]).abs() <= share / 2 for i, side in enumerate(sides)

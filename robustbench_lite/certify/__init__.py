@@ -32,6 +32,12 @@ CERTIFIERS: dict[str, Entry] = dict(
             "Zhang et al. 2018, arXiv:1811.00866; Xu et al. 2021, arXiv:2011.13824",
         ),
         _entry(
+            "smoothing",
+            "smoothing:SmoothingBounds",
+            "probabilistic distances of votes under noise in l2, l1 and linf",
+            "Cohen, Rosenfeld & Kolter 2019, arXiv:1902.02918",
+        ),
+        _entry(
             "ensembles",
             "ensembles:EnsembleBounds",
             "distances of forests and boosting, every norm",

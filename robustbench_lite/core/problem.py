@@ -385,7 +385,7 @@ class Problem:
             loss = STEEP.get(loss, loss)
 
         def objective(scores: Tensor, s: slice) -> Tensor:
-            return loss(scores, self.y[s], None if self.target is None else self.target[s])
+            return self._loss(loss, scores, self.y[s], None if self.target is None else self.target[s])
 
         def render(leaf: Tensor, s: slice) -> Tensor:
             return self.threat.render(leaf, self.x0[s])
@@ -542,6 +542,43 @@ class Problem:
         chosen = self if rows is None else self[rows]
         return chosen.met(self.scores(points, rows))
 
+    def loss_of(self, loss: Loss, scores: Tensor) -> Tensor:
+        """A loss of scores of a point for each row, towards its target if it has one.
+
+        Parameters
+        ----------
+        loss : callable
+            As for `evaluate`.
+        scores : Tensor
+            (n, K).
+
+        Returns
+        -------
+        Tensor
+            (n,); it rises as an attack gains.
+        """
+        return self._loss(loss, scores, self.y, self.target)
+
+    def likeliest(self, scores: Tensor, count: int) -> Tensor:
+        """The likeliest classes that each row could be led to, by its scores.
+
+        Parameters
+        ----------
+        scores : Tensor
+            (n, K).
+        count : int
+            At most so many; fewer where there are fewer.
+
+        Returns
+        -------
+        Tensor
+            (n, m) int64, the likeliest first.
+        """
+        task = self.oracle.model.task
+        wrong = task.wrong(scores.nan_to_num(), self.y, self.goal.rejection)
+        legal = scores.shape[1] - 1 - (task.reject is not None and not self.goal.rejection)
+        return wrong.topk(min(count, legal), dim=1).indices
+
     def met(self, scores: Tensor) -> Tensor:
         """Whether scores of a point for each row reach the goal, wherever the point lies.
 
@@ -584,6 +621,10 @@ class Problem:
             moved = (z[rows] != candidate).flatten(1).any(1)
             last = rows[alone & moved]
             self[last]._measure(z[last], MEASURED)
+
+    def _loss(self, loss: Loss, scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        task = self.oracle.model.task
+        return loss(*task.attacked(scores, y, target, self.goal.rejection), target)
 
     @property
     def _confirmations(self) -> int:

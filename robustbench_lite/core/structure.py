@@ -304,5 +304,24 @@ def outcomes(layers: Layers, x: Tensor) -> list[Tensor]:
     return values
 
 
-Structure = Linear | Boxes | Trees | Neighbours | Kernel | Layers
+@dataclass(frozen=True)
+class Noise:
+    """A vote of noisy copies of the input.
+
+    sigma: standard deviation of the Gaussian noise; classes: how many may win.
+    """
+
+    sigma: float
+    classes: int
+
+    def of_inputs(self, order: Tensor, unit: float) -> Noise:
+        """The same of inputs in another order and unit."""
+        return replace(self, sigma=self.sigma / unit)
+
+    def of_classes(self, order: Tensor) -> Noise:
+        """The same with the classes in another order."""
+        return self
+
+
+Structure = Linear | Boxes | Trees | Neighbours | Kernel | Layers | Noise
 SOLVED = (Linear, Boxes, Trees, Neighbours)  # whose nearest adversarial examples can be computed

@@ -58,6 +58,29 @@ class Classification:
             else prediction == self.reject
         )
 
+    def attacked(
+        self, scores: Tensor, y: Tensor, target: Tensor | None, rejection: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Scores and classes as a loss should read them that is to lead away from y.
+
+        To be refused is then as good as to be right, unless a refusal will do: the class that rejects is
+        merged with y's, whichever is larger, so that every loss also leads past a detector.
+        """
+        if self.reject is None or rejection or target is not None:
+            return scores, y
+        refused = scores[:, self.reject : self.reject + 1]
+        own = torch.maximum(scores.gather(1, y[:, None]), refused)
+        merged = scores.scatter(1, y[:, None], own)
+        rest = [merged[:, : self.reject], merged[:, self.reject + 1 :]]
+        return torch.cat(rest, 1), y - (y > self.reject).long()
+
+    def wrong(self, scores: Tensor, y: Tensor, rejection: bool) -> Tensor:
+        """Scores (n, K) with -inf for y, and for the class that rejects where a refusal will not do."""
+        wrong = scores.scatter(1, y[:, None], -torch.inf)
+        if self.reject is None or rejection:
+            return wrong
+        return wrong.scatter(1, torch.full_like(y, self.reject)[:, None], -torch.inf)
+
     def margin(
         self, scores: Tensor, y: Tensor, target: Tensor | None = None, rejection: bool = True
     ) -> Tensor:
@@ -65,6 +88,4 @@ class Classification:
         if target is not None or rejection or self.reject is None:
             return margin(scores, y, target)
         own = torch.maximum(scores.gather(1, y[:, None])[:, 0], scores[:, self.reject])
-        other = scores.scatter(1, y[:, None], -torch.inf)
-        others = other.scatter(1, torch.full_like(y, self.reject)[:, None], -torch.inf)
-        return others.amax(1) - own
+        return self.wrong(scores, y, rejection).amax(1) - own

@@ -21,7 +21,7 @@ from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
-from robustbench_lite.core.structure import SOLVED
+from robustbench_lite.core.structure import SOLVED, Noise
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.data import Data, chosen
 from robustbench_lite.data.load import DataLike, load_data
@@ -241,7 +241,9 @@ def prove(
     """The lower bounds of all samples, 0 for those the model has wrong, and the seconds they took."""
     began = time.perf_counter()
     samples = Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, given)
-    if threat.norm is None or model.stochastic or not search.certify:
+    if threat.norm is None or not search.certify:
+        return None, 0.0
+    if model.stochastic and not isinstance(model.structure, Noise):
         return None, 0.0
     target = targets_of(goal, samples, search)
     device = model.device

@@ -284,8 +284,7 @@ def problem_of(
 def in_lanes(schedule: Schedule, problem: Problem) -> Problem:
     """The problem with a lane for every restart, and for every class the attack aims at of its own accord."""
     if schedule.targets and problem.target is None:
-        scores = problem.scores(problem.origin).scatter(1, problem.y[:, None], -torch.inf)
-        likeliest = scores.topk(min(schedule.targets, scores.shape[1] - 1), dim=1).indices
+        likeliest = problem.likeliest(problem.scores(problem.origin), schedule.targets)
         problem = replace(problem.in_lanes(likeliest.shape[1]), target=likeliest.flatten())
     return problem.in_lanes(schedule.restarts)
 

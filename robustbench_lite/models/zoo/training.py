@@ -90,7 +90,9 @@ class Average:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            for mine, new in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
+            for mine, new in zip(
+                self.module.state_dict().values(), module.state_dict().values(), strict=True
+            ):
                 if mine.is_floating_point():
                     mine.lerp_(new, 1 - decay)
                 else:
@@ -209,7 +211,9 @@ class _Kept:
             "rates": self.rates.state_dict(),
             "random": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "average": None if self.average is None else [self.average.module.state_dict(), self.average.steps],
+            "average": None
+            if self.average is None
+            else [self.average.module.state_dict(), self.average.steps],
             "best": None if self.best is None else [self.best[0], dict(self.best[1])],
         }
         try:

@@ -1,0 +1,1 @@
+"""Detectors: what looks unlike the training data is refused instead of classified."""

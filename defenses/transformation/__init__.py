@@ -1,0 +1,1 @@
+"""Transformations of the input that are meant to take an attack's change away."""
