@@ -11,12 +11,14 @@ def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, E
 
 DEFENSES: dict[str, Entry] = dict(
     [
+        _entry("adversarial_pruning", "classical.neighbours:AdversarialPruning", "knn on samples of different classes kept apart", "Yang et al. 2020, arXiv:1906.03310"),
         _entry("binary_detector", "detection.binary:BinaryDetector", "refuses what a second network takes for adversarial", "Metzen et al. 2017, arXiv:1702.04267"),
         _entry("bit_depth", "transformation.quantising:BitDepth", "values rounded to few levels", "Xu, Evans & Qi 2018, arXiv:1704.01155"),
         _entry("bound_training", "training.bounds:BoundTraining", "the worst scores that intervals allow are minimised", "Gowal et al. 2018, arXiv:1810.12715"),
         _entry("cutout", "training.regularised:Cutout", "a square of each image blackened in training", "DeVries & Taylor 2017, arXiv:1708.04552"),
         _entry("density", "detection.embedding:Density", "refuses what is rare in its class", "Feinman et al. 2017, arXiv:1703.00410"),
         _entry("distillation", "training.distillation:Distillation", "another's answers learnt at a high temperature", "Papernot et al. 2016, arXiv:1511.04508"),
+        _entry("dual_norm", "classical.linear:DualNorm", "logistic or linear_svm on its exact worst case", "Xu, Caramanis & Mannor 2009 (JMLR)"),
         _entry("ensemble_training", "training.adversarial:EnsembleTraining", "trained on points made on other networks", "Tramèr et al. 2018, arXiv:1705.07204"),
         _entry("fgsm_training", "training.adversarial:FGSMTraining", "trained on one step from a random point", "Wong, Rice & Kolter 2020, arXiv:2001.03994"),
         _entry("free_training", "training.adversarial:FreeTraining", "each batch several times, adversary and weights at once", "Shafahi et al. 2019, arXiv:1904.12843"),
@@ -34,6 +36,7 @@ DEFENSES: dict[str, Entry] = dict(
         _entry("pixel_deflection", "transformation.randomised:PixelDeflection", "random pixels replaced by others nearby", "Prakash et al. 2018, arXiv:1801.08926"),
         _entry("purification", "transformation.purification:Purification", "a denoising autoencoder first", "Meng & Chen 2017, arXiv:1705.09064"),
         _entry("resize_pad", "transformation.randomised:ResizePad", "made smaller and put somewhere, at random", "Xie et al. 2018, arXiv:1711.01991"),
+        _entry("robust_trees", "classical.trees:RobustTrees", "boosting whose splits hold against an adversary", "Andriushchenko & Hein 2019, arXiv:1906.03526"),
         _entry("smoothed", "certified.smoothed:Smoothed", "the vote of noisy copies, with proven radii", "Cohen, Rosenfeld & Kolter 2019, arXiv:1902.02918"),
         _entry("squeezing", "detection.squeezing:Squeezing", "refuses where coarser inputs change the answer", "Xu, Evans & Qi 2018, arXiv:1704.01155"),
         _entry("thermometer", "transformation.quantising:Thermometer", "trained on codes without a slope", "Buckman et al. 2018 (ICLR)"),

@@ -109,7 +109,8 @@ class _Taken(Statistic):
 
     def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
         said = self.network(x)
-        return (said[:, 1] - said[:, 0]).to(scores)
+        lead: Tensor = (said[:, 1] - said[:, 0]).to(scores)
+        return lead
 
     def to(self, device: torch.device) -> Statistic:
         import copy

@@ -94,7 +94,9 @@ class Guarded(Model):
         return moved
 
     def facts(self) -> bytes:
-        told = f"guarded {self.model.fingerprint()} {self.limit!r} {self.gain!r} {type(self.statistic).__name__}"
+        told = (
+            f"guarded {self.model.fingerprint()} {self.limit!r} {self.gain!r} {type(self.statistic).__name__}"
+        )
         return told.encode() + self.statistic.facts()
 
     def _with_refusal(self, x: Tensor, scores: Tensor) -> Tensor:

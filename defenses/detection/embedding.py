@@ -85,7 +85,9 @@ class Density(Detector):
 
 def _network(model: Model, name: str) -> TorchModel:
     if not isinstance(model, TorchModel):
-        raise Unsupported(f"{name} looks into a network; {model.name} is none, or has a transformation before it")
+        raise Unsupported(
+            f"{name} looks into a network; {model.name} is none, or has a transformation before it"
+        )
     if not any(isinstance(part, nn.Linear) for part in model.module.modules()):
         raise Unsupported(f"{name} looks at what the last linear layer is given; {model.name} has none")
     return model

@@ -1,4 +1,4 @@
-"""MagNet: what an autoencoder of the training data cannot draw again is refused, the rest is cleaned first."""
+"""MagNet: what an autoencoder cannot draw again is refused, and the rest is cleaned first."""
 
 from __future__ import annotations
 

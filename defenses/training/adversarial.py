@@ -201,7 +201,9 @@ class FGSMTraining(Adversarial):
             leaf = place.detach().requires_grad_()
             one = cross_entropy(module(leaf).float(), batch.y)
             gradients.append(torch.autograd.grad(one, leaf, create_graph=True)[0].flatten(1))
-        return loss + self.align * (1 - functional.cosine_similarity(*gradients, dim=1)).mean()
+        return (
+            loss + self.align * (1 - functional.cosine_similarity(gradients[0], gradients[1], dim=1)).mean()
+        )
 
 
 @dataclass(frozen=True)
@@ -365,7 +367,8 @@ class MART(Adversarial):
         boosted = -(own + 1e-4).log() - (1.0001 - others).log()
         apart = (clean * ((clean + 1e-7).log() - (moved + 1e-7).log())).sum(1)
         unsure = 1 - clean.gather(1, batch.y[:, None])[:, 0]
-        return (boosted + self.beta * apart * unsure).mean()
+        loss: Tensor = (boosted + self.beta * apart * unsure).mean()
+        return loss
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class BoundTraining(Training):
         low, high = (torch.as_tensor(part, device=device) for part in (data.domain.low, data.domain.high))
         clean = proven = 0
         with torch.no_grad():
-            for rows in torch.arange(len(held_out)).split(500):
+            for rows in torch.split(torch.arange(len(held_out)), 500):
                 x, y = held_out.x[rows].to(device), held_out.y[rows].to(device)
                 clean += int((module(x).argmax(1) == y).sum())
                 worst = worst_scores(layers_of(module), x, y, self.eps, low, high)
@@ -98,7 +98,7 @@ class _Worst(Objective):
 
 
 def layers_of(module: nn.Module) -> Sequence[nn.Module]:
-    """The layers of a plain sequence; raises `Unsupported` for anything that intervals do not pass through."""
+    """The layers of a plain sequence; raises `Unsupported` for what intervals do not pass through."""
     if not isinstance(module, nn.Sequential):
         raise Unsupported(
             "bounds are trained through plain sequences of layers, such as conv_small and lenet"

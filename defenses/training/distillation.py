@@ -44,7 +44,7 @@ class Distillation(Training):
     def objective(self, base: Base, learnt: Data) -> Objective:
         teacher = _Teacher(self.epochs, self.temperature).trained(base)
         with torch.no_grad():
-            answers = [teacher.scores(part.to(teacher.device)) for part in learnt.x.split(1000)]
+            answers = [teacher.scores(part.to(teacher.device)) for part in torch.split(learnt.x, 1000)]
         return _Pupil(self.temperature, (torch.cat(answers) / self.temperature).softmax(1))
 
 

@@ -57,11 +57,13 @@ class Ball:
         """A step of a size along a gradient (n, …), as the norm measures it."""
         if self.norm == "linf":
             return size * gradient.sign()
-        return size * gradient / per_row(self._length(gradient), gradient)
+        moved: Tensor = size * gradient / per_row(self._length(gradient), gradient)
+        return moved
 
     @staticmethod
     def _length(values: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(values.flatten(1), dim=1).clamp_min(1e-12)
+        length: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+        return length.clamp_min(1e-12)
 
 
 def ascent(

@@ -51,7 +51,8 @@ class BitDepth(Preprocessing):
 
     def apply(self, x: Tensor, stream: Stream) -> Tensor:
         most = 2**self.bits - 1
-        return (x * most).round() / most
+        rounded: Tensor = (x * most).round() / most
+        return rounded
 
 
 @dataclass(frozen=True)

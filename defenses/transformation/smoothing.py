@@ -187,7 +187,7 @@ class _FromLibrary(Transformation):
         flat, count = own.flatten(0, 1), min(self.neighbours, len(self.library))
         found = [
             self.library[torch.cdist(part, self.library).topk(count, largest=False).indices].median(1).values
-            for part in flat.split(1024)
+            for part in torch.split(flat, 1024)
         ]
         return _whole(torch.cat(found).view_as(own), x, self.patch) if len(x) else x
 
@@ -199,7 +199,7 @@ class _FromLibrary(Transformation):
             nearest = torch.cat(
                 [
                     torch.cdist(part, self.library).topk(count, largest=False).indices
-                    for part in flat.split(1024)
+                    for part in torch.split(flat, 1024)
                 ]
             )
         near = self.library[nearest]  # (m, count, d)

@@ -257,8 +257,6 @@ def _declared(file: Path, name: str) -> list[tuple[str, str]]:
         every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         plain = [a for a in every if a.arg not in ("data", "train", "options", "domain", "model", "members")]
         return [(a.arg, ast.unparse(a.annotation)) for a in plain if a.annotation is not None]
-    if not isinstance(node, ast.ClassDef):
-        return []
     found: dict[str, str] = {}
     for base in node.bases:
         found |= dict(_declared(file, ast.unparse(base)))

@@ -69,8 +69,8 @@ class Defense(ABC):
     ...
     ...     def defend(self, base):
     ...         return base.model()
-    >>> made = defended(Nothing(), "linear", "nothing(linear)", rb.load_data("digits"), Trained(), rb.load_model)
-    >>> made.name
+    >>> digits = rb.load_data("digits")
+    >>> defended(Nothing(), "linear", "nothing(linear)", digits, Trained(), rb.load_model).name
     'nothing(linear)'
     """
 

@@ -101,16 +101,17 @@ def _named(text: str, data: Data, train: Trained) -> Model:
     entry = look_up("models", written.head)
     values = given(entry, written)
     reading = build(Reading, {name: values.pop(name) for name in READING if name in values})
-    make = cast(Callable[..., object], load(entry.where, "model"))
-    if isinstance(make, type) and issubclass(make, Defense):
-        inner, around = written.inner[0].text, cast(type[Defense], make)
-        made = defended(
-            build(around, values), inner, written.text, data, train, lambda t: _named(t, data, train)
+    found = load(entry.where, "model")
+    if isinstance(found, type) and issubclass(found, Defense):
+        inner = written.inner[0].text
+        held = defended(
+            build(found, values), inner, written.text, data, train, lambda one: _named(one, data, train)
         )
-        return as_model(made, data, reading, device=train.device)
+        return as_model(held, data, reading, device=train.device)
+    make = cast(Callable[..., object], found)
     if entry.inner:
-        inner = [_named(one.text, data, train) for one in written.inner]
-        made = make(inner if entry.inner == "many" else inner[0], **arguments(make, values, skip=1))
+        members = [_named(one.text, data, train) for one in written.inner]
+        made = make(members if entry.inner == "many" else members[0], **arguments(make, values, skip=1))
         cast(Model, made).name = written.text
     else:
         made = make(data, train, **arguments(make, values, skip=2))

@@ -1,0 +1,1 @@
+"""Classical models trained or trimmed to be robust, each with its exact answer."""

@@ -1,0 +1,157 @@
+"""One tree whose splits are chosen for the worst an linf adversary can do, under the exponential loss.
+
+A sample whose interval x ± eps straddles a threshold goes to whichever side hurts more. For a split with
+values w_l <= w_r that is the left side for positive samples and the right one for negative samples, so the
+best values and their loss have a closed form, computed for all thresholds of a feature at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CANDIDATES = 256  # thresholds a feature that are tried
+LARGEST = 2.0  # value of a leaf before shrinking
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a tree learns from: low, high (n, d), the ends of what an adversary can reach of each feature;
+    sign (n,) of the class, +1 or -1; weight (n,) by the exponential loss of what was learnt before."""
+
+    low: np.ndarray
+    high: np.ndarray
+    sign: np.ndarray
+    weight: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> Samples:
+        return Samples(self.low[rows], self.high[rows], self.sign[rows], self.weight[rows])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Left where the feature is at most the threshold; the values of both sides, and the loss then."""
+
+    feature: int
+    threshold: float
+    left: float
+    right: float
+    loss: float
+
+
+@dataclass
+class Grown:
+    """A tree as lists of nodes: children (a leaf's own place), features, thresholds, values."""
+
+    left: list[int]
+    right: list[int]
+    feature: list[int]
+    threshold: list[float]
+    value: list[float]
+
+    @classmethod
+    def leaf(cls, value: float) -> Grown:
+        """A tree that says the same of everything."""
+        return cls([0], [0], [0], [0.0], [value])
+
+    def reached(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest value that an adversary can reach for each sample (n,)."""
+        n, nodes = len(low), len(self.left)
+        may = np.zeros((nodes, n), dtype=bool)
+        may[0] = True
+        least, most = np.full(n, np.inf), np.full(n, -np.inf)
+        for node in range(nodes):  # children come after their parents
+            if self.left[node] == node:
+                least = np.where(may[node], np.minimum(least, self.value[node]), least)
+                most = np.where(may[node], np.maximum(most, self.value[node]), most)
+                continue
+            f, t = self.feature[node], self.threshold[node]
+            may[self.left[node]] = may[node] & (low[:, f] <= t)
+            may[self.right[node]] = may[node] & (high[:, f] > t)
+        return least, most
+
+
+def grow(samples: Samples, depth: int, smoothing: float) -> Grown:
+    """A tree of a depth; smoothing: weight added to both classes of a leaf, a share of the whole."""
+    extra = smoothing * samples.weight.sum()
+    tree = Grown.leaf(_value(*_sums(samples), extra))
+    waiting = [(0, np.arange(len(samples.sign)), 0)]
+    while waiting:
+        node, rows, level = waiting.pop(0)
+        held = samples[rows]
+        split = best_split(held, extra) if level < depth and len(rows) > 1 else None
+        if split is None:
+            continue
+        f, t = split.feature, split.threshold
+        tree.feature[node], tree.threshold[node] = f, t
+        sides = (held.low[:, f] <= t, split.left), (held.high[:, f] > t, split.right)
+        places = []
+        for goes, value in sides:
+            places.append(len(tree.left))
+            for column, entry in (
+                (tree.left, places[-1]), (tree.right, places[-1]), (tree.feature, 0),
+                (tree.threshold, 0.0), (tree.value, value),
+            ):  # fmt: skip
+                column.append(entry)  # type: ignore[arg-type]
+            waiting.append((places[-1], rows[goes], level + 1))
+        tree.left[node], tree.right[node] = places
+    return tree
+
+
+def best_split(samples: Samples, extra: float) -> Split | None:
+    """The split of the least worst-case loss over all features; None where none lowers it."""
+    positive, negative = _sums(samples)
+    best = Split(-1, 0.0, 0.0, 0.0, 2 * np.sqrt((positive + extra) * (negative + extra)) * (1 - 1e-6))
+    found = best
+    up = samples.sign > 0
+    for f in range(samples.low.shape[1]):
+        low, high = samples.low[:, f], samples.high[:, f]
+        ends = np.unique(np.concatenate([low, high]))
+        if len(ends) < 2:
+            continue
+        middle = (ends[1:] + ends[:-1]) / 2
+        if len(middle) > CANDIDATES:
+            middle = middle[np.linspace(0, len(middle) - 1, CANDIDATES).astype(int)]
+        sides = []
+        for which in (up, ~up):
+            weight = np.where(which, samples.weight, 0.0)
+            surely_left = _below(high, weight, middle)
+            surely_right = weight.sum() - _below(low, weight, middle)
+            sides.append((surely_left, surely_right, weight.sum() - surely_left - surely_right))
+        (left_up, right_up, torn_up), (left_down, right_down, torn_down) = sides
+        for rising in (True, False):
+            # Where the right value is the larger, torn positives end left and torn negatives right.
+            a = (left_up + torn_up if rising else left_up) + extra
+            b = (left_down if rising else left_down + torn_down) + extra
+            c = (right_up if rising else right_up + torn_up) + extra
+            d = (right_down + torn_down if rising else right_down) + extra
+            w_left, w_right = 0.5 * np.log(a / b), 0.5 * np.log(c / d)
+            loss = 2 * np.sqrt(a * b) + 2 * np.sqrt(c * d) - 2 * extra
+            legal = (w_left <= w_right) if rising else (w_left >= w_right)
+            loss = np.where(legal, loss, np.inf)
+            i = int(loss.argmin())
+            if loss[i] < found.loss:
+                left, right = (float(np.clip(w[i], -LARGEST, LARGEST)) for w in (w_left, w_right))
+                found = Split(f, float(np.float32(middle[i])), left, right, float(loss[i]))
+    return None if found is best else found
+
+
+def _below(values: np.ndarray, weight: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """The weight of values at most each limit."""
+    order = values.argsort(kind="stable")
+    total = np.concatenate([[0.0], weight[order].cumsum()])
+    found: np.ndarray = total[np.searchsorted(values[order], limits, side="right")]
+    return found
+
+
+def _sums(samples: Samples) -> tuple[float, float]:
+    up = samples.sign > 0
+    return float(samples.weight[up].sum()), float(samples.weight[~up].sum())
+
+
+def _value(positive: float, negative: float, extra: float) -> float:
+    if positive + negative + extra == 0:
+        return 0.0
+    raw = 0.5 * np.log((positive + extra + 1e-12) / (negative + extra + 1e-12))
+    return float(np.clip(raw, -LARGEST, LARGEST))
