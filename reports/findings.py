@@ -11,11 +11,13 @@ import pandas as pd
 from robustbench_lite.core.registry import entries
 from robustbench_lite.reports.format import share
 from robustbench_lite.reports.results import Results
+from robustbench_lite.reports.tables.defenses import OBLIVIOUS
 from robustbench_lite.reports.tables.rates import GROUP
 
+MOST_APPARENT = 5  # defenses that are named
 FEW = 10  # samples, below which an accuracy says nothing of chance
 GUIDED = ("gradient", "structure")  # what attacks need that are lost without a gradient
-CONTROLS = {"noise", "fgsm", "bim", "linear_demo"}  # attacks that prove little by themselves
+CONTROLS = {"noise", "fgsm", "bim", "linear_demo", OBLIVIOUS}  # attacks that prove little by themselves
 
 
 def verdict(results: Results) -> list[str]:
@@ -25,6 +27,8 @@ def verdict(results: Results) -> list[str]:
     for threat, goal in dict.fromkeys((row["threat"], row["goal"]) for row in worst):
         part = [row for row in worst if (row["threat"], row["goal"]) == (threat, goal)]
         aim_of = str(threat), str(goal)
+        if _ignorant(results, *aim_of):
+            continue  # what an attack without knowledge leaves is told beside what the others leave
         met = [row for row in part if not weakly_attacked(results, str(row["model"]), *aim_of)]
         least = min(part, key=lambda row: float(row["robust"]))
         if not met:
@@ -46,6 +50,7 @@ def verdict(results: Results) -> list[str]:
             above = [row for row in part if row not in met and row["robust"] > best["robust"]]
             for row in above:
                 found[-1] += f" {row['model']}'s {share(row['robust'])} stand on attacks too weak for it."
+    found += _apparent(results)
     sizes = results.table("distances")
     minimal = set(results.records.loc[results.records["minimum"].astype(bool), "threat"].astype(str))
     sizes = sizes.loc[sizes["threat"].isin(minimal) & sizes["own"]] if len(sizes) else sizes
@@ -91,6 +96,31 @@ def warnings(results: Results) -> list[str]:
             found.append(f"{_job(row)}: {row['meaning']} ({row['value']:.3g}). Next: {row['next']}.")
     if results.flags.empty:
         found.append(f"The attacks were not diagnosed: robust diagnose {results.path}")
+    return found
+
+
+def _ignorant(results: Results, threat: str, goal: str) -> bool:
+    """Whether only attacks that do not know a defense were run under a threat with a goal."""
+    records = results.records
+    here = records.loc[(records["threat"] == threat) & (records["goal"] == goal), "attack_name"]
+    return set(here.astype(str)) == {OBLIVIOUS}
+
+
+def _apparent(results: Results) -> list[str]:
+    """How much of each defense's robustness an attacker who knows it takes away."""
+    table = results.table("defenses")
+    found = []
+    for threat, part in table.groupby("threat", sort=False, observed=True):
+        lost = part.loc[part["apparent"] > 0.05].sort_values("apparent", ascending=False)
+        if len(lost):
+            said = [
+                f"{row['model']} keeps {share(row['claimed'])} where the attack does not know it, "
+                f"{share(row['adaptive'])} where one does"
+                for row in lost.head(MOST_APPARENT).to_dict("records")
+            ]
+            more = len(lost) - len(said)
+            also = f"; {more} more" * bool(more)
+            found.append(f"Robustness that is apparent only, under {threat}: {'; '.join(said)}{also}.")
     return found
 
 

@@ -121,5 +121,5 @@ class DualNorm(Defense):
             optimiser = torch.optim.LBFGS(
                 [weight, bias], max_iter=-(-self.steps // STAGES), line_search_fn="strong_wolfe"
             )
-            optimiser.step(partial(objective, self.eps * stage / STAGES))
+            optimiser.step(partial(objective, self.eps * stage / STAGES))  # type: ignore[no-untyped-call]
         return {"weight": weight.detach(), "bias": bias.detach()}

@@ -17,7 +17,8 @@ from robustbench_lite.models.cache import remember_estimator
 from robustbench_lite.models.defense import Base, Defense
 
 VERSION = 1
-METRICS = {"linf": "chebyshev", "l2": "euclidean", "l1": "cityblock"}
+Metric = Literal["chebyshev", "euclidean", "cityblock"]
+METRICS: dict[str, Metric] = {"linf": "chebyshev", "l2": "euclidean", "l1": "cityblock"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class AdversarialPruning(Defense):
         return made.to(base.train.device)
 
 
-def apart(x: np.ndarray, y: np.ndarray, least: float, metric: str) -> np.ndarray:
+def apart(x: np.ndarray, y: np.ndarray, least: float, metric: Metric) -> np.ndarray:
     """Which samples stay so that no two of other classes are nearer than `least` (n,).
 
     Examples

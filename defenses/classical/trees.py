@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -67,12 +67,14 @@ class RobustTrees(Defense):
 
     def defend(self, base: Base) -> Model:
         if base.text.partition(":")[0] != "boosting":
-            raise Unsupported(f"{self.name} is for boosting, whose trees it chooses itself; not for {base.text}")
+            raise Unsupported(
+                f"{self.name} is for boosting, whose trees it chooses itself; not for {base.text}"
+            )
         data, train = base.data, base.train
         told = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
 
         def fit() -> dict[str, Tensor]:
-            return self._fit(data, lambda done: train.report(base.text, done))
+            return self._fit(data, lambda done: train.report(f"{self.name}({base.text})", done))
 
         held = remember(f"{self.name} {told}", VERSION, data, train, fit)
         core = tree_core(
@@ -81,20 +83,21 @@ class RobustTrees(Defense):
         )  # fmt: skip
         return Lifted(core, [], data.x.shape[1:], name=base.text).to(train.device)
 
-    def _fit(self, data: Data, report: object) -> dict[str, Tensor]:
+    def _fit(self, data: Data, report: Callable[[float], None]) -> dict[str, Tensor]:
         training = data.training()
-        x = training.x.flatten(1).double()
-        ends = []
-        for side, sign in ((data.domain.low, -1.0), (data.domain.high, 1.0)):
-            limit = torch.as_tensor(side, dtype=torch.float64).expand(training.x.shape[1:]).flatten()
-            moved = x + sign * self.eps
-            ends.append((torch.maximum if sign < 0 else torch.minimum)(moved, limit).numpy())
+        x = training.x.double()
+        low, high = (
+            torch.as_tensor(side, dtype=torch.float64) for side in (data.domain.low, data.domain.high)
+        )
+        least = torch.maximum(x - self.eps, low).flatten(1).numpy()
+        most = torch.minimum(x + self.eps, high).flatten(1).numpy()
         y, classes = training.y.numpy(), data.num_classes
         wanted = [1] if classes == 2 else list(range(classes))
         parts: list[tuple[Grown, int]] = []
         for column, c in enumerate(wanted):
-            sign = np.where(y == c, 1.0, -1.0)
-            parts += [(tree, column) for tree in self._boosted(ends[0], ends[1], sign)]
+            report(column / len(wanted))
+            sign: np.ndarray = np.where(y == c, 1.0, -1.0)
+            parts += [(tree, column) for tree in self._boosted(least, most, sign)]
         return _columns(parts, len(wanted))
 
     def _boosted(self, low: np.ndarray, high: np.ndarray, sign: np.ndarray) -> list[Grown]:
@@ -102,8 +105,8 @@ class RobustTrees(Defense):
         trees: list[Grown] = []
         bound = np.zeros(len(sign))
         for _ in range(self.rounds):
-            weight = np.exp(-np.clip(bound, -30, 30))
-            weight /= weight.sum()
+            weight: np.ndarray = np.exp(-np.clip(bound, -30, 30))
+            weight = weight / weight.sum()
             tree = grow(Samples(low, high, sign, weight), self.depth, self.smoothing)
             tree.value = [self.rate * value for value in tree.value]
             trees.append(tree)
@@ -115,7 +118,9 @@ class RobustTrees(Defense):
         return trees
 
 
-def worst_of_stumps(trees: Sequence[Grown], low: np.ndarray, high: np.ndarray, sign: np.ndarray) -> np.ndarray:
+def worst_of_stumps(
+    trees: Sequence[Grown], low: np.ndarray, high: np.ndarray, sign: np.ndarray
+) -> np.ndarray:
     """The exact worst margin of a sum of stumps (n,): a sum over features of each one's own worst."""
     total = np.zeros(len(sign))
     by_feature: dict[int, list[Grown]] = {}
@@ -140,9 +145,7 @@ def worst_of_stumps(trees: Sequence[Grown], low: np.ndarray, high: np.ndarray, s
 
 def _columns(parts: Sequence[tuple[Grown, int]], width: int) -> dict[str, Tensor]:
     """Trees as flat tensors, for the cache."""
-    value = [
-        [v if k == column else 0.0 for k in range(width)] for tree, column in parts for v in tree.value
-    ]
+    value = [[v if k == column else 0.0 for k in range(width)] for tree, column in parts for v in tree.value]
     return {
         "sizes": torch.tensor([len(tree.left) for tree, _ in parts]),
         "left": torch.tensor([v for tree, _ in parts for v in tree.left]),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import Unsupported
@@ -89,13 +92,15 @@ class JPEG(Preprocessing):
             raise Unsupported(f"jpeg is for images of 1 or 3 channels; {data.name} has {data.x.shape[1]}")
 
     def apply(self, x: Tensor, stream: Stream) -> Tensor:
-        if not len(x):
-            return x
-        from torchvision.io import decode_jpeg, encode_jpeg
-
-        pixels = (x.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
-        read = [decode_jpeg(file) for file in encode_jpeg(list(pixels), quality=self.quality)]
-        return torch.stack(read).to(x) / 255
+        pixels = (x.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        read = np.empty_like(pixels)
+        for place, image in enumerate(pixels):
+            file = io.BytesIO()
+            colours = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+            Image.fromarray(colours).save(file, "JPEG", quality=self.quality)
+            found = np.asarray(Image.open(file))
+            read[place] = found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
+        return torch.from_numpy(read).to(x) / 255
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,8 @@ class _Code(Transformation):
         return (self._above(x) > 0).to(x)
 
     def smooth(self, x: Tensor, stream: Stream) -> Tensor:
-        """The values of the code, with the slope of a ramp from one level to the next."""
-        ramp = (self._above(x) * self.levels).clamp(0, 1)
+        """The values of the code, with the slope of a ramp from the level before to the level behind."""
+        ramp = ((self._above(x) * self.levels + 1) / 2).clamp(0, 1)
         return ramp + (self.apply(x, stream) - ramp).detach()
 
     def _above(self, x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ CARDS = 60  # jobs in the gallery; the pictures of all are in the folder
 TITLES = {
     "worst_case": "Worst case over the attacks, sample by sample",
     "summary": "Every attack",
+    "defenses": "Defenses: as first claimed, and to attackers who know them",
     "gaps": "Against proven distances",
     "missed": "What each attack missed of what is known to fall",
     "distances": "Sizes of successful perturbations",
@@ -42,7 +43,7 @@ TITLES = {
 }
 SINGULAR = {"models": "model", "attacks": "attack", "threats": "threat", "goals": "goal"}  # of flags
 SWITCHES = {"compile", "pictures"}  # flags that can be said either way
-OPEN = {"worst_case", "summary"}  # tables that are not folded away
+OPEN = {"worst_case", "summary", "defenses"}  # tables that are not folded away
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 import pandas as pd
 
 from robustbench_lite.reports.tables.costs import confidence, costs, queries
+from robustbench_lite.reports.tables.defenses import defenses
 from robustbench_lite.reports.tables.pairs import pairs
 from robustbench_lite.reports.tables.rates import (
     confusion,
@@ -22,7 +23,7 @@ from robustbench_lite.reports.tables.sizes import curves, distances, gaps, misse
 RATES = {
     "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "proven", "by_transfer", "of_broken",
     "zero_gradients", "eight_bit", "gap", "gap_95", "above", "missed", "autoattack", "best_known",
-    "before", "after", "median_after",
+    "before", "after", "median_after", "claimed", "adaptive", "transfer", "black_box", "apparent",
 }  # fmt: skip
 
 # Counts of what rarely is: a page leaves them out where nothing is.
@@ -60,4 +61,5 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "gaps": gaps,
     "missed": missed,
     "transfer": transfer,
+    "defenses": defenses,
 }

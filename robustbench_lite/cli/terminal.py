@@ -26,6 +26,7 @@ def escape(text: str) -> str:
     return escape_markup(printable(text))
 
 
+WIDEST = 8  # targets of a matrix that a terminal can show
 SLIM, NARROW = 50, 78  # columns below which a table keeps one number, or four
 SHADES = " ░▒▓█"
 
@@ -67,10 +68,13 @@ def show_result(result: Results, console: Console) -> None:
             console.print(_summary(f"{threat}, {goal}", part, result.records, console.width))
         if len(result.table("worst_case")):
             console.print(_worst(result.table("worst_case")))
+        if len(result.table("defenses")):
+            console.print(_defenses(result.table("defenses")))
         if len(result.table("gaps")):
             console.print(_gaps(result.table("gaps")))
         for key, part in result.table("transfer").groupby(["attack", "threat", "goal"], sort=False):
-            console.print(_transfer(", ".join(map(str, key)), part))
+            if part["target"].nunique() <= WIDEST:
+                console.print(_transfer(", ".join(map(str, key)), part))
     for why in dict.fromkeys(result.refused.values()):
         console.print(f"[dim]not possible: {escape(why)}[/]")
     for job, text in result.failures.items():
@@ -149,6 +153,16 @@ def _transfer(title: str, part: pd.DataFrame) -> Table:
         table.add_column(escape(str(target)), justify="right")
     for source, row in matrix.iterrows():
         table.add_row(escape(str(source)), *(percent(row[target]) for target in matrix.columns))
+    return table
+
+
+def _defenses(defenses: pd.DataFrame) -> Table:
+    title = "Robust accuracy to an attacker who does not know the defense, and to those who do"
+    heads = ["clean", "claimed", "adaptive", "transfer", "black box", "proven", "apparent"]
+    table = _table(title, ["model", "threat"], heads)
+    for row in defenses.to_dict("records"):
+        rates = [percent(row[head.replace(" ", "_")]) for head in heads]
+        table.add_row(escape(str(row["model"])), escape(str(row["threat"])), *rates)
     return table
 
 
