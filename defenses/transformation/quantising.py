@@ -115,8 +115,8 @@ class _Code(Transformation):
         return (self._above(x) > 0).to(x)
 
     def smooth(self, x: Tensor, stream: Stream) -> Tensor:
-        """The values of the code, with the slope of a ramp from the level before to the level behind."""
-        ramp = ((self._above(x) * self.levels + 1) / 2).clamp(0, 1)
+        """The values of the code, with the slope of a ramp over two levels to either side."""
+        ramp = ((self._above(x) * self.levels + 2) / 4).clamp(0, 1)
         return ramp + (self.apply(x, stream) - ramp).detach()
 
     def _above(self, x: Tensor) -> Tensor:
