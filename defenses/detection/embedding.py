@@ -141,7 +141,7 @@ class _Rare(Statistic):
     def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
         assert isinstance(model, TorchModel)
         away = torch.cdist(embedding(model, x), self.samples) / self.width
-        own = self.labels == scores.argmax(1)[:, None]
+        own = self.labels == model.prediction(scores)[:, None]
         density = (-(away**2) / 2).masked_fill(~own, -math.inf).logsumexp(1)
         return -(density - own.sum(1).clamp_min(1).log()).clamp_min(-1e4)
 

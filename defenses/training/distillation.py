@@ -32,7 +32,7 @@ class Distillation(Training):
 
     Examples
     --------
-    >>> Distillation(temperature=20).temperature
+    >>> Distillation(temperature=20.0).temperature
     20.0
     """
 

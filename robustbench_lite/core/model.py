@@ -97,6 +97,8 @@ class Model(ABC):
         Whether what it draws for a sample depends on the samples beside it.
     notes : tuple of str
         What a reader of its results should know.
+    defense : str, default ""
+        The outermost defense that it has, by name.
     limits : str, default ""
         Why it allows an attack no more than `access`.
     precision : str, default "float32"
@@ -133,6 +135,7 @@ class Model(ABC):
     votes: bool = False
     batch_draws: bool = False
     notes: tuple[str, ...] = ()
+    defense: str = ""
     limits: str = ""
     precision: str = "float32"
 

@@ -78,7 +78,8 @@ def entries(kind: str) -> dict[str, Entry]:
     """The table of a kind with what installed packages add to it; they take no name of ours."""
     known = dict(table_of(kind))
     for point in entry_points(group=f"robustbench_lite.{kind}"):
-        known.setdefault(point.name, Entry(point.name, point.value, f"from {point.module}"))
+        inner: Literal["", "one"] = "one" if kind == "defenses" else ""
+        known.setdefault(point.name, Entry(point.name, point.value, f"from {point.module}", inner=inner))
     return known
 
 

@@ -158,7 +158,7 @@ def _broken(
 
 def _gradients(work: Work) -> Iterator[tuple[str, float]]:
     """What the gradient is worth at the samples themselves."""
-    model, y = work.model, work.data.y.to(work.model.device)
+    model, y = work.attack.face(work.model), work.data.y.to(work.model.device)  # as the attack sees it
     x = work.data.x.to(model.device)
     oracle = Oracle(model, chunk=work.search.batch_size or 256)
     gradient, _, answers = oracle.gradient(x, lambda s, rows: cross_entropy(s, y[rows]))

@@ -213,7 +213,7 @@ def attempt(work: Work, progress: Progress = lambda fraction: None) -> Outcome:
 
 def _left_out(work: Work) -> Outcome:
     """What a fitted attack brings whose time was over before it had learnt anything."""
-    target = targets_of(work.goal, work.seen, work.search)
+    target = targets_of(work.goal, work.model.task, work.seen, work.search)
     outcome = nothing_yet(work.threat, work.seen, target, work.model.precision)
     outcome.cut.copy_(attackable(work.attack, work.threat, work.seen, target, work.search))
     return outcome
@@ -249,6 +249,7 @@ def _records(
             "data": data.name,
             "model": model.name,
             "family": model.family,
+            "defense": model.defense or None,
             "source_model": None if own else work.model.name,
             "attack": str(work.attack),
             "attack_name": work.attack.name,

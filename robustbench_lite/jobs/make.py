@@ -245,7 +245,7 @@ def prove(
         return None, 0.0
     if model.stochastic and not isinstance(model.structure, Noise):
         return None, 0.0
-    target = targets_of(goal, samples, search)
+    target = targets_of(goal, model.task, samples, search)
     device = model.device
     right = (clean.prediction == data.y).nonzero()[:, 0]
     question = Question(

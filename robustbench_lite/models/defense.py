@@ -105,5 +105,5 @@ def defended(
 ) -> Model:
     """The model of a defense around what `inner` names, under the name `text`."""
     made = defense.defend(Base(inner, data, train, make))
-    made.name = text
+    made.name, made.defense = text, defense.name
     return made

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.goal import Goal, Targets
 from robustbench_lite.core.ledger import Keep, Ledger
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.problem import Observer, Pool, Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
+from robustbench_lite.core.task import Classification
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
 from robustbench_lite.search.batching import batch_size, oracle_for
@@ -164,7 +165,6 @@ def search(
     """
     settings = settings or Search()
     check(attack, model, threat, goal)
-    model = attack.face(model)
     form = NormalForm.of(model.input_shape, threat.domain)
     if not form.plain:
         seen = form.attack(attack), form.model(model), form.threat(threat)
@@ -172,7 +172,8 @@ def search(
         inputs = outcome.z.shape[1:] == seen[1].input_shape
         named = outcome.attacks if isinstance(attack, Composite) else [str(attack)] * len(outcome.attacks)
         return replace(outcome, z=form.back(outcome.z) if inputs else outcome.z, attacks=named)
-    target = targets_of(goal, samples, settings)
+    target = targets_of(goal, model.task, samples, settings)
+    model = attack.face(model)
     schedule = attack.schedule(model, threat)
     oracle = oracle_for(attack, model, threat, settings, len(samples.y))
     outcome = nothing_yet(threat, samples, target, oracle.precision)
@@ -205,10 +206,20 @@ def check(attack: AnyAttack, model: Model, threat: Threat, goal: Goal) -> None:
         raise Unsupported(refusal)
 
 
-def targets_of(goal: Goal, samples: Samples, settings: Search) -> Tensor | None:
-    """The classes that each sample is to become (n, k); None for an untargeted goal."""
-    stream = Stream.of(settings.seed, samples.ids)
-    return goal.resolve(samples.clean_scores, samples.y, stream, given=samples.given)
+def targets_of(goal: Goal, task: Classification, samples: Samples, settings: Search) -> Tensor | None:
+    """The classes that each sample is to become (n, k), never the one that rejects; None if untargeted."""
+    stream, scores, y, reject = (
+        Stream.of(settings.seed, samples.ids),
+        samples.clean_scores,
+        samples.y,
+        task.reject,
+    )
+    if reject is None or goal.targets in (Targets.NONE, Targets.GIVEN, Targets.CLASS):
+        return goal.resolve(scores, y, stream, given=samples.given)
+    found = goal.resolve(
+        torch.cat([scores[:, :reject], scores[:, reject + 1 :]], 1), y - (y > reject).long(), stream
+    )
+    return None if found is None else found + (found >= reject).long()
 
 
 def attackable(

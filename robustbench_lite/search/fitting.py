@@ -59,7 +59,7 @@ def fit(
         seen = cast(Fitted, form.attack(attack)), form.model(model), form.threat(threat)
         return fit(*seen, goal, samples.seen(form, threat), search)
     began = time.perf_counter()
-    target = targets_of(goal, samples, search)
+    target = targets_of(goal, model.task, samples, search)
     oracle = oracle_for(attack, model, threat, search, len(samples.y))
     oracle.chunk = search.batch_size or batch_size(attack, model, threat, samples.x[:1], 1)
     problem = problem_of(oracle, threat, goal, samples, target, torch.arange(len(samples.y)), search)

@@ -33,6 +33,7 @@ LEAST = {
     "boosting": 0.95,
     "mlp": 0.97,
     "cnn": 0.98,
+    "conv_small": 0.95,
     "lenet": 0.97,
     "vgg": 0.98,
 }
