@@ -4,7 +4,9 @@ Below every ReLU that may be either side of 0 lies a line, and above it a chord;
 margin becomes a linear function of an earlier step, and at last of the input, where its least value in the
 ball is known (Zhang et al. 2018, theorem 3.2). The bounds of a unit are found the same way, where intervals
 leave it open. The slopes of the lower lines are free up to 1, and are chosen by gradient for the margins (Xu
-et al. 2021, section 3.1). The largest eps at which all margins are above 0 is found by false position.
+et al. 2021, section 3.1). Where that is not enough, the units that cost most are taken on either side of 0
+apart, every combination a case of its own, and the sides enter with multipliers of theirs (Wang et al. 2021,
+arXiv:2103.06624, theorem 3.1). The largest eps at which all margins are above 0 is found by false position.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ SOME = 80  # of them for each unit of effort
 SLOPES = 12  # steps of gradient for the slopes, at the usual effort
 RATE = 0.1  # of those steps
 STRETCH = 1.01  # by which eps grows while better slopes prove more
+SPLIT = 4  # units taken on either side, at the usual effort
+TOGETHER = 3  # margins of a sample that units are split for, at most
 ROUNDED = 64  # units in the last place of what was summed up, that rounding may have added
 GUARD = 1e-5  # of the scores: what the model's own rounding may be
 
@@ -136,22 +140,55 @@ class _Batch:
             rows = (~done).nonzero()[:, 0]
         steps = int(SLOPES * self.question.effort) * small
         rows = ((proven > 0) & (proven < width)).nonzero()[:, 0]
-        while steps and len(rows):
-            eps = proven[rows] * STRETCH
-            holds = self._least(rows, eps, steps) > 0
-            proven[rows[holds]] = eps[holds]
-            rows = rows[holds & (eps < width)]
+        for split in dict.fromkeys((0, int(SPLIT * self.question.effort))):
+            more = rows
+            while steps and len(more):
+                eps = proven[more] * STRETCH
+                holds = self._least(more, eps, steps, split) > 0
+                proven[more[holds]] = eps[holds]
+                more = more[holds & (eps < width)]
         return torch.where(proven >= width, torch.inf, proven)
 
-    def _least(self, rows: Tensor, eps: Tensor, steps: int = 0) -> Tensor:
-        """What every margin is proven to be above 0 by within eps (m,), but for rounding."""
+    def _least(self, rows: Tensor, eps: Tensor, steps: int = 0, split: int = 0) -> Tensor:
+        """What every margin is proven to be above 0 by within eps (m,), but for rounding.
+
+        split: units that are taken on either side where a margin is not proven otherwise.
+        """
         ball = Ball.around(self.question[rows], eps, self.layers.dtype)
         relaxed = Relaxed(self.layers, ball)
         with torch.no_grad():
             relaxed.bound_units()
             guard = GUARD * (1 + relaxed.scores.abs().amax(1, keepdim=True))
-        least = relaxed.lower(self.margins[rows], steps, guard, self.open[rows]) - guard
+        least = relaxed.lower(self.margins[rows], steps, guard, self.open[rows])
+        if split:
+            least = self._split(relaxed, rows, least, steps, guard, split)
+        least = least - guard
         return torch.where(self.open[rows], least, torch.inf).amin(1).double()
+
+    def _split(
+        self, relaxed: Relaxed, rows: Tensor, least: Tensor, steps: int, guard: Tensor, split: int
+    ) -> Tensor:
+        """Bounds (m, K) of margins, those that are not above the guard improved in cases, if they are few."""
+        failing = self.open[rows] & (least <= guard)
+        few = (failing.any(1) & (failing.sum(1) <= TOGETHER)).nonzero()[:, 0]
+        if not len(few):
+            return least
+        count = int(failing[few].sum(1).max())
+        worst = torch.where(failing[few], least[few], torch.inf).topk(count, largest=False).indices
+        margins = self.margins[rows[few]].gather(1, worst[..., None].expand(-1, -1, self.margins.shape[2]))
+        asked = failing[few].gather(1, worst)
+        size = max(1, ROOM // (4 * 2**split * count * max(1, units_of(self.layers))))
+        for part in torch.split(torch.arange(len(few), device=few.device), size):
+            chosen = few[part]
+            cases, signs = relaxed.of_rows(chosen).in_cases(margins[part], split)
+            times = signs.shape[0] // len(part)
+            found = cases.lower(
+                margins[part].repeat_interleave(times, 0), steps, guard[chosen].repeat_interleave(times, 0),
+                asked[part].repeat_interleave(times, 0), signs,
+            ).view(len(part), times, count).amin(1)  # fmt: skip
+            better = torch.where(asked[part], found, -torch.inf)
+            least[chosen] = least[chosen].scatter_reduce(1, worst[part], better, "amax")
+        return least
 
 
 @dataclass(frozen=True)
@@ -274,8 +311,44 @@ class Relaxed:
         low, high = ({k: v[rows] for k, v in part.items()} for part in (self.low, self.high))
         return Relaxed(self.layers, some, low, high, self.shapes)
 
-    def lower(self, margins: Tensor, steps: int, enough: Tensor, open_to: Tensor) -> Tensor:
-        """A lower bound of margins (n, S, K) @ scores (n, S), the slopes improved by gradient."""
+    def in_cases(self, margins: Tensor, count: int) -> tuple[Relaxed, Tensor]:
+        """Each row 2^count times, its most costly open units on every combination of sides.
+
+        And the sides (n · 2^count, units): 1 above 0, -1 below, 0 for units that are not taken apart; the
+        units of all ReLUs in the order of `low`.
+        """
+        costs: dict[int, Tensor] = {}
+        with torch.no_grad():
+            self.backwards(len(self.layers.steps), margins, costs=costs)
+            sources = list(self.low)
+            cost = torch.cat([costs[source].flatten(1) for source in sources], 1)
+            n, units = cost.shape
+            chosen = cost.topk(min(count, units), dim=1).indices
+            taken = cost.gather(1, chosen) > 0  # no other unit is open
+            cases = 2 ** chosen.shape[1]
+            bits = (torch.arange(cases)[:, None] >> torch.arange(chosen.shape[1])) & 1
+            side = (2 * bits - 1).to(cost)[None] * taken[:, None]
+            signs = torch.zeros(n, cases, units, dtype=cost.dtype, device=cost.device)
+            signs.scatter_(2, chosen[:, None].expand(-1, cases, -1), side)
+            signs = signs.flatten(0, 1)
+            each = torch.arange(n, device=cost.device).repeat_interleave(cases)
+            made, begin = self.of_rows(each), 0
+            for source in sources:
+                shape = made.low[source].shape
+                size = made.low[source][0].numel()
+                here = signs[:, begin : begin + size].view(shape)
+                begin += size
+                made.low[source] = torch.where(here > 0, 0.0, made.low[source])
+                made.high[source] = torch.where(here < 0, 0.0, made.high[source])
+        return made, signs
+
+    def lower(
+        self, margins: Tensor, steps: int, enough: Tensor, open_to: Tensor, signs: Tensor | None = None
+    ) -> Tensor:
+        """A lower bound of margins (n, S, K) @ scores (n, S), the slopes improved by gradient.
+
+        signs (n, units): the side that units are known to be on, as `in_cases` gives them.
+        """
         end = len(self.layers.steps)
         if not steps:
             with torch.no_grad():
@@ -293,25 +366,65 @@ class Relaxed:
             with torch.no_grad():
                 return self.backwards(end, margins)
         best = torch.full(margins.shape[:2], -torch.inf, dtype=margins.dtype, device=margins.device)
-        optimiser = torch.optim.Adam(slopes.values(), lr=RATE)
+        weights: list[Tensor] = []
+        places: list[Tensor] = []
+        groups = [{"params": list(slopes.values()), "lr": RATE}]
+        if signs is not None:
+            sides, which = signs.abs().topk(int((signs != 0).sum(1).max().clamp_min(1)), dim=1)
+            places = [which, signs.gather(1, which) * sides]
+            weights = [torch.zeros(*margins.shape[:2], which.shape[1]).to(margins).requires_grad_()]
+            scale = margins.abs().amax()
+            groups.append({"params": weights, "lr": float(RATE * scale)})
+        optimiser = torch.optim.Adam(groups)
         for _ in range(steps):
             with torch.enable_grad():
-                least = self.backwards(end, margins, slopes)
+                least = self.backwards(end, margins, slopes, self._sides(weights, places))
                 loss = -torch.where(open_to, least, 0.0).sum()
             best = torch.maximum(best, least.detach())
             if bool((torch.where(open_to, best, torch.inf) > enough).all()):
                 break
-            gradients = torch.autograd.grad(loss, list(slopes.values()))
-            for held, gradient in zip(slopes.values(), gradients, strict=True):
+            free = [*slopes.values(), *weights]
+            for held, gradient in zip(free, torch.autograd.grad(loss, free), strict=True):
                 held.grad = gradient
             optimiser.step()
             with torch.no_grad():
                 for source, held in slopes.items():
                     held.clamp_(least_slope[source], 1.0)
+                for held in weights:
+                    held.clamp_(min=0.0)
         return best
 
-    def backwards(self, end: int, slope: Tensor, slopes: dict[int, Tensor] | None = None) -> Tensor:
-        """A lower bound of slope (n, S, …) · the result of a step, over the balls (n, S)."""
+    def _sides(self, weights: list[Tensor], places: list[Tensor]) -> dict[int, Tensor] | None:
+        """What multipliers (n, S, k) of the sides of units add to the slopes of each step that a ReLU takes.
+
+        On its side, sign times a unit's value is at least 0: a multiple of it may be taken off every margin.
+        """
+        if not weights:
+            return None
+        which, side = places
+        sizes = {source: value[0].numel() for source, value in self.low.items()}
+        n, count = weights[0].shape[:2]
+        whole = torch.zeros(n, count, sum(sizes.values())).to(weights[0])
+        whole = whole.scatter(2, which[:, None].expand(-1, count, -1), -weights[0] * side[:, None])
+        parts = torch.split(whole, list(sizes.values()), 2)
+        return {
+            source: part.reshape(n, count, *self.low[source].shape[1:])
+            for source, part in zip(sizes, parts, strict=True)
+        }
+
+    def backwards(
+        self,
+        end: int,
+        slope: Tensor,
+        slopes: dict[int, Tensor] | None = None,
+        sides: dict[int, Tensor] | None = None,
+        costs: dict[int, Tensor] | None = None,
+    ) -> Tensor:
+        """A lower bound of slope (n, S, …) · the result of a step, over the balls (n, S).
+
+        slopes: of the lines below open units; sides: what is added to the slopes of steps that ReLUs take;
+        costs: is told, for each of these steps, how much its units' lines may cost the bound (n, …).
+        """
         held: dict[int, Tensor] = {end: slope}
         constant = torch.zeros(slope.shape[:2], dtype=slope.dtype, device=slope.device)
         size = torch.zeros_like(constant)
@@ -325,7 +438,11 @@ class Relaxed:
                 continue
             source = step.inputs[0]
             if step.kind == "relu":
+                if costs is not None:
+                    costs[source] = costs.get(source, 0.0) + self._costs(source, step.slope, part)
                 part, more, summed = self._through_relu(source, step.slope, part, slopes)
+                if sides is not None:
+                    part = part + sides[source]
             else:
                 assert step.affine is not None
                 part, more, summed = _through_affine(step.affine, part, self.shapes[source])
@@ -335,6 +452,13 @@ class Relaxed:
         size = size + (held[0].detach().flatten(2).abs() * most).sum(2)
         # What the sums were rounded by grows with what was summed up, and less than this.
         return constant + self.ball.least(held[0]) - size * ROUNDED * torch.finfo(slope.dtype).eps
+
+    def _costs(self, source: int, slope: float, part: Tensor) -> Tensor:
+        """How far the line that a margin (n, S, …) meets may lie from each open unit, over all margins."""
+        low, high = self.low[source], self.high[source]
+        open_to = (low < 0) & (high > 0)
+        apart = -low * high / (high - low).clamp_min(1e-30) * (1 - slope)
+        return torch.where(open_to, apart * part.abs().sum(1), 0.0)
 
     def _through_relu(
         self, source: int, slope: float, part: Tensor, slopes: dict[int, Tensor] | None

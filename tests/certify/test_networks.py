@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 
 import robustbench_lite as rb
+from robustbench_lite.certify import networks
 from robustbench_lite.certify.certifier import Question
 from robustbench_lite.certify.kernels import KernelBounds
 from robustbench_lite.certify.networks import Ball, NetworkBounds, Relaxed
@@ -175,6 +176,36 @@ def test_bounds_are_below_an_integer_programme_of_a_network_with_two_layers() ->
         found = relaxed.lower(margin, 20, torch.tensor([[torch.inf]]), torch.ones(1, 1, dtype=torch.bool))
         assert float(found) <= truth + 1e-5
         assert float(found) >= truth - 1.0
+        # On either side of every open unit the network is linear: with the best multipliers nothing is lost.
+        cases, signs = relaxed.in_cases(margin, 10)
+        n = len(signs)
+        assert n == 2**10
+        every = torch.ones(n, 1, dtype=torch.bool)
+        enough = torch.full((n, 1), torch.inf)
+        whole_of_it = cases.lower(margin.expand(n, 1, 2), 150, enough, every, signs).amin()
+        assert float(found) - 1e-5 <= float(whole_of_it) <= truth + 1e-5
+        assert float(whole_of_it) >= truth - 0.02
+
+
+def test_units_on_either_side_prove_more_and_never_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    distances = []
+    for split in (0, 6):
+        monkeypatch.setattr(networks, "SPLIT", split)
+        module = built(perceptron, 1)
+        for part in module.parameters():
+            part.data *= 2.5
+        with torch.no_grad():
+            module[4].bias -= module(torch.rand(500, 2, generator=torch.Generator().manual_seed(0))).mean(0)  # type: ignore[index]
+        model = rb.TorchModel(module, (2,))
+        x = torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+        y = model.prediction(model.scores(x))
+        found = NetworkBounds().bounds(Question(model, rb.parse_threat("linf:min", PLAIN), Goal(), x, y))
+        distances.append(found.distance)
+        assert (found.distance <= nearest_on_a_grid(model, x, y, "linf") + 1e-6).all()
+    without, cases = distances
+    finite = without.isfinite()
+    assert (cases >= without).all()
+    assert float((cases - without)[finite].mean()) > 0.01 * float(without[finite].mean())
 
 
 def test_layers_that_are_not_known_leave_no_structure() -> None:
