@@ -14,7 +14,7 @@ from robustbench_lite.core.errors import RobustError, Unsupported
 from robustbench_lite.core.random import Stream
 from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.training.adversarial import MART, TRADES, PGDTraining, _Within
-from robustbench_lite.defenses.training.bounds import layers_of, worst_scores
+from robustbench_lite.defenses.training.bounds import layers_of, linear_worst_scores, worst_scores
 from robustbench_lite.defenses.training.inner import Ball, ascent
 from robustbench_lite.defenses.training.regularised import Cutout, Mixup
 from robustbench_lite.models.zoo import training as zoo
@@ -109,6 +109,31 @@ def test_worst_scores_of_one_layer_are_exact_and_of_two_sound() -> None:
     lead = (scores - scores.gather(2, y.expand(len(scores), 5)[..., None])).amax(0)
     assert bool((lead <= worst + 1e-5).all())
     assert torch.allclose(worst.gather(1, y[:, None]), torch.zeros(5, 1), atol=1e-6)
+
+
+def test_linear_bounds_are_sound_and_nearer_than_intervals() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        module = nn.Sequential(
+            nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 8), nn.ReLU(),
+            nn.Linear(8, 3),
+        )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    x, y, eps = torch.rand(6, 1, 4, 4, generator=generator), torch.arange(6) % 3, 0.1
+    told = layers_of(module), x, y, eps, NOTHING, ALL
+    linear, intervals = linear_worst_scores(*told), worst_scores(*told)
+    points = (x[None] + eps * (2 * torch.rand(800, *x.shape, generator=generator) - 1).sign()).clamp(0, 1)
+    scores = module(points.flatten(0, 1)).view(800, 6, 3)
+    lead = (scores - scores.gather(2, y.expand(800, 6)[..., None])).amax(0)
+    assert bool((lead <= linear + 1e-5).all())
+    assert float((intervals - linear).mean()) > 0
+    at_once = linear_worst_scores(layers_of(module), x, y, 0.0, NOTHING, ALL)
+    plain = module(x)
+    assert torch.allclose(at_once, plain - plain.gather(1, y[:, None]), atol=1e-5)
+    linear.sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in module.parameters())
+    with pytest.raises(Unsupported, match="no bounds through AvgPool2d"):
+        rb.load_model("bound_training(lenet,epochs=1,crown=true)")
 
 
 def test_bounds_are_refused_where_they_do_not_pass() -> None:
