@@ -61,6 +61,9 @@ class Curve(Composite):
         """The attack that every round runs."""
         return get_attack(self.attack)
 
+    def face(self, model: Model) -> Model:
+        return self.inner.face(model)
+
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if threat.kind != "ball" or not threat.minimum or threat.norm not in self.norms:
             return super().refuses(model, threat, goal)

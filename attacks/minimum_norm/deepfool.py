@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
@@ -61,6 +63,13 @@ class DeepFool(Attack[DeepFoolState]):
     paper = "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599"
     minimum_norm = True
     fixed_budget = False
+
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        if model.task.reject is not None and not goal.rejection:
+            return (
+                f"deepfool knows no class that refuses, and would stop at {model.name}'s; fmn or cw pass it"
+            )
+        return super().refuses(model, threat, goal)
 
     def start(self, problem: Problem) -> DeepFoolState:
         scores = problem.scores(problem.x0)

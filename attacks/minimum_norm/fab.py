@@ -10,10 +10,12 @@ from torch import Tensor
 
 from robustbench_lite.attacks.minimum_norm.deepfool import elsewhere
 from robustbench_lite.certify.halfspace import smallest_move
+from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Amount, Count, Fraction, Probability, Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm
+from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate
 
 
@@ -62,6 +64,11 @@ class FAB(Attack[Iterate]):
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     paper = "Croce & Hein 2020, arXiv:1907.02044"
     minimum_norm = True
+
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        if model.task.reject is not None and not goal.rejection:
+            return f"fab knows no class that refuses, and would stop at {model.name}'s; fmn or cw pass it"
+        return super().refuses(model, threat, goal)
 
     def start(self, problem: Problem) -> Iterate:
         return Iterate(z=problem.x0)

@@ -58,7 +58,7 @@ class AdversarialPruning(Defense):
     paper = "Yang et al. 2020, arXiv:1906.03310"
 
     def defend(self, base: Base) -> Model:
-        if base.text.partition(":")[0] != "knn":
+        if base.text != "knn":
             raise Unsupported(f"{self.name} is for knn, whose samples it prunes; not for {base.text}")
         from sklearn.neighbors import KNeighborsClassifier
 
@@ -76,8 +76,8 @@ class AdversarialPruning(Defense):
 
         told = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
         estimator = remember_estimator(f"{self.name} {told}", VERSION, base.data, base.train, fit)
-        if len(estimator.classes_) < base.data.num_classes:
-            lost = f"{base.data.num_classes - len(estimator.classes_)} of {base.data.num_classes}"
+        if len(estimator.classes_) < len(np.unique(y)):
+            lost = f"{len(np.unique(y)) - len(estimator.classes_)} of {len(np.unique(y))}"
             raise Unsupported(f"{self.name}: no sample of {lost} classes is left at radius {self.radius}")
         made = lift(estimator, base.data.x.shape[1:], training.x[:2000], name=base.text)
         made.notes += (f"{len(estimator._fit_X)} of {len(x)} training samples were kept",)

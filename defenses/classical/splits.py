@@ -25,9 +25,6 @@ class Samples:
     sign: np.ndarray
     weight: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray) -> Samples:
-        return Samples(self.low[rows], self.high[rows], self.sign[rows], self.weight[rows])
-
 
 @dataclass(frozen=True)
 class Split:
@@ -57,44 +54,56 @@ class Grown:
 
     def reached(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The least and the largest value that an adversary can reach for each sample (n,)."""
-        n, nodes = len(low), len(self.left)
-        may = np.zeros((nodes, n), dtype=bool)
-        may[0] = True
+        n = len(low)
         least, most = np.full(n, np.inf), np.full(n, -np.inf)
-        for node in range(nodes):  # children come after their parents
+        waiting = [(0, np.arange(n), low, high)]
+        while waiting:
+            node, rows, down, up = waiting.pop()
             if self.left[node] == node:
-                least = np.where(may[node], np.minimum(least, self.value[node]), least)
-                most = np.where(may[node], np.maximum(most, self.value[node]), most)
+                least[rows] = np.minimum(least[rows], self.value[node])
+                most[rows] = np.maximum(most[rows], self.value[node])
                 continue
-            f, t = self.feature[node], self.threshold[node]
-            may[self.left[node]] = may[node] & (low[:, f] <= t)
-            may[self.right[node]] = may[node] & (high[:, f] > t)
+            sides = divided(down, up, self.feature[node], self.threshold[node])
+            for child, (goes, *ends) in zip((self.left[node], self.right[node]), sides, strict=True):
+                waiting.append((child, rows[goes], ends[0], ends[1]))
         return least, most
+
+
+Side = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def divided(low: np.ndarray, high: np.ndarray, feature: int, threshold: float) -> tuple[Side, Side]:
+    """Which samples reach either side of a split, and the ends of what they can reach there."""
+    left, right = low[:, feature] <= threshold, high[:, feature] > threshold
+    up, down = high[left].copy(), low[right].copy()
+    up[:, feature] = np.minimum(up[:, feature], threshold)
+    down[:, feature] = np.maximum(down[:, feature], np.nextafter(threshold, np.inf))
+    return (left, low[left], up), (right, down, high[right])
 
 
 def grow(samples: Samples, depth: int, smoothing: float) -> Grown:
     """A tree of a depth; smoothing: weight added to both classes of a leaf, a share of the whole."""
     extra = smoothing * samples.weight.sum()
     tree = Grown.leaf(_value(*_sums(samples), extra))
-    waiting = [(0, np.arange(len(samples.sign)), 0)]
+    waiting = [(0, samples, 0)]
     while waiting:
-        node, rows, level = waiting.pop(0)
-        held = samples[rows]
-        split = best_split(held, extra) if level < depth and len(rows) > 1 else None
+        node, held, level = waiting.pop(0)
+        split = best_split(held, extra) if level < depth and len(held.sign) > 1 else None
         if split is None:
             continue
         f, t = split.feature, split.threshold
         tree.feature[node], tree.threshold[node] = f, t
-        sides = (held.low[:, f] <= t, split.left), (held.high[:, f] > t, split.right)
         places = []
-        for goes, value in sides:
+        sides = divided(held.low, held.high, f, t)
+        for (goes, low, high), value in zip(sides, (split.left, split.right), strict=True):
             places.append(len(tree.left))
             for column, entry in (
                 (tree.left, places[-1]), (tree.right, places[-1]), (tree.feature, 0),
                 (tree.threshold, 0.0), (tree.value, value),
             ):  # fmt: skip
                 column.append(entry)  # type: ignore[arg-type]
-            waiting.append((places[-1], rows[goes], level + 1))
+            there = Samples(low, high, held.sign[goes], held.weight[goes])
+            waiting.append((places[-1], there, level + 1))
         tree.left[node], tree.right[node] = places
     return tree
 

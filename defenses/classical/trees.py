@@ -66,7 +66,7 @@ class RobustTrees(Defense):
     paper = "Andriushchenko & Hein 2019, arXiv:1906.03526"
 
     def defend(self, base: Base) -> Model:
-        if base.text.partition(":")[0] != "boosting":
+        if base.text != "boosting":
             raise Unsupported(
                 f"{self.name} is for boosting, whose trees it chooses itself; not for {base.text}"
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,9 @@ from torch.nn import functional
 
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Positive
+from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.detection.detector import Detector, Statistic
-from robustbench_lite.defenses.training.adversarial import cross_entropy
+from robustbench_lite.defenses.training.adversarial import REACH, cross_entropy
 from robustbench_lite.defenses.training.inner import Ball, ascent
 from robustbench_lite.defenses.transformation.purification import frozen
 from robustbench_lite.models.cache import remember
@@ -49,7 +51,7 @@ class BinaryDetector(Detector):
     name = "binary_detector"
     paper = "Metzen et al. 2017, arXiv:1702.04267"
 
-    def statistic(self, model: Model, base: Base) -> Statistic:
+    def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
         data, train = base.data, base.train
         recipe = recipe_named("conv_small", data)
         channels, height, width = data.x.shape[1:]
@@ -63,7 +65,7 @@ class BinaryDetector(Detector):
             module = network()
             objective = _Told(model, Ball.of("linf", self.eps, data.domain, train.device))
             fit_network(
-                module, data.training(), recipe.schedule, train.seed,
+                module, known, recipe.schedule, train.seed,
                 lambda done: train.report(f"{self.name}({base.text})", done), objective,
             )  # fmt: skip
             return dict(module.state_dict())
@@ -83,7 +85,7 @@ class _Told(Objective):
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         start = self.ball.random(batch.x, batch.stream)
-        size = 2.5 * self.ball.eps / STEPS
+        size = REACH * self.ball.eps / STEPS
         adversarial = ascent(self.victim, batch.x, batch.y, start, self.ball, STEPS, size, cross_entropy)
         said = module(torch.cat([batch.x, adversarial])).float()
         wanted = torch.arange(2, device=said.device).repeat_interleave(len(batch.x))
@@ -107,14 +109,12 @@ class _Taken(Statistic):
 
     network: nn.Module
 
-    def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
+    def value(self, model: Model, x: Tensor, scores: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         said = self.network(x)
         lead: Tensor = (said[:, 1] - said[:, 0]).to(scores)
         return lead
 
     def to(self, device: torch.device) -> Statistic:
-        import copy
-
         return _Taken(frozen(copy.deepcopy(self.network).to(device)))
 
     def facts(self) -> bytes:

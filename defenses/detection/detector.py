@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +15,22 @@ from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Fraction
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.task import Classification
+from robustbench_lite.data.data import Data
 from robustbench_lite.models.defense import Base, Defense
 
-CALIBRATED = 2000  # training samples that the limit is set on
+CALIBRATED = 2000  # training samples that the limit is set on, at most
+FEWEST = 20  # at least
 
 
 class Statistic(ABC):
     """How odd inputs look to a model: larger is odder, and autograd leads through it."""
 
     @abstractmethod
-    def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
-        """Of inputs x (n, …) with the model's scores (n, K) of them, (n,)."""
+    def value(self, model: Model, x: Tensor, scores: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of inputs x (n, …) with the model's scores (n, K) of them, (n,).
+
+        ask: the model's scores of other inputs, by the face that `scores` came from.
+        """
 
     def to(self, device: torch.device) -> Statistic:
         """The same on another device; by default itself, which holds no tensors."""
@@ -59,14 +65,14 @@ class Guarded(Model):
         self.access = min(model.access, Access.GRADIENT)
         self.limits, self.precision = model.limits, model.precision
         self.task = Classification(reject=model.num_classes)
-        self.stochastic, self.batch_draws = model.stochastic, model.batch_draws
+        self.stochastic, self.batch_draws, self.votes = model.stochastic, model.batch_draws, model.votes
         self.notes = (*model.notes, f"class {model.num_classes} means that it refuses to answer")
 
     def scores(self, x: Tensor) -> Tensor:
-        return self._with_refusal(x, self.model.scores(x))
+        return self._with_refusal(x, self.model.scores)
 
     def gradient_scores(self, x: Tensor) -> Tensor:
-        return self._with_refusal(x, self.model.gradient_scores(x))
+        return self._with_refusal(x, self.model.gradient_scores)
 
     @property
     def gradient_is_truth(self) -> bool:
@@ -78,7 +84,10 @@ class Guarded(Model):
 
     def statistics(self, x: Tensor) -> Tensor:
         """How odd inputs x (n, …) look (n,)."""
-        return self.statistic.value(self.model, x, self.model.scores(x))
+        return self.statistic.value(self.model, x, self.model.scores(x), self.model.scores)
+
+    def confidence(self, scores: Tensor) -> Tensor | None:
+        return self.model.confidence(scores[:, :-1])
 
     def draw(self, stream: Stream) -> Model:
         if not self.stochastic:
@@ -99,9 +108,17 @@ class Guarded(Model):
         )
         return told.encode() + self.statistic.facts()
 
-    def _with_refusal(self, x: Tensor, scores: Tensor) -> Tensor:
-        beyond = self.gain * (self.statistic.value(self.model, x, scores) - self.limit)
+    def _with_refusal(self, x: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
+        scores = ask(x)
+        beyond = self.gain * (self.statistic.value(self.model, x, scores, ask) - self.limit)
         return torch.cat([scores, (scores.amax(1) + beyond.to(scores))[:, None]], 1)
+
+
+def known_and_held_out(training: Data, seed: int) -> tuple[Data, Data]:
+    """Samples that a statistic may know, and a third that its limit is set on, drawn by the seed."""
+    order = Stream.of(seed, training.ids).fold("calibration").uniform((), torch.float64).argsort()
+    count = min(CALIBRATED, len(order) // 3)
+    return training[order[count:].sort().values], training[order[:count].sort().values]
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,7 @@ class Detector(Defense):
     Parameters
     ----------
     rate : float, default 0.05
-        The share of training samples that are refused; it sets the limit.
+        The share of held-out training samples that are refused; it sets the limit.
     """
 
     rate: Fraction = 0.05
@@ -120,14 +137,21 @@ class Detector(Defense):
         model = self.guarded(base)
         if model.access < Access.GRADIENT:
             raise Unsupported(f"{self.name} is for models with gradients; {base.text} has none")
-        statistic = self.statistic(model, base)
-        x = base.data.training().x[:CALIBRATED]
+        if model.task.reject is not None:
+            raise Unsupported(f"{self.name} is for models that always answer; {base.text} may refuse already")
+        known, held_out = known_and_held_out(base.data.training(), base.train.seed)
+        if len(held_out) < FEWEST:
+            raise Unsupported(
+                f"{self.name} sets its limit on a third of the training samples, {3 * FEWEST} at least; "
+                f"{base.data.name} has {len(known) + len(held_out)}"
+            )
+        statistic = self.statistic(model, base, known)
         with torch.no_grad():
             values, leads = [], []
-            for part in torch.split(x, 500):
+            for part in torch.split(held_out.x, 500):
                 held = part.to(model.device)
                 scores = model.scores(held)
-                values.append(statistic.value(model, held, scores).double().cpu())
+                values.append(statistic.value(model, held, scores, model.scores).double().cpu())
                 first, second = scores.topk(2, dim=1).values.double().cpu().unbind(1)
                 leads.append(first - second)
         value, lead = torch.cat(values), torch.cat(leads)
@@ -140,5 +164,5 @@ class Detector(Defense):
         return base.model()
 
     @abstractmethod
-    def statistic(self, model: Model, base: Base) -> Statistic:
-        """How odd an input looks to the model."""
+    def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
+        """How odd an input looks to the model, by training samples that it may know."""

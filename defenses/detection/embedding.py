@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Positive
+from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.detection.detector import CALIBRATED, Detector, Statistic
 from robustbench_lite.models.code import tensor_facts
 from robustbench_lite.models.defense import Base
 from robustbench_lite.models.torch.module import TorchModel
 
 RIDGE = 1e-3  # of the mean variance, that keeps a covariance invertible
+LEAST = 1e-9  # spread of an embedding
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,16 @@ class Mahalanobis(Detector):
     name = "mahalanobis"
     paper = "Lee et al. 2018, arXiv:1807.03888"
 
-    def statistic(self, model: Model, base: Base) -> Statistic:
+    def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
         network = _network(model, self.name)
-        training = base.data.training()[: 5 * CALIBRATED]
-        held, y = _embedded(network, training.x), training.y.to(network.device)
-        means = torch.stack([held[y == c].mean(0) for c in range(base.data.num_classes)]).nan_to_num()
-        apart = held - means[y]
+        held, y = _embedded(network, known.x[: 5 * CALIBRATED]), known.y[: 5 * CALIBRATED].to(network.device)
+        classes, place = torch.unique(y, return_inverse=True)
+        means = torch.stack([held[y == c].mean(0) for c in classes])
+        apart = held - means[place]
         covariance = apart.T @ apart / len(apart)
-        ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+        ridge = max(LEAST, RIDGE * float(covariance.diagonal().mean())) * torch.eye(len(covariance)).to(
+            covariance
+        )
         return _Far(means, torch.linalg.inv(covariance + ridge))
 
 
@@ -74,12 +79,12 @@ class Density(Detector):
     name = "density"
     paper = "Feinman et al. 2017, arXiv:1703.00410"
 
-    def statistic(self, model: Model, base: Base) -> Statistic:
+    def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
         network = _network(model, self.name)
-        training = base.data.training()[:CALIBRATED]
-        held, y = _embedded(network, training.x), training.y.to(network.device)
-        means = torch.stack([held[y == c].mean(0) for c in range(base.data.num_classes)]).nan_to_num()
-        width = self.bandwidth * float((held - means[y]).norm(dim=1).median())
+        held, y = _embedded(network, known.x[:CALIBRATED]), known.y[:CALIBRATED].to(network.device)
+        classes, place = torch.unique(y, return_inverse=True)
+        means = torch.stack([held[y == c].mean(0) for c in classes])
+        width = self.bandwidth * max(LEAST, float((held - means[place]).norm(dim=1).median()))
         return _Rare(held, y, width)
 
 
@@ -117,7 +122,7 @@ class _Far(Statistic):
     means: Tensor
     precision: Tensor
 
-    def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
+    def value(self, model: Model, x: Tensor, scores: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         assert isinstance(model, TorchModel)
         apart = embedding(model, x)[:, None] - self.means
         squared = (apart @ self.precision * apart).sum(2)
@@ -138,7 +143,7 @@ class _Rare(Statistic):
     labels: Tensor
     width: float
 
-    def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
+    def value(self, model: Model, x: Tensor, scores: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         assert isinstance(model, TorchModel)
         away = torch.cdist(embedding(model, x), self.samples) / self.width
         own = self.labels == model.prediction(scores)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Positive
 from robustbench_lite.core.random import Stream
+from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.detection.detector import Detector, Statistic
 from robustbench_lite.defenses.transformation.purification import Cleaned, Purification, autoencoder
 from robustbench_lite.models.behind import Behind, Transformation
@@ -44,7 +46,7 @@ class MagNet(Detector):
         Purification(self.sigma).fits(base.data)
         return Behind(base.model(), self._cleaned(base), base.text)
 
-    def statistic(self, model: Model, base: Base) -> Statistic:
+    def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
         return _Redrawn(self._cleaned(base))
 
     def _cleaned(self, base: Base) -> Cleaned:
@@ -57,7 +59,7 @@ class _Redrawn(Statistic):
 
     cleaned: Transformation
 
-    def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
+    def value(self, model: Model, x: Tensor, scores: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         stream = Stream.of(0, torch.arange(len(x), device=x.device))
         return (x - self.cleaned.apply(x, stream)).abs().flatten(1).mean(1)
 

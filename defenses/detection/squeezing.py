@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
+from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.detection.detector import Detector, Statistic
 from robustbench_lite.defenses.transformation.preprocessing import Preprocessing
 from robustbench_lite.defenses.transformation.quantising import BitDepth, Bits
@@ -44,7 +45,7 @@ class Squeezing(Detector):
     name = "squeezing"
     paper = "Xu, Evans & Qi 2018, arXiv:1704.01155"
 
-    def statistic(self, model: Model, base: Base) -> Statistic:
+    def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
         squeezers: list[Preprocessing] = [BitDepth(self.bits), Median(self.median)]
         for one in squeezers:
             one.fits(base.data)
@@ -57,11 +58,8 @@ class _Moved(Statistic):
 
     squeezers: Sequence[Preprocessing]
 
-    def value(self, model: Model, x: Tensor, scores: Tensor) -> Tensor:
+    def value(self, model: Model, x: Tensor, scores: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         share = scores.softmax(1)
         stream = Stream.of(0, torch.arange(len(x), device=x.device))
-        moved = [
-            (model.gradient_scores(one.smooth(x, stream)).softmax(1) - share).abs().sum(1)
-            for one in self.squeezers
-        ]
+        moved = [(ask(one.smooth(x, stream)).softmax(1) - share).abs().sum(1) for one in self.squeezers]
         return torch.stack(moved).amax(0)

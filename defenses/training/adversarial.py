@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,7 +38,8 @@ class Adversarial(Training):
     Parameters
     ----------
     eps : float, default 0.1
-        Size of the ball, in the units of x; it grows to that over the first quarter of the training.
+        Size of the ball, in the units of x; where an adversary makes a point for each sample of its own, it
+        grows to that over the first quarter of the training.
     norm : {"linf", "l2"}, default "linf"
     epochs : int, default 0
         0: as many as the network is trained for without it.
@@ -195,9 +196,10 @@ class FGSMTraining(Adversarial):
         loss = functional.cross_entropy(module(adversarial).float(), batch.y)
         if not self.align:
             return loss
-        away = 2 * batch.stream.fold("align").uniform(tuple(batch.x.shape[1:])).to(batch.x) - 1
+        nowhere = torch.full((), torch.inf, device=batch.x.device)
+        around = Ball(self.norm, self.eps, -nowhere, nowhere)
         gradients = []
-        for place in (batch.x, batch.x + self.eps * away):
+        for place in (batch.x, around.random(batch.x, batch.stream.fold("align"))):
             leaf = place.detach().requires_grad_()
             one = cross_entropy(module(leaf).float(), batch.y)
             gradients.append(torch.autograd.grad(one, leaf, create_graph=True)[0].flatten(1))
@@ -421,6 +423,12 @@ class _Universal(Objective):
         adversarial = torch.minimum(torch.maximum(batch.x + self._leaf, self.ball.low), self.ball.high)
         return self.training.loss(module, batch, adversarial)
 
+    def state(self) -> dict[str, Tensor]:
+        return {} if self._leaf is None else {"perturbation": self._leaf.detach()}
+
+    def go_on(self, state: Mapping[str, Tensor]) -> None:
+        self._leaf = state["perturbation"].to(self.ball.low.device)
+
     def before_step(self, module: nn.Module) -> None:
         """The perturbation takes its step by the gradient that came with the weights'."""
         assert self._leaf is not None
@@ -474,11 +482,9 @@ class _FromOthers(Objective):
 
     def __init__(self, training: EnsembleTraining, ball: Ball, sources: Sequence[Model]) -> None:
         self.training, self.ball, self.sources = training, ball, list(sources)
-        self._batch = 0
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        turn = self._batch % (len(self.sources) + 1)
-        self._batch += 1
+        turn = batch.number % (len(self.sources) + 1)
         if turn == len(self.sources):
             adversarial = self.training.adversary(module, batch, self.ball)
         else:

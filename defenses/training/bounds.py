@@ -67,14 +67,17 @@ class BoundTraining(Training):
     def objective(self, base: Base, learnt: Data) -> Objective:
         layers_of(base.recipe().network(base.data, base.train.seed))  # refused before an hour is spent
         low, high = (
-            torch.as_tensor(part, device=base.train.device)
+            torch.as_tensor(part, dtype=torch.float32, device=base.train.device)
             for part in (base.data.domain.low, base.data.domain.high)
         )
         return _Worst(self, low, high)
 
     def worth(self, module: nn.Module, held_out: Data, data: Data) -> tuple[float, str]:
         device = next(module.parameters()).device
-        low, high = (torch.as_tensor(part, device=device) for part in (data.domain.low, data.domain.high))
+        low, high = (
+            torch.as_tensor(part, dtype=torch.float32, device=device)
+            for part in (data.domain.low, data.domain.high)
+        )
         clean = proven = 0
         with torch.no_grad():
             for rows in torch.split(torch.arange(len(held_out)), 500):

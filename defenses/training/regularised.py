@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.special import betaincinv
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -79,13 +80,8 @@ class Mixup(Training):
 
         class Mixed(Objective):
             def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-                # Beta(a, a) by the ratio of powers of uniform numbers (Jöhnk 1964), the first that is legal.
-                drawn = batch.stream.fold("mixup").uniform((2, 16), torch.float64) ** (1 / alpha)
-                total = drawn.sum(1)
-                legal = total <= 1
-                first = legal.double().argmax(1)[:, None]
-                one = (drawn[:, 0].gather(1, first) / total.gather(1, first))[:, 0]
-                share = torch.where(legal.any(1), one, 0.5).to(batch.x)
+                drawn = batch.stream.fold("mixup").uniform((), torch.float64).cpu().numpy()
+                share = torch.from_numpy(betaincinv(alpha, alpha, drawn)).to(batch.x)
                 mixed = per_row(share, batch.x) * batch.x + per_row(1 - share, batch.x) * batch.x.roll(1, 0)
                 scores = module(mixed).float()
                 own, other = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.model import Model
 from robustbench_lite.data.data import Data
@@ -21,8 +23,14 @@ class Preprocessing(Defense, Transformation):
 
     def fits(self, data: Data) -> None:
         """Raise `Unsupported` for data that is no images in [0, 1]."""
-        if len(data.x.shape) != 4 or data.columns is not None:
-            shape = tuple(data.x.shape[1:])
-            raise Unsupported(f"{self.name} is for images (C, H, W); {data.name} has inputs of shape {shape}")
-        if (data.domain.low, data.domain.high) != (0.0, 1.0):
-            raise Unsupported(f"{self.name} is for images in [0, 1]; {data.name} lies in another box")
+        check_images(self.name, data)
+
+
+def check_images(name: str, data: Data) -> None:
+    """Raise `Unsupported` where data is no images in [0, 1], which a defense asks for."""
+    if len(data.x.shape) != 4 or data.columns is not None:
+        shape = tuple(data.x.shape[1:])
+        raise Unsupported(f"{name} is for images (C, H, W); {data.name} has inputs of shape {shape}")
+    low, high = torch.as_tensor(data.domain.low), torch.as_tensor(data.domain.high)
+    if not bool((low == 0).all()) or not bool((high == 1).all()):
+        raise Unsupported(f"{name} is for images in [0, 1]; {data.name} lies in another box")

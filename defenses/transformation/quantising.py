@@ -17,7 +17,7 @@ from robustbench_lite.core.parameters import Range
 from robustbench_lite.core.random import Stream
 from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.training.training import Training
-from robustbench_lite.defenses.transformation.preprocessing import Preprocessing
+from robustbench_lite.defenses.transformation.preprocessing import Preprocessing, check_images
 from robustbench_lite.models.behind import Behind, Transformation
 from robustbench_lite.models.defense import Base
 from robustbench_lite.models.torch.module import TorchModel
@@ -168,6 +168,7 @@ class Thermometer(Training):
         return Objective()
 
     def defend(self, base: Base) -> Model:
+        check_images(self.name, base.data)
         whole = self.trained(base)
         module = whole.module
         assert isinstance(module, _Encoded)

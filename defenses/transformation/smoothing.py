@@ -63,7 +63,7 @@ class Median(Preprocessing):
     Parameters
     ----------
     size : int, default 3
-        Of the square, in [2, 16] pixels.
+        Of the square, in [2, 16] pixels; of an even number of values the mean of the two in the middle.
 
     Source: Xu, Evans & Qi 2018 (arXiv:1704.01155), section 3.2.
 
@@ -84,7 +84,9 @@ class Median(Preprocessing):
         before, after = (self.size - 1) // 2, self.size // 2
         padded = functional.pad(x, (before, after, before, after), mode="replicate")
         squares = padded.unfold(2, self.size, 1).unfold(3, self.size, 1).flatten(4)
-        return squares.median(4).values
+        count = self.size**2
+        middle = squares.sort(4).values[..., (count - 1) // 2 : count // 2 + 1]
+        return middle.mean(4)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,11 @@ class _FromLibrary(Transformation):
         return _whole(torch.cat(found).view_as(own), x, self.patch) if len(x) else x
 
     def smooth(self, x: Tensor, stream: Stream) -> Tensor:
-        """The values of the patches, with the slope of a mean of the nearest, weighed by their distance."""
+        """The values of the patches, with the slope of half the input and half a mean of the nearest.
+
+        The mean is weighed by distance. Either by itself leads less far: the mean's slope dies where one
+        patch is much nearer than the others, the identity's knows nothing of the library.
+        """
         own = _patches(x, self.patch)
         flat, count = own.flatten(0, 1), min(NEAR, len(self.library))
         with torch.no_grad():
@@ -205,8 +211,8 @@ class _FromLibrary(Transformation):
         near = self.library[nearest]  # (m, count, d)
         away = (flat[:, None] - near).pow(2).sum(2)
         spread = away.detach().mean(1, keepdim=True).clamp_min(1e-6)
-        mean = ((-8 * away / spread).softmax(1)[:, :, None] * near).sum(1)
-        soft = _whole(mean.view_as(own), x, self.patch)
+        mean = ((-2 * away / spread).softmax(1)[:, :, None] * near).sum(1)
+        soft = (x + _whole(mean.view_as(own), x, self.patch)) / 2
         return soft + (self.apply(x, stream) - soft).detach()
 
     def to(self, device: torch.device) -> Transformation:

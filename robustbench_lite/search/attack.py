@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.goal import Goal, Targets
 from robustbench_lite.core.ledger import Ledger
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import check_fields
@@ -263,6 +263,8 @@ class Attack(Generic[State]):
             return refusal
         if misfit := goal.misfit(model.num_classes):
             return misfit
+        if goal.targets is Targets.CLASS and goal.label == model.task.reject:
+            return f"goal {goal}: class {goal.label} of {model.name} means that it refuses to answer"
         if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:
             return f"{model.name}'s scores have no scale, so that the goal {goal} means nothing to it"
         if threat.norm is not None and threat.norm not in self.norms:

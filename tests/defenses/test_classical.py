@@ -168,6 +168,8 @@ def test_the_worst_case_of_a_linear_model_is_what_was_trained_on() -> None:
 
 
 def test_what_they_are_for() -> None:
+    with pytest.raises(Unsupported, match="not for knn:k=5"):
+        rb.load_model("adversarial_pruning(knn:k=5)")
     for name, fits in (
         ("robust_trees", "boosting"),
         ("dual_norm", "logistic"),

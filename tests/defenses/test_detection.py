@@ -7,7 +7,7 @@ import robustbench_lite as rb
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.losses import LOSSES
 from robustbench_lite.core.task import Classification, margin
-from robustbench_lite.defenses.detection.detector import Guarded
+from robustbench_lite.defenses.detection.detector import Guarded, known_and_held_out
 from robustbench_lite.defenses.detection.embedding import embedding
 from robustbench_lite.models.torch.module import TorchModel
 from tests.conftest import attack_with
@@ -21,7 +21,7 @@ def test_the_share_of_training_samples_that_is_refused(name: str, rate: float) -
     data = rb.load_data("digits", samples=50)
     model = rb.load_model(f"{name}(conv_small,rate={rate})", data)
     assert isinstance(model, Guarded)
-    x = data.training().x
+    x = known_and_held_out(data.training(), 0)[1].x
     refused = model.task.rejected(model.prediction(model.scores(x)))
     assert float(refused.float().mean()) == pytest.approx(rate, abs=0.01)
     assert torch.equal(refused, model.statistics(x) > model.limit)
@@ -77,6 +77,36 @@ def test_the_embedding_is_what_the_last_layer_is_given() -> None:
     x = rb.load_data("digits", samples=5).x
     last = model.module[-1]  # type: ignore[index]
     assert torch.allclose(last(embedding(model, x)), model.scores(x), atol=1e-6)
+
+
+def test_what_gets_stuck_at_a_refusal_is_not_run() -> None:
+    data = rb.load_data("digits", samples=5)
+    model = rb.load_model("mahalanobis(conv_small)", data)
+    for attack in ("deepfool", "fab"):
+        with pytest.raises(Unsupported, match="knows no class that refuses"):
+            attack_with(model, data.x, data.y, attack, "l2:min")
+    with pytest.raises(Unsupported, match="it refuses to answer"):
+        attack_with(model, data.x, data.y, "pgd", "linf:0.1", goal="class:10")
+    with pytest.raises(Unsupported, match="may refuse already"):
+        rb.load_model("squeezing(mahalanobis(conv_small))", data)
+
+
+def test_both_faces_of_a_statistic_are_their_own() -> None:
+    """What no squeezer changes has not moved, whichever face is asked."""
+    model = rb.load_model("squeezing(knn)", rb.load_data("digits", samples=5))
+    assert isinstance(model, Guarded)
+    flat = torch.full((2, 1, 8, 8), 1.0)
+    assert torch.allclose(model.statistics(flat), torch.zeros(2).double(), atol=1e-6)
+
+
+def test_a_limit_needs_samples_and_order_does_not_matter() -> None:
+    data = rb.load_data("digits")
+    training = data.training()
+    order = training.y.argsort(stable=True)
+    for held in (training, training[order]):
+        known, out = known_and_held_out(held, 0)
+        assert len(known.y.unique()) == len(out.y.unique()) == 10
+        assert not set(known.ids.tolist()) & set(out.ids.tolist())
 
 
 def test_detectors_of_networks_are_for_networks() -> None:

@@ -13,7 +13,14 @@ import robustbench_lite as rb
 from robustbench_lite.core.errors import RobustError, Unsupported
 from robustbench_lite.core.random import Stream
 from robustbench_lite.data.data import Data
-from robustbench_lite.defenses.training.adversarial import MART, TRADES, PGDTraining, _Within
+from robustbench_lite.defenses.training.adversarial import (
+    MART,
+    TRADES,
+    PGDTraining,
+    UniversalTraining,
+    _Universal,
+    _Within,
+)
 from robustbench_lite.defenses.training.bounds import layers_of, linear_worst_scores, worst_scores
 from robustbench_lite.defenses.training.inner import Ball, ascent
 from robustbench_lite.defenses.training.regularised import Cutout, Mixup
@@ -156,7 +163,7 @@ def test_mixup_weights_have_their_distribution_and_cutout_its_size() -> None:
     x[::2] = 1.0  # each sample is mixed with one that is its opposite
     y = torch.zeros(n, dtype=torch.int64)
     data = rb.load_data("digits")
-    for alpha in (1.0, 0.4):
+    for alpha in (1.0, 0.4, 6.0):
         Mixup(alpha=alpha).objective(None, data).loss(Spy(), batch_of(x, y))  # type: ignore[arg-type]
         share = seen[-1][::2, 0, 0, 0]
         assert float(share.mean()) == pytest.approx(0.5, abs=0.03)
@@ -198,6 +205,34 @@ def test_a_training_that_was_killed_ends_as_if_it_had_not_been(
     assert not file.exists()
     file.write_bytes(b"cut off")
     assert torch.equal(trained(file)[1].weight, whole[1].weight)  # type: ignore[index]
+
+
+def test_what_an_objective_carries_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "KEPT_EVERY", 0.0)
+    data = rb.load_data("digits", samples=200)
+
+    def trained(partial: Path | None, stop: float = 2.0) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+        def report(done: float) -> None:
+            if done > stop:
+                raise KeyboardInterrupt
+
+        objective = _Universal(UniversalTraining(eps=0.3), Ball("linf", 0.3, NOTHING, ALL))
+        fit_network(module, data, Schedule(4, batch=50), 0, report, objective, None, partial)
+        return module[1].weight.detach()  # type: ignore[index, no-any-return]
+
+    whole, file = trained(None), tmp_path / "training.part"
+    with pytest.raises(KeyboardInterrupt):
+        trained(file, stop=0.6)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert torch.equal(trained(file), whole)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.save({"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict()}, file)
+    assert torch.equal(trained(file), whole)  # what is half there is not half taken
 
 
 def test_a_training_that_diverges_says_so() -> None:

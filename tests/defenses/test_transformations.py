@@ -1,5 +1,7 @@
 """Transformations against other implementations, facts, and their gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidParameter, Unsupported
 from robustbench_lite.core.random import Stream
-from robustbench_lite.defenses.transformation.preprocessing import Preprocessing
+from robustbench_lite.defenses.transformation.preprocessing import Preprocessing, check_images
 from robustbench_lite.defenses.transformation.quantising import JPEG, BitDepth, _Code
 from robustbench_lite.defenses.transformation.randomised import PixelDeflection, ResizePad
 from robustbench_lite.defenses.transformation.smoothing import (
@@ -113,6 +115,14 @@ def test_deflected_pixels_come_from_nearby() -> None:
     assert bool(changed.flatten(1).any(1).all())
     for image, old in zip(moved[:, 0], x[:, 0], strict=True):
         assert set(image.flatten().mul(1e4).round().tolist()) <= set(old.flatten().mul(1e4).round().tolist())
+
+
+def test_a_box_of_tensors_and_another_box() -> None:
+    data = rb.load_data("digits", samples=5)
+    one = replace(data, domain=rb.Domain(torch.zeros(1, 8, 8), torch.ones(1, 8, 8)))
+    check_images("jpeg", one)
+    with pytest.raises(Unsupported, match="lies in another box"):
+        check_images("thermometer", replace(data, domain=rb.Domain(0.0, 255.0)))
 
 
 def test_patches_are_those_of_the_library() -> None:

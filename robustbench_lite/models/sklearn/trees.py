@@ -78,7 +78,8 @@ class TreeCore(Core):
             share = go_left[:, place[level]]
             probability = torch.cat([probability * share, probability * (1 - share)], 1)
             level = torch.cat([self.left[level], self.left[level] + 1])
-        scores = self._binary(self.start + total * self.factor)
+        # Where no tree has a split, the scores still hang on z, with a slope of 0.
+        scores = self._binary(self.start + total * self.factor) + 0 * z[:, :1]
         return scores.clamp_min(1e-12).log() if self.kind == "probabilities" else scores
 
     def undecided(self, z: Tensor) -> Tensor:

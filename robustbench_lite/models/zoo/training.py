@@ -49,7 +49,7 @@ class Batch:
     """Samples of one training step.
 
     x (n, …), y (n,); rows (n,): their places in the training data; stream: a key a sample and epoch; done:
-    the share of the training that lies behind.
+    the share of the training that lies behind; number: of the batch, from 0 on.
     """
 
     x: Tensor
@@ -57,6 +57,7 @@ class Batch:
     rows: Tensor
     stream: Stream
     done: float
+    number: int = 0
 
 
 class Objective:
@@ -73,6 +74,13 @@ class Objective:
 
     def before_step(self, module: nn.Module) -> None:
         """Called when the gradients are there, before the optimiser takes its step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What it carries from batch to batch, for a training that is to go on after a kill."""
+        return {}
+
+    def go_on(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` told."""
 
 
 Look = Callable[[nn.Module], float]  # at the weights after an epoch, in eval mode; the best are kept
@@ -128,22 +136,23 @@ def fit_network(
     if fast:
         module.to(memory_format=torch.channels_last)
     average = Average(module, schedule.average) if schedule.average else None
-    kept = _Kept(partial, module, optimiser, rates, average)
-    first = kept.read()
+    kept = _Kept(partial, module, optimiser, rates, average, objective)
     saved = time.monotonic()
-    with reference_precision():
+    with reference_precision(), torch.random.fork_rng():
+        first = kept.read()
         for epoch in range(schedule.epochs):
             order = torch.randperm(len(data), generator=generator)
             if epoch < first:
                 continue
             module.train()
             for place, rows in enumerate(torch.split(order, schedule.batch)):
-                done = (epoch * per_epoch + place) / (schedule.epochs * per_epoch)
+                number = epoch * per_epoch + place
+                done = number / (schedule.epochs * per_epoch)
                 stream = Stream.of(seed, data.ids[rows].to(device)).fold("training", epoch)
                 held = x[rows.to(device)]
                 if schedule.augment:
                     held = shifted_and_flipped(held, Stream.of(seed, data.ids[rows]).fold("augment", epoch))
-                batch = Batch(held, y[rows.to(device)], rows, stream, done)
+                batch = Batch(held, y[rows.to(device)], rows, stream, done, number)
                 for _ in range(objective.replays):
                     optimiser.zero_grad(set_to_none=True)
                     with torch.autocast(device.type, torch.bfloat16, enabled=fast):
@@ -156,7 +165,9 @@ def fit_network(
                         average.take(module)
                 report(done)
             if not bool(loss.isfinite()):
-                raise RobustError(f"the training diverged in epoch {epoch + 1}: its loss is {float(loss)}")
+                raise RobustError(
+                    f"the training diverged in epoch {epoch + 1}: its loss is {float(loss.detach())}"
+                )
             if look is not None:
                 with torch.random.fork_rng(devices=[]):
                     kept.see(look((average.module if average is not None else module).eval()))
@@ -179,9 +190,10 @@ class _Kept:
         optimiser: torch.optim.Optimizer,
         rates: torch.optim.lr_scheduler.OneCycleLR,
         average: Average | None,
+        objective: Objective,
     ) -> None:
         self.file, self.module, self.optimiser, self.rates = file, module, optimiser, rates
-        self.average = average
+        self.average, self.objective = average, objective
         self.best: tuple[float, Mapping[str, Tensor]] | None = None
 
     @property
@@ -215,6 +227,7 @@ class _Kept:
             if self.average is None
             else [self.average.module.state_dict(), self.average.steps],
             "best": None if self.best is None else [self.best[0], dict(self.best[1])],
+            "objective": self.objective.state(),
         }
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -229,8 +242,10 @@ class _Kept:
         """Take up what was kept; how many epochs are done. What cannot be read is begun anew."""
         if self.file is None or not self.file.exists():
             return 0
+        parts: tuple[Any, ...] = (self.module, self.optimiser, self.rates)
+        before = [copy.deepcopy(part.state_dict()) for part in parts]
         try:
-            states = torch.load(self.file, weights_only=True)
+            states = torch.load(self.file, weights_only=True, map_location="cpu")
             self.module.load_state_dict(states["module"])
             self.optimiser.load_state_dict(states["optimiser"])
             self.rates.load_state_dict(states["rates"])
@@ -241,9 +256,13 @@ class _Kept:
                 self.average.module.load_state_dict(states["average"][0])
                 self.average.steps = states["average"][1]
             self.best = None if states["best"] is None else (states["best"][0], states["best"][1])
+            if states["objective"]:
+                self.objective.go_on(states["objective"])
         except Exception as error:  # cut off, or of another revision
             log.warning("%s cannot be read, and the training begins anew: %s", self.file, error)
             self.file.unlink(missing_ok=True)
+            for part, held in zip(parts, before, strict=True):
+                part.load_state_dict(held)
             return 0
         log.info("going on after epoch %d", states["epochs"])
         return int(states["epochs"])
