@@ -13,7 +13,8 @@ from robustbench_lite.core.parameters import Positive
 from robustbench_lite.core.random import Stream
 from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.detection.detector import Detector, Statistic
-from robustbench_lite.defenses.transformation.purification import Cleaned, Purification, autoencoder
+from robustbench_lite.defenses.transformation.preprocessing import check_images
+from robustbench_lite.defenses.transformation.purification import Cleaned, autoencoder
 from robustbench_lite.models.behind import Behind, Transformation
 from robustbench_lite.models.defense import Base
 
@@ -43,7 +44,7 @@ class MagNet(Detector):
     paper = "Meng & Chen 2017, arXiv:1705.09064"
 
     def guarded(self, base: Base) -> Model:
-        Purification(self.sigma).fits(base.data)
+        check_images(self.name, base.data)
         return Behind(base.model(), self._cleaned(base), base.text)
 
     def statistic(self, model: Model, base: Base, known: Data) -> Statistic:

@@ -12,7 +12,7 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
 from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.detection.detector import Detector, Statistic
-from robustbench_lite.defenses.transformation.preprocessing import Preprocessing
+from robustbench_lite.defenses.transformation.preprocessing import Preprocessing, check_images
 from robustbench_lite.defenses.transformation.quantising import BitDepth, Bits
 from robustbench_lite.defenses.transformation.smoothing import Median, Side
 from robustbench_lite.models.defense import Base
@@ -46,10 +46,8 @@ class Squeezing(Detector):
     paper = "Xu, Evans & Qi 2018, arXiv:1704.01155"
 
     def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
-        squeezers: list[Preprocessing] = [BitDepth(self.bits), Median(self.median)]
-        for one in squeezers:
-            one.fits(base.data)
-        return _Moved(tuple(squeezers))
+        check_images(self.name, base.data)
+        return _Moved((BitDepth(self.bits), Median(self.median)))
 
 
 @dataclass(frozen=True)

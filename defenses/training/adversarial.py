@@ -16,7 +16,7 @@ from robustbench_lite.core.parameters import Count, NonNegative, Positive
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.data.data import Data
-from robustbench_lite.defenses.training.inner import Ball, ascent
+from robustbench_lite.defenses.training.inner import Ball, Rise, ascent
 from robustbench_lite.defenses.training.training import Training, accuracy
 from robustbench_lite.models.defense import Base
 from robustbench_lite.models.zoo.training import Batch, Objective, Schedule
@@ -48,25 +48,13 @@ class Adversarial(Training):
     eps: Positive = 0.1
     norm: Literal["linf", "l2"] = "linf"
 
-    def objective(self, base: Base, learnt: Data) -> Objective:
-        return _Within(self, self.ball(base.data, base.train.device), self.awp_size)
-
-    @property
-    def awp_size(self) -> float:
-        """Of the adversarial change of weights, where there is such."""
-        return float(getattr(self, "awp", 0.0))
-
     def ball(self, data: Data, device: torch.device) -> Ball:
         """Where the adversary may go."""
         return Ball.of(self.norm, self.eps, data.domain, device)
 
-    @abstractmethod
-    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
-        """The points (n, …) that a batch's samples become."""
-
-    @abstractmethod
     def loss(self, module: nn.Module, batch: Batch, adversarial: Tensor) -> Tensor:
-        """What is minimised ()."""
+        """What is minimised (): by default the cross-entropy of the adversary's points."""
+        return functional.cross_entropy(module(adversarial).float(), batch.y)
 
     def worth(self, module: nn.Module, held_out: Data, data: Data) -> tuple[float, str]:
         device = next(module.parameters()).device
@@ -82,10 +70,22 @@ class Adversarial(Training):
         return robust, f" {clean:.1%} clean, {robust:.1%} robust"
 
 
+@dataclass(frozen=True)
+class OfEachSample(Adversarial):
+    """Those whose adversary makes a point of each sample before the weights take their step."""
+
+    def objective(self, base: Base, learnt: Data) -> Objective:
+        return _Within(self, self.ball(base.data, base.train.device))
+
+    @abstractmethod
+    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
+        """The points (n, …) that a batch's samples become."""
+
+
 class _Within(Objective):
     """The objective of an adversarial training; eps grows, and the weights may be changed for the worse."""
 
-    def __init__(self, training: Adversarial, ball: Ball, awp: float) -> None:
+    def __init__(self, training: OfEachSample, ball: Ball, awp: float = 0.0) -> None:
         self.training, self.ball, self.awp = training, ball, awp
         self._moved: list[tuple[nn.Parameter, Tensor]] = []
 
@@ -115,7 +115,36 @@ class _Within(Objective):
 
 
 @dataclass(frozen=True)
-class PGDTraining(Adversarial):
+class Iterated(OfEachSample):
+    """Those whose adversary takes several steps up a loss, from a random point.
+
+    Parameters
+    ----------
+    steps : int, default 10
+        Of the adversary, each 2.5 eps / steps long.
+    awp : float, default 0.0
+        Weights are changed for the worse too, by this share of their length (0.005 is usual); Wu et al. 2020
+        (arXiv:2004.05884).
+    """
+
+    steps: Count = 10
+    awp: NonNegative = 0.0
+
+    def objective(self, base: Base, learnt: Data) -> Objective:
+        return _Within(self, self.ball(base.data, base.train.device), self.awp)
+
+    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
+        start, size = ball.random(batch.x, batch.stream), REACH * ball.eps / self.steps
+        rise = self.rise(module, batch)
+        return ascent(module, batch.x, batch.y, start, ball, self.steps, size, rise)
+
+    def rise(self, module: nn.Module, batch: Batch) -> Rise:
+        """What the adversary raises: by default cross-entropy."""
+        return cross_entropy
+
+
+@dataclass(frozen=True)
+class PGDTraining(Iterated):
     """Cross-entropy on points that projected gradient descent makes of the samples.
 
     Parameters
@@ -140,23 +169,12 @@ class PGDTraining(Adversarial):
     10
     """
 
-    steps: Count = 10
-    awp: NonNegative = 0.0
-
     name = "pgd_training"
     paper = "Madry et al. 2018, arXiv:1706.06083"
 
-    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
-        start = ball.random(batch.x, batch.stream)
-        size = REACH * ball.eps / self.steps
-        return ascent(module, batch.x, batch.y, start, ball, self.steps, size, cross_entropy)
-
-    def loss(self, module: nn.Module, batch: Batch, adversarial: Tensor) -> Tensor:
-        return functional.cross_entropy(module(adversarial).float(), batch.y)
-
 
 @dataclass(frozen=True)
-class FGSMTraining(Adversarial):
+class FGSMTraining(OfEachSample):
     """One step from a random point: adversarial training at the price of two passes.
 
     Parameters
@@ -193,7 +211,7 @@ class FGSMTraining(Adversarial):
         return ascent(module, batch.x, batch.y, start, ball, 1, self.step * ball.eps, cross_entropy)
 
     def loss(self, module: nn.Module, batch: Batch, adversarial: Tensor) -> Tensor:
-        loss = functional.cross_entropy(module(adversarial).float(), batch.y)
+        loss = super().loss(module, batch, adversarial)
         if not self.align:
             return loss
         nowhere = torch.full((), torch.inf, device=batch.x.device)
@@ -239,12 +257,6 @@ class FreeTraining(Adversarial):
     def objective(self, base: Base, learnt: Data) -> Objective:
         return _Free(self, self.ball(base.data, base.train.device))
 
-    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
-        raise NotImplementedError("the adversary's step comes with the weights'")
-
-    def loss(self, module: nn.Module, batch: Batch, adversarial: Tensor) -> Tensor:
-        return functional.cross_entropy(module(adversarial).float(), batch.y)
-
 
 class _Free(Objective):
     """The adversary's points are kept from replay to replay of a batch."""
@@ -274,7 +286,7 @@ class _Free(Objective):
 
 
 @dataclass(frozen=True)
-class TRADES(Adversarial):
+class TRADES(Iterated):
     """Cross-entropy on the samples, and how far an adversary moves the answer from there.
 
     Parameters
@@ -297,13 +309,11 @@ class TRADES(Adversarial):
     """
 
     beta: NonNegative = 6.0
-    steps: Count = 10
-    awp: NonNegative = 0.0
 
     name = "trades"
     paper = "Zhang et al. 2019, arXiv:1901.08573"
 
-    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
+    def rise(self, module: nn.Module, batch: Batch) -> Rise:
         mode = module.training
         module.eval()
         with torch.no_grad():
@@ -313,9 +323,7 @@ class TRADES(Adversarial):
         def divergence(scores: Tensor, y: Tensor) -> Tensor:
             return functional.kl_div(scores.log_softmax(1), there, reduction="sum", log_target=True)
 
-        start = ball.random(batch.x, batch.stream)
-        size = REACH * ball.eps / self.steps
-        return ascent(module, batch.x, batch.y, start, ball, self.steps, size, divergence)
+        return divergence
 
     def loss(self, module: nn.Module, batch: Batch, adversarial: Tensor) -> Tensor:
         both = module(torch.cat([batch.x, adversarial])).float()
@@ -327,7 +335,7 @@ class TRADES(Adversarial):
 
 
 @dataclass(frozen=True)
-class MART(Adversarial):
+class MART(Iterated):
     """TRADES that weighs what the network has wrong more: misclassification-aware.
 
     Parameters
@@ -351,16 +359,9 @@ class MART(Adversarial):
     """
 
     beta: NonNegative = 5.0
-    steps: Count = 10
-    awp: NonNegative = 0.0
 
     name = "mart"
     paper = "Wang et al. 2020 (ICLR)"
-
-    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
-        start = ball.random(batch.x, batch.stream)
-        size = REACH * ball.eps / self.steps
-        return ascent(module, batch.x, batch.y, start, ball, self.steps, size, cross_entropy)
 
     def loss(self, module: nn.Module, batch: Batch, adversarial: Tensor) -> Tensor:
         both = module(torch.cat([batch.x, adversarial])).float()
@@ -400,12 +401,6 @@ class UniversalTraining(Adversarial):
     def objective(self, base: Base, learnt: Data) -> Objective:
         return _Universal(self, self.ball(base.data, base.train.device))
 
-    def adversary(self, module: nn.Module, batch: Batch, ball: Ball) -> Tensor:
-        raise NotImplementedError("the perturbation's step comes with the weights'")
-
-    def loss(self, module: nn.Module, batch: Batch, adversarial: Tensor) -> Tensor:
-        return functional.cross_entropy(module(adversarial).float(), batch.y)
-
     def worth(self, module: nn.Module, held_out: Data, data: Data) -> tuple[float, str]:
         return Training.worth(self, module, held_out, data)  # held against one perturbation, not against any
 
@@ -442,7 +437,7 @@ class _Universal(Objective):
 
 
 @dataclass(frozen=True)
-class EnsembleTraining(Adversarial):
+class EnsembleTraining(OfEachSample):
     """One step on fixed other networks in turn with the network itself: robust to what is transferred.
 
     Parameters

@@ -13,18 +13,18 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Positive
 from robustbench_lite.core.random import Stream
 from robustbench_lite.data.data import Data
-from robustbench_lite.defenses.transformation.preprocessing import Preprocessing
+from robustbench_lite.defenses.transformation.preprocessing import check_images
 from robustbench_lite.models.behind import Behind, Transformation
 from robustbench_lite.models.cache import Trained, place_of, remember
 from robustbench_lite.models.code import tensor_facts
-from robustbench_lite.models.defense import Base
+from robustbench_lite.models.defense import Base, Defense
 from robustbench_lite.models.zoo.training import Batch, Objective, Schedule, fit_network
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Purification(Preprocessing):
+class Purification(Defense):
     """An autoencoder, trained to take noise away, cleans each image before the model sees it.
 
     Parameters
@@ -46,12 +46,9 @@ class Purification(Preprocessing):
     paper = "Meng & Chen 2017, arXiv:1705.09064"
 
     def defend(self, base: Base) -> Model:
-        self.fits(base.data)
+        check_images(self.name, base.data)
         cleaned = Cleaned(autoencoder(base.data, base.train, self.sigma))
         return Behind(base.model(), cleaned, base.text)
-
-    def apply(self, x: Tensor, stream: Stream) -> Tensor:
-        raise NotImplementedError("the autoencoder has to be trained first")
 
 
 @dataclass(frozen=True, eq=False)

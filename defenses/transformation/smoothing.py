@@ -14,9 +14,9 @@ from robustbench_lite.core.errors import require
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, Positive, Range
 from robustbench_lite.core.random import Stream
-from robustbench_lite.defenses.transformation.preprocessing import Preprocessing
+from robustbench_lite.defenses.transformation.preprocessing import Preprocessing, check_images
 from robustbench_lite.models.behind import Behind, Transformation
-from robustbench_lite.models.defense import Base
+from robustbench_lite.models.defense import Base, Defense
 
 Side = Annotated[int, Range(2, 16)]
 MOST_PATCHES = 20_000
@@ -135,7 +135,7 @@ class TotalVariation(Preprocessing):
 
 
 @dataclass(frozen=True)
-class PatchMedian(Preprocessing):
+class PatchMedian(Defense):
     """Each patch replaced by the median of those of the training images that are nearest to it.
 
     Parameters
@@ -159,7 +159,7 @@ class PatchMedian(Preprocessing):
     paper = "Guo et al. 2018, arXiv:1711.00117"
 
     def defend(self, base: Base) -> Model:
-        self.fits(base.data)
+        check_images(self.name, base.data)
         for side in base.data.x.shape[2:]:
             require(side % self.patch == 0, "patch", self.patch, f"a divisor of the image's side, {side}")
         training = base.data.training()
@@ -169,9 +169,6 @@ class PatchMedian(Preprocessing):
         )
         library = known[drawn.argsort()[:MOST_PATCHES].sort().values].to(base.train.device)
         return Behind(base.model(), _FromLibrary(self.patch, self.neighbours, library), base.text)
-
-    def apply(self, x: Tensor, stream: Stream) -> Tensor:
-        raise NotImplementedError("the patches of the training images are needed")
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,7 +160,7 @@ class _Batch:
             relaxed.bound_units()
             guard = GUARD * (1 + relaxed.scores.abs().amax(1, keepdim=True))
         least = relaxed.lower(self.margins[rows], steps, guard, self.open[rows])
-        if split:
+        if split and relaxed.low:  # a network without units is linear
             least = self._split(relaxed, rows, least, steps, guard, split)
         least = least - guard
         return torch.where(self.open[rows], least, torch.inf).amin(1).double()

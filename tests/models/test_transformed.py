@@ -8,7 +8,7 @@ import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidParameter, Unsupported
 from robustbench_lite.core.random import Stream
 from robustbench_lite.models.torch.module import TorchModel
-from robustbench_lite.models.transformed import Transformed
+from robustbench_lite.models.transformed import RandomCamera, Transformed
 from tests.conftest import attack_with, linear_model, samples_of, small_network
 
 
@@ -83,7 +83,7 @@ def test_names_and_what_is_no_image() -> None:
     data = rb.load_data("digits", samples=20)
     made = rb.load_model("transformed(logistic,rotation=10,noise=0.05)", data)
     assert isinstance(made, Transformed)
-    assert (made.rotation, made.noise) == (10.0, 0.05)
+    assert made.transformation == RandomCamera(rotation=10.0, noise=0.05)
     assert made.name == "transformed(logistic,rotation=10,noise=0.05)"
     assert made.fingerprint() != made.model.fingerprint()
     with pytest.raises(InvalidParameter, match="rotation = 200"):
