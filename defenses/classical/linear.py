@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -65,12 +65,11 @@ class DualNorm(Defense):
         kind = LOSSES.get(base.text)
         if kind is None:
             raise Unsupported(f"{self.name} is for {' and '.join(LOSSES)}; not for {base.text}")
-        told = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
 
         def fit() -> dict[str, Tensor]:
             return self._fit(base, kind)
 
-        held = remember(f"{self.name}({base.text}) {told}", VERSION, base.data, base.train, fit)
+        held = remember(f"{self.name}({base.text}) {self.parameters}", VERSION, base.data, base.train, fit)
         shape = base.data.x.shape[1:]
         made = LinearModel(held["weight"], held["bias"], shape, name=base.text, scaled=kind == "softmax")
         return made.to(base.train.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -74,8 +74,7 @@ class AdversarialPruning(Defense):
             held = KNeighborsClassifier(min(self.k, kept[-1]), algorithm="brute")
             return held.fit(x[stays], y[stays])
 
-        told = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
-        estimator = remember_estimator(f"{self.name} {told}", VERSION, base.data, base.train, fit)
+        estimator = remember_estimator(f"{self.name} {self.parameters}", VERSION, base.data, base.train, fit)
         if len(estimator.classes_) < len(np.unique(y)):
             lost = f"{len(np.unique(y)) - len(estimator.classes_)} of {len(np.unique(y))}"
             raise Unsupported(f"{self.name}: no sample of {lost} classes is left at radius {self.radius}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -71,12 +71,11 @@ class RobustTrees(Defense):
                 f"{self.name} is for boosting, whose trees it chooses itself; not for {base.text}"
             )
         data, train = base.data, base.train
-        told = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
 
         def fit() -> dict[str, Tensor]:
             return self._fit(data, lambda done: train.report(f"{self.name}({base.text})", done))
 
-        held = remember(f"{self.name} {told}", VERSION, data, train, fit)
+        held = remember(f"{self.name} {self.parameters}", VERSION, data, train, fit)
         core = tree_core(
             _trees(held), lambda feature, threshold: threshold.astype(np.float32),
             np.zeros(held["value"].shape[1]), "margin", np.ones(data.x[0].numel()),

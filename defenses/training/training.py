@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +70,7 @@ class Training(Defense):
 
     def title(self, recipe: Recipe) -> str:
         """Everything that makes the weights what they are, but for the data and the seed."""
-        told = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
-        return f"{self.name}({recipe.name}) {told}"
+        return f"{self.name}({recipe.name}) {self.parameters}"
 
     def network(self, recipe: Recipe, data: Data, seed: int) -> nn.Module:
         """The module that is trained."""

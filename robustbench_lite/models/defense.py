@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from robustbench_lite.core.model import Model
@@ -79,6 +79,11 @@ class Defense(ABC):
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def parameters(self) -> str:
+        """Every field and its value: of what is trained, a part of the key that it is kept under."""
+        return ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 
     @abstractmethod
     def defend(self, base: Base) -> Model:
