@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,9 +155,9 @@ def _columns(parts: Sequence[tuple[Grown, int]], width: int) -> dict[str, Tensor
     }
 
 
-def _trees(held: object) -> list[Tree]:
+def _trees(held: Mapping[str, Tensor]) -> list[Tree]:
     """The trees of flat tensors."""
-    columns = {name: value.numpy() for name, value in dict(held).items()}  # type: ignore[call-overload]
+    columns = {name: value.numpy() for name, value in held.items()}
     ends = columns["sizes"].cumsum()
     parts = [slice(int(end - size), int(end)) for end, size in zip(ends, columns["sizes"], strict=True)]
     names = ("left", "right", "feature", "threshold", "value")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,9 +76,9 @@ class Training(Defense):
         """The module that is trained."""
         return recipe.network(data, seed)
 
-    def made(self, recipe: Recipe, base: Base, weights: object) -> TorchModel:
+    def made(self, recipe: Recipe, base: Base, weights: Mapping[str, Tensor]) -> TorchModel:
         """The model of trained weights."""
-        return loaded(recipe, base.data, weights, base.train, base.text)  # type: ignore[arg-type]
+        return loaded(recipe, base.data, weights, base.train, base.text)
 
     def schedule(self, usual: Schedule) -> Schedule:
         """How long and how fast, by what the network is trained without it."""

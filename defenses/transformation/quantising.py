@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -185,9 +186,9 @@ class Thermometer(Training):
             torch.manual_seed(seed)
             return recipe.build(channels * self.levels, height, width, data.num_classes)
 
-    def made(self, recipe: Recipe, base: Base, weights: object) -> TorchModel:
+    def made(self, recipe: Recipe, base: Base, weights: Mapping[str, Tensor]) -> TorchModel:
         module = self.network(recipe, base.data, base.train.seed)
-        module.load_state_dict(dict(weights))  # type: ignore[call-overload]
+        module.load_state_dict(dict(weights))
         made = TorchModel(module, base.data.x.shape[1:], name=base.text, device=base.train.device)
         made.family = "cnn"
         return made

@@ -107,6 +107,7 @@ def test_a_limit_needs_samples_and_order_does_not_matter() -> None:
         known, out = known_and_held_out(held, 0)
         assert len(known.y.unique()) == len(out.y.unique()) == 10
         assert not set(known.ids.tolist()) & set(out.ids.tolist())
+        assert len(known.y[:100].unique()) == 10  # of which some take the first
 
 
 def test_detectors_of_networks_are_for_networks() -> None:
