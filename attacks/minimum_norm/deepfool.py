@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
@@ -20,11 +18,11 @@ from robustbench_lite.search.attack import Attack, Iterate
 class DeepFoolState(Iterate):
     """moved (n, …): the sum of the steps so far, before the overshoot and the box.
 
-    classes (n, C): y and its rivals at the sample itself, or the target and its rivals.
+    rivals (n, C): the likeliest other classes at the sample itself, or what is likelier than the target.
     """
 
     moved: Tensor
-    classes: Tensor
+    rivals: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class DeepFool(Attack[DeepFoolState]):
 
     Notes
     -----
-    Cost: steps + 1 forward passes, steps · (candidates + 1) backward.
+    Cost: steps + 1 forward passes, steps · candidates backward.
 
     Examples
     --------
@@ -62,42 +60,52 @@ class DeepFool(Attack[DeepFoolState]):
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599"
     minimum_norm = True
+    passes_refusals = False
     fixed_budget = False
 
-    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        if model.task.reject is not None and not goal.rejection:
-            return (
-                f"deepfool knows no class that refuses, and would stop at {model.name}'s; fmn or cw pass it"
-            )
-        return super().refuses(model, threat, goal)
-
     def start(self, problem: Problem) -> DeepFoolState:
-        scores = problem.scores(problem.x0)
-        if problem.target is None:
-            pivot, rivals = problem.y[:, None], problem.likeliest(scores, self.candidates)
-        else:
-            pivot = problem.target[:, None]
-            others = scores.nan_to_num().scatter(1, pivot, -torch.inf)
-            rivals = others.topk(min(self.candidates, scores.shape[1] - 1), dim=1).indices
-        classes = torch.cat([pivot, rivals], 1)
-        return DeepFoolState(z=problem.x0, moved=torch.zeros_like(problem.x0), classes=classes)
+        rivals = rivals_of(problem, self.candidates)
+        return DeepFoolState(z=problem.x0, moved=torch.zeros_like(problem.x0), rivals=rivals)
 
     def step(self, problem: Problem, state: DeepFoolState) -> DeepFoolState:
-        gradient, scores = problem.jacobian(state.z, state.classes)
-        gradient = problem.threat.domain.free(gradient).nan_to_num(posinf=0, neginf=0)
-        score = scores.gather(1, state.classes).nan_to_num()
-        ahead, normal = score[:, :1] - score[:, 1:], gradient[:, 1:] - gradient[:, :1]
-        if problem.target is not None:  # only the rival that leads stands between x and the target
-            leader = (-ahead).argmax(1, keepdim=True)
-            way = leader[:, :, None].expand(-1, -1, normal[0, 0].numel())
-            normal = -normal.flatten(2).gather(1, way).reshape(-1, 1, *state.z.shape[1:])
-            ahead = -ahead.gather(1, leader)
-        step = smallest_step(ahead + problem.goal.margin, normal, problem.threat)
+        need, normal, _ = towards(problem, state.z, state.rivals)
+        step = smallest_step(need + problem.goal.margin, normal, problem.threat)
         flat = per_row((normal == 0).flatten(1).all(1), step)
         step = torch.where(flat, elsewhere(problem, state.z) - state.z, step)
         moved = state.moved + torch.where(per_row(problem.found, step), torch.zeros_like(step), step)
         x = problem.threat.domain.clamp(problem.x0 + (1 + self.overshoot) * moved)
-        return DeepFoolState(z=x, moved=moved, classes=state.classes, done=problem.found)
+        return DeepFoolState(z=x, moved=moved, rivals=state.rivals, done=problem.found)
+
+
+def rivals_of(problem: Problem, count: int) -> Tensor:
+    """The likeliest classes at each sample that may stand on the other side (n, C): of y or of the target."""
+    scores = problem.scores(problem.x0)
+    if problem.target is None:
+        return problem.likeliest(scores, count)
+    others = scores.nan_to_num().scatter(1, problem.target[:, None], -torch.inf)
+    return others.topk(min(count, scores.shape[1] - 1), dim=1).indices
+
+
+def towards(problem: Problem, z: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is to be gained (n, C) along which normals (n, C, …) for a rival to lead, and the scores (n, K).
+
+    With a target there is one: between the target and the rival that leads.
+    """
+    pivot = problem.y if problem.target is None else problem.target
+    normal, scores = problem.jacobian(z, rivals, pivot)
+    normal = problem.threat.domain.free(normal).nan_to_num(posinf=0, neginf=0)
+    finite = scores.nan_to_num()
+    need = finite.gather(1, pivot[:, None]) - finite.gather(1, rivals)
+    if problem.target is None:
+        return need, normal, scores
+    leader = need.argmin(1, keepdim=True)
+    return -need.gather(1, leader), -of_class(normal, leader), scores
+
+
+def of_class(normals: Tensor, which: Tensor) -> Tensor:
+    """Of normals (n, C, …) the one that stands at `which` (n, 1): (n, 1, …)."""
+    place = which[:, :, None].expand(-1, -1, normals[0, 0].numel())
+    return normals.flatten(2).gather(1, place).reshape(-1, 1, *normals.shape[2:])
 
 
 def elsewhere(problem: Problem, x: Tensor) -> Tensor:
@@ -121,7 +129,7 @@ def smallest_step(need: Tensor, normal: Tensor, threat: Threat) -> Tensor:
     steepness = torch.linalg.vector_norm(flat, 1.0 if linf else 2.0, dim=2).clamp_min(1e-12)
     distance = need.clamp_min(0).to(flat) / steepness
     nearest = distance.argmin(1, keepdim=True)
-    way = flat.gather(1, nearest[:, :, None].expand(-1, -1, flat.shape[2]))[:, 0]
+    way = of_class(flat, nearest)[:, 0]
     steep = steepness.gather(1, nearest)
     unit = way.sign() if linf else way / steep
     # A little more than the distance, so that a step is never nothing.

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from robustbench_lite.attacks.minimum_norm.deepfool import elsewhere
 from robustbench_lite.certify.halfspace import smallest_move
-from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Amount, Count, Fraction, Probability, Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
 
 
@@ -64,11 +62,7 @@ class FAB(Attack[Iterate]):
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     paper = "Croce & Hein 2020, arXiv:1907.02044"
     minimum_norm = True
-
-    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        if model.task.reject is not None and not goal.rejection:
-            return f"fab knows no class that refuses, and would stop at {model.name}'s; fmn or cw pass it"
-        return super().refuses(model, threat, goal)
+    passes_refusals = False
 
     def start(self, problem: Problem) -> Iterate:
         return Iterate(z=problem.x0)
@@ -77,9 +71,9 @@ class FAB(Attack[Iterate]):
         x0 = problem.x0
         rival = problem.target if problem.target is not None else self._rival(problem, state.z)
         # In the model's own precision: fewer bits would put the boundary elsewhere.
-        slopes, scores = problem.jacobian(state.z, torch.stack([problem.y, rival], 1))
+        slopes, scores = problem.jacobian(state.z, rival[:, None], problem.y)
         scores = scores.nan_to_num()
-        gradient = (slopes[:, 1] - slopes[:, 0]).double().flatten(1).nan_to_num(posinf=0, neginf=0)
+        gradient = slopes[:, 0].double().flatten(1).nan_to_num(posinf=0, neginf=0)
         lead = (scores.gather(1, rival[:, None]) - scores.gather(1, problem.y[:, None]))[:, 0].double()
         lead = lead - problem.goal.margin
         across = problem.met(scores)

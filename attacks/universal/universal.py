@@ -164,15 +164,14 @@ def _to_other_side(image: Problem, delta: Tensor) -> Tensor:
     """DeepFool's perturbation of one image (1, …) that is perturbed already; nothing where it fails."""
     base = image.threat.domain.clamp(image.x0 + delta)
     if image.target is not None:
-        classes = torch.stack([image.y, image.target], 1)
+        rivals = image.target[:, None]
     else:
-        classes = torch.cat([image.y[:, None], image.likeliest(image.scores(base), CANDIDATES)], 1)
+        rivals = image.likeliest(image.scores(base), CANDIDATES)
     moved = torch.zeros_like(base)
     for _ in range(INNER):
-        gradient, scores = image.jacobian(base + 1.02 * moved, classes)
-        score = scores.gather(1, classes)
+        normal, scores = image.jacobian(base + 1.02 * moved, rivals, image.y)
         if bool(image.met(scores).all()):
             return 1.02 * moved
-        step = smallest_step(score[:, :1] - score[:, 1:], gradient[:, 1:] - gradient[:, :1], image.threat)
-        moved = moved + step
+        need = scores.gather(1, image.y[:, None]) - scores.gather(1, rivals)
+        moved = moved + smallest_step(need, normal, image.threat)
     return torch.zeros_like(moved)

@@ -98,11 +98,13 @@ class Oracle:
         gradients, values, scores = zip(*self._pieces(len(z), piece), strict=True)
         return torch.cat(gradients), torch.cat(values), torch.cat(scores, 1)
 
-    def jacobian(self, x: Tensor, classes: Tensor, stream: Stream | None = None) -> tuple[Tensor, Tensor]:
+    def jacobian(
+        self, x: Tensor, classes: Tensor, against: Tensor | None = None, stream: Stream | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Gradients (n, C, …) of the scores of the named classes (n, C), and all scores (1, n, K).
 
-        In the model's own precision: who asks for them solves for the boundary. Of one draw of a stochastic
-        model.
+        Of their lead over a class (n,), where `against` names one. In the model's own precision: who asks
+        solves for the boundary. Of one draw of a stochastic model.
         """
 
         def piece(s: slice) -> tuple[Tensor, Tensor]:
@@ -110,6 +112,8 @@ class Oracle:
             with torch.enable_grad(), reference_precision(), self._guard("gradients of scores"):
                 scores = _drawn(self.model, stream, s, 0).gradient_scores(leaf)
                 chosen = scores.gather(1, classes[s])
+                if against is not None:
+                    chosen = chosen - scores.gather(1, against[s, None])
                 last = classes.shape[1] - 1
                 rows = [
                     torch.autograd.grad(chosen[:, c].sum(), leaf, retain_graph=c < last)[0]

@@ -398,7 +398,7 @@ class Problem:
             observer.evaluated(self, z, scores)
         return Evaluation(self._somewhere(gradient), value, scores, adversarial)
 
-    def jacobian(self, z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, z: Tensor, classes: Tensor, against: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradients of the scores of some classes, for threats whose z is the input itself.
 
         As they are: zero where they are zero. One forward and C backwards a row, of one draw of a stochastic
@@ -410,6 +410,8 @@ class Problem:
             (n, …), one point a row; stepped features are put on their grid first.
         classes : Tensor
             (n, C) int64.
+        against : Tensor, optional
+            (n,) int64: a class whose score is subtracted from those, at no further cost.
 
         Returns
         -------
@@ -420,10 +422,11 @@ class Problem:
         cost = 1 + classes.shape[1] + (0 if own else self.oracle.draws)
         allowed = self.ledger.affordable(self.row, cost)
         if allowed is not None:
-            gradient, scores = self[allowed].jacobian(z[allowed], classes[allowed])
+            other = None if against is None else against[allowed]
+            gradient, scores = self[allowed].jacobian(z[allowed], classes[allowed], other)
             return _spread(gradient, allowed, 0.0), _spread(scores, allowed, torch.nan)
         z = self._snap(z)
-        gradient, answers = self.oracle.jacobian(z, classes, self._noise())
+        gradient, answers = self.oracle.jacobian(z, classes, against, self._noise())
         self.ledger.charge(self.row, 1, classes.shape[1], self.idle)
         largest = gradient.flatten(1).abs().amax(1)
         self._count(self.ledger.zero_gradients, ~((largest > 0) & (largest < torch.inf)))

@@ -125,6 +125,8 @@ class Attack(Generic[State]):
         Whether samples that the model gets wrong by itself are attacked too.
     uses_starts : bool, default False
         Whether it asks for samples of the training split to begin at.
+    passes_refusals : bool, default True
+        Whether it goes on where a model that may refuse to answer does so.
 
     Raises
     ------
@@ -158,6 +160,7 @@ class Attack(Generic[State]):
     fixed_budget: ClassVar[bool] = True
     every_sample: ClassVar[bool] = False
     uses_starts: ClassVar[bool] = False
+    passes_refusals: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -265,6 +268,8 @@ class Attack(Generic[State]):
             return misfit
         if goal.targets is Targets.CLASS and goal.label == model.task.reject:
             return f"goal {goal}: class {goal.label} of {model.name} means that it refuses to answer"
+        if not self.passes_refusals and model.task.reject is not None and not goal.rejection:
+            return f"{self.name} would stop where {model.name} refuses to answer; fmn or cw go on"
         if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:
             return f"{model.name}'s scores have no scale, so that the goal {goal} means nothing to it"
         if threat.norm is not None and threat.norm not in self.norms:
