@@ -16,6 +16,7 @@ from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
 
+HALVINGS = 12  # of the way from the sample, at the end
 NEARER = 0.999  # of the last crossing's distance, at most, for another to be worth the way
 DUAL = {Norm.L1: torch.inf, Norm.L2: 2.0, Norm.LINF: 1.0}
 
@@ -51,7 +52,7 @@ class SuperDeepFool(Attack[SuperDeepFoolState]):
 
     Notes
     -----
-    Cost: at most steps forward passes and steps · candidates backward, and about log2(features^1.5) forward.
+    Cost: at most steps forward passes and steps · candidates backward, and 12 forward.
 
     Examples
     --------
@@ -98,6 +99,6 @@ class SuperDeepFool(Attack[SuperDeepFoolState]):
         rows = done.nonzero()[:, 0]
         if len(rows):
             ending = problem[rows]
-            x = x.index_copy(0, rows, to_boundary(ending, ending.best_z))
+            x = x.index_copy(0, rows, to_boundary(ending, ending.best_z, HALVINGS))
         crossed = torch.where(across, distance, state.crossed)
         return replace(state, z=x, projected=across, crossed=crossed, done=done)
