@@ -40,7 +40,7 @@ MINIMAL = [
     ("sigma_zero", "l0", 0.12),
     ("superdeepfool", "l2", 0.002),
     ("superdeepfool", "linf", 0.002),
-    ("superdeepfool", "l1", 0.002),
+    ("superdeepfool", "l1", 0.015),
     ("deepfool", "l2", 0.025),
     ("deepfool", "linf", 0.025),
     ("cw", "l2", 0.01),
