@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustbench_lite.attacks.adam import adam
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, NonNegative, Positive
 from robustbench_lite.core.problem import Problem
@@ -18,13 +19,18 @@ from robustbench_lite.search.attack import Attack, Iterate, Schedule
 EDGE = 1 - 1e-6  # of the box, so that its corners have a finite place in the variable w
 
 
+CHECKS = 8  # in a round, whether the loss still falls
+FALLS = 0.9999  # of the loss at the last check, at most
+
+
 @dataclass(frozen=True, kw_only=True)
 class CWState(Iterate):
-    """Where each row stands.
+    """Where each row stands; rows end their rounds by themselves.
 
     w (n, …): x = box(tanh w); mean, square (n, …): Adam's; weight (n,): of the margin; low, high (n,): the
     weights known to fail and to succeed; found (n,): whether this round has; bound (n,): the largest change
-    not paid for in linf; free (n, …): what may change, in l0.
+    not paid for in linf; free (n, …): what may change, in l0. length (n,): steps in a round; t (n,): of
+    them taken; round (n,): from 0; checked (n,): the loss at the last check.
     """
 
     w: Tensor
@@ -36,6 +42,10 @@ class CWState(Iterate):
     found: Tensor
     bound: Tensor
     free: Tensor
+    length: Tensor
+    t: Tensor
+    round: Tensor
+    checked: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,14 @@ class CW(Attack[CWState]):
 
     l2: squared distance, the weight by bisection. linf: the sum of what exceeds a bound that shrinks, at
     first by a tenth, whenever x is adversarial. l0: squared distance, and whenever x is adversarial the
-    pixels that matter least are fixed. In both the weight grows tenfold where a round fails.
+    pixels that matter least are fixed. In both the weight grows tenfold where a round fails. In l2 a
+    round ends early where its loss no longer falls, as in their code; it is shorter where a budget could not
+    pay for all of them.
 
     Parameters
     ----------
     steps : int, default 200
-        Of Adam in every round.
+        Of Adam in every round, at most.
     rounds : int, default 9
         Of the search.
     rate : float, default 0.05
@@ -62,8 +74,8 @@ class CW(Attack[CWState]):
 
     Notes
     -----
-    Cost: rounds · steps + 1 forward passes, rounds · steps backward; theirs are 9 rounds of up to 10,000 at
-    a rate of 0.01.
+    Cost: at most rounds · steps + 1 forward passes, rounds · steps backward; theirs are 9 rounds of up to
+    10,000 at a rate of 0.01.
 
     Examples
     --------
@@ -89,55 +101,71 @@ class CW(Attack[CWState]):
     def start(self, problem: Problem) -> CWState:
         w = _into(problem, problem.x0)
         nothing, still = torch.zeros_like(problem.eps), torch.zeros_like(w)
+        affordable = (problem.remaining // (2 * self.rounds)).clamp(1, self.steps)
         return CWState(
             z=problem.x0, w=w, mean=still, square=still, weight=nothing + self.weight, low=nothing,
             high=nothing + torch.inf, found=torch.zeros_like(problem.row, dtype=torch.bool),
-            bound=nothing + 1, free=torch.ones_like(w, dtype=torch.bool),
+            bound=nothing + 1, free=torch.ones_like(w, dtype=torch.bool), length=affordable.to(nothing),
+            t=nothing, round=nothing, checked=nothing + torch.inf,
         )  # fmt: skip
 
     def step(self, problem: Problem, state: CWState) -> CWState:
         threat = problem.threat
         found = problem.evaluate(state.z, margin)
-        short = per_row((found.loss < self.confidence) | ~found.adversarial, state.z)
-        pull = per_row(state.weight, state.z) * torch.where(short, found.gradient, 0.0)
+        short = (found.loss < self.confidence) | ~found.adversarial
+        pull = per_row(state.weight * short, state.z) * found.gradient
         delta = state.z - problem.x0
         if threat.norm is Norm.LINF:
-            push = delta.sign() * (delta.abs() > per_row(state.bound, delta))
+            excess = (delta.abs() - per_row(state.bound, delta)).clamp_min(0)
+            push, cost = delta.sign() * (excess > 0), excess.flatten(1).sum(1)
         else:
-            push = 2 * delta
+            push, cost = 2 * delta, delta.square().flatten(1).sum(1)
+        loss = cost + state.weight * short * (self.confidence - found.loss)
         low, high = threat.domain.bounds(state.z)
         slope = (push - pull) * (high - low) / 2 * (1 - state.w.tanh().square())
-        w, mean, square = self._adam(state, slope, (problem.step - 1) % self.steps + 1)
+        t = state.t + 1
+        ahead, mean, square = adam(slope, state.mean, state.square, t)
+        w = state.w - self.rate * ahead
         free = threat.domain.free(state.free)
-        bound, met = state.bound, state.found | found.adversarial
+        bound = state.bound
         if threat.norm is Norm.LINF:
             # A tenth at a time, as they do, then less in every round: the last tenth matters too.
-            shrink = 1 - 0.1 / (1 + (problem.step - 1) // self.steps)
+            shrink = 1 - 0.1 / (1 + state.round)
             reached = shrink * torch.minimum(bound, threat.distance(state.z, problem.x0))
             bound = torch.where(found.adversarial, reached, bound)
         if threat.norm is Norm.L0:
             free = _fewer(problem, found.adversarial, found.gradient * delta, free)
         x = torch.where(free, _out_of(problem, w), problem.x0)
-        state = replace(state, z=x, w=w, mean=mean, square=square, found=met, bound=bound, free=free)
-        return self._next_round(problem, state) if problem.step % self.steps == 0 else state
+        check = t % (state.length / CHECKS).ceil() == 0
+        stalls = check & (loss > FALLS * state.checked) & (threat.norm is Norm.L2)
+        ends = (t >= state.length) | stalls
+        state = replace(
+            state, z=x, w=w, mean=mean, square=square, found=state.found | found.adversarial, bound=bound,
+            free=free, t=t, checked=torch.where(check, loss, state.checked),
+        )  # fmt: skip
+        return self._next_round(problem, state, ends)
 
-    def _adam(self, state: CWState, slope: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Kingma & Ba 2015, algorithm 1."""
-        mean, square = 0.9 * state.mean + 0.1 * slope, 0.999 * state.square + 0.001 * slope.square()
-        ahead = self.rate * (mean / (1 - 0.9**t)) / ((square / (1 - 0.999**t)).sqrt() + 1e-8)
-        return state.w - ahead, mean, square
+    def _next_round(self, problem: Problem, state: CWState, ends: Tensor) -> CWState:
+        """Where a round ends, bisect the weight, tenfold while none has succeeded, and begin anew.
 
-    def _next_round(self, problem: Problem, state: CWState) -> CWState:
-        """Bisect the weight, tenfold while none has succeeded, and begin anew; linf and l0 go on instead."""
-        met = state.found
+        In linf and l0 x goes on where it is.
+        """
+        met, far = state.found, per_row(ends, state.w)
         low = torch.where(met, state.low, torch.maximum(state.low, state.weight))
         high = torch.where(met, torch.minimum(state.high, state.weight), state.high)
-        weight = torch.where(high < torch.inf, (low + high) / 2, state.weight * 10)
-        fresh = torch.zeros_like(state.w)
-        state = replace(state, mean=fresh, square=fresh, found=torch.zeros_like(state.found))
-        if problem.threat.norm is not Norm.L2:
-            return replace(state, weight=torch.where(met, state.weight, state.weight * 10))
-        return replace(state, z=problem.x0, w=_into(problem, problem.x0), weight=weight, low=low, high=high)
+        z, w = state.z, state.w
+        if problem.threat.norm is Norm.L2:
+            weight = torch.where(high < torch.inf, (low + high) / 2, state.weight * 10)
+            z, w = torch.where(far, problem.x0, z), torch.where(far, _into(problem, problem.x0), w)
+        else:
+            weight = torch.where(met, state.weight, state.weight * 10)
+        past, still = state.round + ends, torch.zeros_like(w)
+        return replace(
+            state, z=z, w=w, mean=torch.where(far, still, state.mean),
+            square=torch.where(far, still, state.square), weight=torch.where(ends, weight, state.weight), low=torch.where(ends, low, state.low),
+            high=torch.where(ends, high, state.high), found=met & ~ends, t=torch.where(ends, 0.0, state.t),
+            checked=torch.where(ends, torch.inf, state.checked), round=past, done=past >= self.rounds,
+        )  # fmt: skip
 
 
 def _into(problem: Problem, x: Tensor) -> Tensor:

@@ -16,14 +16,13 @@ from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
 
-
 EARLY = 3  # steps before a class is given up
 FURTHER = 1.25  # the distance of a boundary, of the nearest found, at which its class is given up
 
 
 @dataclass(frozen=True, kw_only=True)
 class FABState(Iterate):
-    """nearest (n,) float64: the distance of the row's own nearest adversarial point, inf where there is none."""
+    """nearest (n,) float64: the distance of the row's own nearest adversarial point; inf while none is found."""
 
     nearest: Tensor
 

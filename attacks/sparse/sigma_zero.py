@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustbench_lite.attacks.adam import adam, steps_so_far
 from robustbench_lite.core.parameters import Count, NonNegative, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
@@ -90,10 +91,8 @@ class SigmaZero(Attack[SigmaZeroState]):
         slope = domain.free(count - pull)
         slope = slope / per_row(size_of(slope, torch.inf).clamp_min(1e-12), slope)
         step_size = self.step_size * (0.55 + 0.45 * math.cos(math.pi * (problem.step - 1) / self.steps))
-        t = problem.step
-        mean, square = 0.9 * state.mean + 0.1 * slope, 0.999 * state.square + 0.001 * slope.square()
-        ahead = step_size * (mean / (1 - 0.9**t)) / ((square / (1 - 0.999**t)).sqrt() + 1e-8)
-        moved = (domain.clamp(problem.x0 + (delta - ahead) * width) - problem.x0) / width
+        ahead, mean, square = adam(slope, state.mean, state.square, steps_so_far(problem.step, slope))
+        moved = (domain.clamp(problem.x0 + (delta - step_size * ahead) * width) - problem.x0) / width
         turn = self.adapt * step_size
         threshold = (state.threshold + torch.where(found.adversarial, turn, -turn)).clamp(0, MOST)
         length = domain.pixels(moved.square()).sqrt()

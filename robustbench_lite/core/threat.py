@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.shape import size_of
 
 
 class Norm(StrEnum):
@@ -52,11 +53,11 @@ def norms(delta: Tensor, domain: Domain, norm: Norm) -> Tensor:
             changed = (domain.pixels((delta != 0).double()) > 0).sum(1).double()
             return torch.where(delta.flatten(1).isnan().any(1), torch.nan, changed)
         case Norm.L1:
-            return delta.flatten(1).abs().sum(1)
+            return size_of(delta, 1)
         case Norm.L2:
-            return delta.flatten(1).square().sum(1).sqrt()
+            return size_of(delta, 2)
         case Norm.LINF:
-            return delta.flatten(1).abs().amax(1)
+            return size_of(delta, torch.inf)
 
 
 class Threat(Protocol):

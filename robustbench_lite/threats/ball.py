@@ -19,6 +19,7 @@ from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import require
 from robustbench_lite.core.parameters import Size
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.shape import pieces
 from robustbench_lite.core.threat import Norm, far_along, norms
 from robustbench_lite.threats.projection import onto_ball
 
@@ -108,7 +109,11 @@ class Lp:
         return z
 
     def distance(self, x: Tensor, x0: Tensor) -> Tensor:
-        return norms(self.domain.in_whole_steps(x.double() - x0.double()), self.domain, self.norm)
+        x0 = x0.expand_as(x)
+        return torch.cat([self._distance(x[s], x0[s]) for s in pieces(x)])
+
+    def _distance(self, x: Tensor, x0: Tensor) -> Tensor:
+        return norms(self.domain.in_whole_steps(x - x0.double()), self.domain, self.norm)
 
     def contains(self, x: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
         return (self.distance(x, x0) <= eps + slack) & self.domain.admits(x, x0)
