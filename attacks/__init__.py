@@ -39,6 +39,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("patch", "universal.patch:Patch", "one square for every image and place", "gradient", "l0", "Brown et al. 2017, arXiv:1712.09665"),
         _entry("pgd", "fixed_budget.pgd:PGD", "projected gradient descent from random points", "gradient", "l1 l2 linf", "Madry et al. 2018, arXiv:1706.06083"),
         _entry("sigma_zero", "sparse.sigma_zero:SigmaZero", "fewest pixels: a smooth count and a threshold that adapts", "gradient", "l0", "Cinà et al. 2025, arXiv:2402.01879"),
+        _entry("pointwise", "decision_based.pointwise:Pointwise", "pixel after pixel back to the sample", "decision", "l0 l1", "Schott et al. 2019, arXiv:1805.09190"),
         _entry("simba", "score_based.simba:SimBA", "one feature after the other, up or down", "score", "l2 linf", "Guo et al. 2019, arXiv:1905.07121"),
         _entry("sparse_rs", "sparse.sparse_rs:SparseRS", "a set of pixels that exchanges its members", "score", "l0", "Croce et al. 2022, arXiv:2006.12834"),
         _entry("spsa", "score_based.spsa:SPSA", "gradients estimated along random signs", "score", "l2 linf", "Uesato et al. 2018, arXiv:1802.05666"),

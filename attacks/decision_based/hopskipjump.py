@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.decision_based.bisection import is_linf, to_boundary
+from robustbench_lite.attacks.decision_based.starting import at_random, starting_points
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, Range
 from robustbench_lite.core.problem import Problem
@@ -18,7 +19,6 @@ from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 HALVINGS = 20  # of a step that leaves the class sought, before the row stays where it is
-HANDFUL = 10  # random points that a row without a start looks at in every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class HopSkipJump(Attack[HopSkipJumpState]):
     """The boundary's normal from decisions around a point, a step along it, back to the boundary
     (Chen, Jordan & Wainwright 2019, algorithm 2).
 
-    Estimate (equation 15), geometric step (section 3.3), binary search. The start is the nearest of the
-    random points of the box that succeed; where none does, of the nearest training samples of other classes
-    (with a target, of that class).
+    Estimate (equation 15), geometric step (section 3.3), binary search. The start is the best
+    point known, else the nearest of the random points of the box that succeed; where none does, of the
+    nearest training samples of other classes (with a target, of that class).
 
     Parameters
     ----------
@@ -73,15 +73,17 @@ class HopSkipJump(Attack[HopSkipJumpState]):
         return Schedule(self.steps, points=max(self.tries, self._estimates(self.steps)))
 
     def start(self, problem: Problem) -> HopSkipJumpState:
-        nowhere = torch.zeros_like(problem.row, dtype=torch.bool)
-        state = _started(problem, HopSkipJumpState(z=problem.x0, started=nowhere), self.tries)
-        lost = (~state.started).nonzero()[:, 0]
-        points, rows = problem[lost].starts(HANDFUL)
-        return _begun(problem, state, points, lost[rows])
+        return _begun(problem, *starting_points(problem, self.tries))
 
     def step(self, problem: Problem, state: HopSkipJumpState) -> HopSkipJumpState:
         if not bool(state.started.all()):
-            state = _started(problem, state, HANDFUL)
+            lost = (~state.started).nonzero()[:, 0]
+            late = problem[lost]
+            begun = _begun(late, *at_random(late, state.z[lost], state.started[lost]))
+            state = HopSkipJumpState(
+                z=state.z.index_copy(0, lost, begun.z),
+                started=state.started.index_copy(0, lost, begun.started),
+            )
         rows = state.started.nonzero()[:, 0]
         if not len(rows):
             return state
@@ -116,32 +118,10 @@ class HopSkipJump(Attack[HopSkipJumpState]):
         return problem.threat.steepest(normal.reshape(x.shape))
 
 
-def _started(problem: Problem, state: HopSkipJumpState, tries: int) -> HopSkipJumpState:
-    """Rows without a start look at random points of the box."""
-    rows = (~state.started).nonzero()[:, 0]
-    lost = problem[rows]
-    shape = tuple(lost.x0.shape[1:])
-    low, high = lost.threat.domain.bounds(lost.x0)
-    points = low + (high - low) * lost.random("start").uniform((tries, *shape), lost.x0.dtype)
-    points = lost.threat.domain.kept(points, lost.x0[:, None])
-    return _begun(problem, state, points.flatten(0, 1), rows.repeat_interleave(tries))
-
-
-def _begun(problem: Problem, state: HopSkipJumpState, points: Tensor, rows: Tensor) -> HopSkipJumpState:
-    """Rows (m,) begin at the nearest of their points (m, …) that succeeds, where one does."""
-    succeeds = problem.decisions(points, rows)
-    distance = problem[rows].threat.distance(points, problem.x0[rows])
-    distance = torch.where(succeeds, distance, torch.inf)
-    nearest = torch.full_like(problem.eps, torch.inf).scatter_reduce(0, rows, distance, "amin")
-    chosen = succeeds & (distance == nearest[rows])
-    place = torch.arange(len(rows), device=rows.device)
-    none = torch.full_like(problem.row, len(rows))
-    first = none.scatter_reduce(0, rows[chosen], place[chosen], "amin")
-    found = (first < none).nonzero()[:, 0]
-    begun = to_boundary(problem[found], points[first[found]])
-    return HopSkipJumpState(
-        z=state.z.index_copy(0, found, begun), started=state.started.index_fill(0, found, True)
-    )
+def _begun(problem: Problem, x: Tensor, started: Tensor) -> HopSkipJumpState:
+    """Rows with a start, brought to the boundary."""
+    rows = started.nonzero()[:, 0]
+    return HopSkipJumpState(z=x.index_copy(0, rows, to_boundary(problem[rows], x[rows])), started=started)
 
 
 def _as_far_as_possible(problem: Problem, x: Tensor, normal: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

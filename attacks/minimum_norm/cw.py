@@ -161,11 +161,20 @@ class CW(Attack[CWState]):
             weight = torch.where(met, state.weight, state.weight * 10)
         past, still = state.round + ends, torch.zeros_like(w)
         return replace(
-            state, z=z, w=w, mean=torch.where(far, still, state.mean),
-            square=torch.where(far, still, state.square), weight=torch.where(ends, weight, state.weight), low=torch.where(ends, low, state.low),
-            high=torch.where(ends, high, state.high), found=met & ~ends, t=torch.where(ends, 0.0, state.t),
-            checked=torch.where(ends, torch.inf, state.checked), round=past, done=past >= self.rounds,
-        )  # fmt: skip
+            state,
+            z=z,
+            w=w,
+            mean=torch.where(far, still, state.mean),
+            square=torch.where(far, still, state.square),
+            weight=torch.where(ends, weight, state.weight),
+            low=torch.where(ends, low, state.low),
+            high=torch.where(ends, high, state.high),
+            found=met & ~ends,
+            t=torch.where(ends, 0.0, state.t),
+            checked=torch.where(ends, torch.inf, state.checked),
+            round=past,
+            done=past >= self.rounds,
+        )
 
 
 def _into(problem: Problem, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ FURTHER = 1.25  # the distance of a boundary, of the nearest found, at which its
 
 @dataclass(frozen=True, kw_only=True)
 class FABState(Iterate):
-    """nearest (n,) float64: the distance of the row's own nearest adversarial point; inf while none is found."""
+    """nearest (n,) float64: the distance of the row's own nearest adversarial point, inf while none is."""
 
     nearest: Tensor
 

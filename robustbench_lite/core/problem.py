@@ -713,6 +713,8 @@ class Problem:
         self._count(self.ledger.nans, answers.isnan().any(2).any(0))
         distance = self.threat.distance(z, self.x0)
         admissible = (distance <= self.eps) & self._admitted(z)
+        if self.idle is not None:  # how long a row idles depends on its neighbours
+            admissible &= ~self.idle
         gained = torch.where(admissible, margin.to(self.ledger.best_margin), -torch.inf)
         success = admissible & (met[0] if len(met) == 1 else met.float().mean(0) > 0.5)
         if self.ledger.keep == "mean":

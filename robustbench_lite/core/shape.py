@@ -15,10 +15,10 @@ def per_row(values: Tensor, x: Tensor) -> Tensor:
 
 
 def pieces(x: Tensor) -> list[slice]:
-    """Slices of rows of x (n, …) for work in float64, whose copies a CPU's memory then hands out again uncleared.
+    """Slices of rows of x (n, …) small enough for work in float64.
 
-    Large ones are given back to the system and cleared anew each time, which costs ten times the arithmetic.
-    A device of its own takes all rows at once.
+    Copies larger than some megabytes are given back to the system and cleared anew each time, which costs a
+    CPU ten times the arithmetic. A device of its own takes all rows at once.
     """
     rows = len(x) if x.is_cuda else max(1, PIECE // max(1, x[:1].numel()))
     return [slice(begin, begin + rows) for begin in range(0, len(x), max(1, rows))] or [slice(0, 0)]

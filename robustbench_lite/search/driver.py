@@ -17,6 +17,7 @@ from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.problem import Observer, Pool, Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
+from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.task import Classification
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
@@ -343,7 +344,10 @@ def _run(attack: AnyAttack, problem: Problem, deadline: float | None, progress: 
                 return
             active = active[active]
         problem = replace(problem, step=step, idle=~active)
-        state = attack.step(problem, state)
+        ahead = attack.step(problem, state)
+        if active.is_cuda or not bool(active.all()):  # a row stays where it ended, however long it idles
+            ahead = replace(ahead, z=torch.where(per_row(active, ahead.z), ahead.z, state.z))
+        state = ahead
     replace(problem, step=schedule.steps + 1, idle=None).conclude(state.z)
 
 

@@ -1,7 +1,7 @@
 """Exact Euclidean projections onto an lp ball around x0 intersected with the box.
 
-Each solves its optimality conditions in float64. With v = x - x0 and the box as seen from x0, [lo, hi], every
-solution is a number for each row away. l2: clamp(q · v, lo, hi) with the q <= 1 that makes its length eps; l1:
+Each solves its optimality conditions in float64. With v = x - x0 and the box as seen from x0, [lo, hi], a
+solution is a number for each row. l2: clamp(q · v, lo, hi) with the q <= 1 that makes its length eps; l1:
 clamp(v shrunk by t, lo, hi) with the t >= 0 that makes its sum eps (the simplex projection of Duchi et al.
 2008 with upper bounds); linf: clamp(v, -eps, eps) in the box; l0: the eps pixels whose keeping lowers the
 squared distance most.
