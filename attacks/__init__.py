@@ -14,7 +14,7 @@ def _entry(
 ATTACKS: dict[str, Entry] = dict(
     [
         _entry("apgd", "fixed_budget.apgd:APGD", "gradient steps that choose their own size", "gradient", "l1 l2 linf", "Croce & Hein 2020, arXiv:2003.01690"),
-        _entry("auto", "composite.auto:Auto", "the evaluation without parameters: Auto-PGD, then squares", "gradient", "l1 l2 linf", "Croce & Hein 2020, arXiv:2003.01690"),
+        _entry("auto", "composite.auto:Auto", "the strongest for a model and threat, one after the other", "decision", "l0 l1 l2 linf", "Croce & Hein 2020, arXiv:2003.01690"),
         _entry("bim", "fixed_budget.bim:BIM", "iterative FGSM in steps of one grey level", "gradient", "linf", "Kurakin et al. 2016, arXiv:1607.02533"),
         ("curve", Entry("curve", "robustbench_lite.attacks.composite.curve:Curve", "curve(NAME): the smallest eps at which another attack succeeds", "gradient", "l1 l2 linf", first="attack", inner="one")),
         _entry("cw", "minimum_norm.cw:CW", "distance against margin, weighed by search", "gradient", "l0 l2 linf", "Carlini & Wagner 2017, arXiv:1608.04644"),

@@ -1,43 +1,79 @@
-"""The evaluation without parameters: attacks of different kinds in turn, each on what the last ones left."""
+"""The evaluation without parameters: the strongest attacks for a model and threat, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+from torch import Tensor
+
+from robustbench_lite.attacks.decision_based.hopskipjump import HopSkipJump
+from robustbench_lite.attacks.decision_based.pointwise import Pointwise
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
+from robustbench_lite.attacks.minimum_norm.fab import FAB
+from robustbench_lite.attacks.minimum_norm.fmn import FMN
+from robustbench_lite.attacks.minimum_norm.superdeepfool import SuperDeepFool
 from robustbench_lite.attacks.score_based.square import Square
+from robustbench_lite.attacks.sparse.sigma_zero import SigmaZero
+from robustbench_lite.attacks.sparse.sparse_rs import SparseRS
+from robustbench_lite.attacks.structure.exact import Exact
+from robustbench_lite.attacks.structure.leaf_tuple import LeafTuple
+from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
+from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Amount, Count
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import AnyAttack, Composite
+from robustbench_lite.core.structure import Linear
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
+
+NEAR = 1e-5  # of the bound, relative: an exact answer lies as far past the boundary as rounding asks for
+STARTS = 5  # of a random search
+
+
+@dataclass(frozen=True)
+class Part:
+    """An attack of the evaluation, run towards each of so many likely classes, or from so many starts.
+
+    doubted: from more than one start only where a sample's gradients were zero before.
+    """
+
+    attack: AnyAttack
+    targets: int = 0
+    starts: int = 1
+    doubted: bool = False
 
 
 @dataclass(frozen=True)
 class Auto(Composite):
-    """Auto-PGD on cross-entropy, on the margin, towards the likeliest wrong classes one by one, then squares.
+    """The strongest there is for a model and threat, each attack on what the ones before have left.
 
-    After AutoAttack (Croce & Hein 2020, section 5) without its FAB: a short run on the margin goes first,
-    because it breaks most of what can be broken at a tenth of the cost.
+    Exact where the model's structure allows it. Where gradients are to be had, at a fixed eps: Auto-PGD,
+    shortly on the margin, which breaks most at a tenth of the cost, on cross-entropy, and towards the
+    likeliest wrong classes one by one (after AutoAttack, Croce & Hein 2020, section 5, without its FAB); for
+    the smallest perturbation: SuperDeepFool, FAB and FMN, in l0 sigma-zero in three settings. Then random
+    search on scores; and by decisions where the gradient is a surrogate's or there is none, from the best
+    point known.
 
     Parameters
     ----------
     version : {"standard", "plus", "rand"}, default "standard"
         `standard`: as above; `plus`: five restarts of the untargeted parts; `rand`: what makes sense on a
-        stochastic model, cross-entropy and DLR, to be run with `--eot 20`.
+        stochastic model, cross-entropy and DLR, to be run with `--eot 20`; taken by itself where the model
+        says that it is one.
     steps : int, default 100
-        Of each Auto-PGD.
+        Of each Auto-PGD; three times as many of sigma-zero, twice of FMN.
     targets : int, default 9
         At most this many classes.
     queries : int, default 5000
-        Of the square attack (linf and l2), at most: a fifth of them, and the next from another start as long
-        as they break what nothing before has.
+        Of the random search at a fixed eps, where gradients are the model's own a fifth of them, unless they
+        were zero somewhere; and about as many of the attacks by decisions.
 
     Notes
     -----
-    Records name the winner.
+    Records name the winner. Cost of the smallest perturbation by gradients: at most 2,000 passes.
 
     Examples
     --------
@@ -53,30 +89,112 @@ class Auto(Composite):
     queries: Amount = 5000
 
     name = "auto"
-    norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
+    access = Access.DECISION
     paper = "Croce & Hein 2020, arXiv:2003.01690"
+    revision = 2
+    minimum_norm = True
+    uses_starts = True
+
+    def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
+        refusal = super().refuses(model, threat, goal)
+        if refusal is None and not self.parts(model, threat, goal):
+            return f"auto has no attack for {model.name} under {threat} with the goal {goal}"
+        return refusal
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        plans = [p.attack.schedule(model, threat) for p in self.parts(model, threat, Goal())]
+        lanes, points = ([getattr(plan, name) for plan in plans] for name in ("lanes", "points"))
+        return Schedule(self.steps, max(lanes, default=1), points=max(points, default=1))
+
+    def parts(self, model: Model, threat: Threat, goal: Goal) -> list[Part]:
+        """What is run, in this order.
+
+        Parameters
+        ----------
+        model : Model
+        threat : Threat
+        goal : Goal
+
+        Returns
+        -------
+        list of Part
+        """
+        chosen = self._smallest(model, threat) if threat.minimum else self._within(model, threat, goal)
+        solved = [Part(Exact()), Part(LeafTuple())]
+        return [part for part in (*solved, *chosen) if part.attack.refuses(model, threat, goal) is None]
 
     def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:
-        if self.version == "rand":
-            for loss in ("ce", "dlr"):
-                yield APGD(self.steps, loss=loss), problem
+        model, rows = problem.oracle.model, problem
+        for part in self.parts(model, problem.threat, problem.goal):
+            if isinstance(part.attack, Exact) and not _solved_at_once(problem):
+                continue
+            if part.targets:
+                for target in rows.likeliest(rows.scores(rows.x0), part.targets).T:
+                    yield part.attack, replace(rows, target=target)
+            for start in range(0 if part.targets else part.starts):
+                if start and part.doubted:
+                    rows = rows[rows.ledger.zero_gradients[rows.row] > 0]
+                yield part.attack, replace(rows, lane=rows.lane + (start << 20))  # other random numbers
+            # What is proven has met one part, which the proof has to stand.
+            rows = problem[_open(problem)]
+            solved = isinstance(part.attack, Exact) and isinstance(model.structure, Linear)
+            if not len(rows) or (solved and problem.goal.stop):
+                return
+
+    def _within(self, model: Model, threat: Threat, goal: Goal) -> Iterator[Part]:
+        """For a fixed eps."""
+        random = model.stochastic or self.version == "rand"
+        if random:
+            yield from (Part(APGD(self.steps, loss=loss)) for loss in ("ce", "dlr"))
+        else:
+            restarts = 5 if self.version == "plus" else 1
+            yield Part(APGD(max(1, self.steps // 4), loss="margin"))
+            yield Part(APGD(self.steps, restarts))
+            if self.version == "plus" or goal.targeted:
+                yield Part(APGD(self.steps, restarts, "dlr"))
+            if self.targets and not goal.targeted:
+                yield Part(APGD(self.steps, loss="dlr"), self.targets)
+        if self.queries and not (random and model.access >= Access.GRADIENT):
+            queries, doubted = max(1, self.queries // STARTS), self._by_gradients(model)
+            yield Part(Square(queries), starts=STARTS, doubted=doubted)
+            yield Part(SparseRS(queries), starts=STARTS)
+            yield from self._by_decisions(model, threat)
+
+    def _smallest(self, model: Model, threat: Threat) -> Iterator[Part]:
+        """For the smallest perturbation."""
+        if threat.norm is Norm.L0:
+            # Each setting misses others: together half of what one leaves at three times its steps.
+            yield Part(SigmaZero(3 * self.steps, step_size=2.0, adapt=0.03))
+            yield Part(SigmaZero(3 * self.steps, adapt=0.06))
+            yield Part(SigmaZero(3 * self.steps, sigma=0.01, adapt=0.03))
+            yield Part(Pointwise(max(1, self.queries)))
             return
-        restarts = 5 if self.version == "plus" else 1
-        yield APGD(max(1, self.steps // 4), loss="margin"), problem
-        yield APGD(self.steps, restarts), problem
-        if self.version == "plus":
-            yield APGD(self.steps, restarts, "dlr"), problem
-        if problem.target is None and self.targets:
-            left = problem[~problem.found]
-            if len(left):
-                likeliest = left.likeliest(left.scores(left.x0), self.targets)
-                for target in likeliest.T:
-                    yield APGD(self.steps, loss="dlr"), replace(left, target=target)
-        elif self.version != "plus":
-            yield APGD(self.steps, restarts, "dlr"), problem
-        if self.queries and problem.threat.norm in Square.norms:
-            for count in range(5):
-                before = problem.found
-                yield Square(max(1, self.queries // 5)), replace(problem, lane=problem.lane + (count << 20))
-                if not bool((problem.found & ~before).any()):
-                    break
+        if not model.stochastic:
+            yield Part(SuperDeepFool(self.steps, max(1, self.targets)))
+            yield Part(FAB(max(1, 3 * self.steps // 10), self.targets))
+        yield Part(FMN(2 * self.steps))
+        if self.queries:
+            yield from self._by_decisions(model, threat)
+
+    def _by_decisions(self, model: Model, threat: Threat) -> Iterator[Part]:
+        """Where gradients are not the model's own."""
+        if self._by_gradients(model):
+            return
+        # HopSkipJump's steps of 100 first queries each cost about 67 · steps^1.5.
+        yield Part(HopSkipJump(max(1, round((self.queries / 67) ** (2 / 3)))))
+        yield Part(Pointwise(self.queries))
+
+    def _by_gradients(self, model: Model) -> bool:
+        """Whether gradients are the model's own."""
+        return model.access >= Access.GRADIENT and model.gradient_is_truth
+
+
+def _solved_at_once(problem: Problem) -> bool:
+    """Whether the exact answer is a closed form, or what a certifier has met already."""
+    return isinstance(problem.oracle.model.structure, Linear) or problem.nearest is not None
+
+
+def _open(problem: Problem) -> Tensor:
+    """Rows that are not settled, nor proven to have nothing nearer, or within eps (n,)."""
+    nearest = torch.minimum(problem.best_distance, problem.eps)
+    return ~problem.settled & (nearest > problem.lower_bound * (1 + NEAR))

@@ -21,11 +21,11 @@ QUEUE = 16  # batches of points made ahead by attacks that ask for many at once
 
 def oracle_for(attack: AnyAttack, model: Model, threat: Threat, search: Search, samples: int) -> Oracle:
     """The model as this attack may ask it, with a copy to search with where making one repays itself."""
-    plan = attack.schedule(model, threat)
+    plan, access = attack.schedule(model, threat), _used(attack, model)
     chunk = ROWS.get(model.device.type, 1024) // (1 if plan.points == 1 else 4)  # best without gradients
     steps = MANY if isinstance(attack, Composite | Fitted) else plan.steps
     copy = None
-    if attack.access in (Access.SCORE, Access.GRADIENT) and steps >= LONG:
+    if access in (Access.SCORE, Access.GRADIENT) and steps >= LONG:
         copy = model.for_search(search.precision, Effort(samples * plan.lanes, steps, search.compile))
     return Oracle(model, copy, chunk, search.eot)
 
@@ -34,11 +34,16 @@ def batch_size(attack: AnyAttack, model: Model, threat: Threat, x: Tensor, lanes
     """How many samples to attack at once: what fits in half of the free memory, at most `ROWS` rows."""
     device, points = model.device, attack.schedule(model, threat).points
     row = 16 * x[0].nbytes  # the points an attack keeps, and the float64 copies a projection makes
-    if attack.access >= Access.GRADIENT:
+    if _used(attack, model) >= Access.GRADIENT:
         row += 2 * saved_bytes_per_sample(model, x.to(device))
     most = ROWS.get(device.type, 1024) * (1 if points == 1 else QUEUE)
     rows = min(most, _free_bytes(device) // 2 // row)
     return max(1, int(rows) // (lanes * points))
+
+
+def _used(attack: AnyAttack, model: Model) -> Access:
+    """The access that is made use of: a composite's attacks may use what the model has."""
+    return min(model.access, Access.GRADIENT) if isinstance(attack, Composite) else attack.access
 
 
 def _free_bytes(device: torch.device) -> int:

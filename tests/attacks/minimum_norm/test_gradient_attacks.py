@@ -147,29 +147,6 @@ def test_the_checkpoints_are_the_papers() -> None:
     assert [step - 1 for step in range(1, 101) if apgd._checked(step)] == [p for p in points[1:] if p < 100]
 
 
-def test_auto_breaks_whatever_its_parts_break() -> None:
-    model = small_network(5, seed=2)
-    x, y = samples_of(model, 120)
-    whole = attack_with(model, x, y, "auto", "linf:0.08", steps=40, queries=100).records
-    for part in ("apgd:steps=40", "apgd:steps=40,loss=dlr,targets=4", "square:steps=100"):
-        alone = attack_with(model, x, y, part, "linf:0.08").records["success"]
-        assert whole["success"].sum() >= alone.sum(), part
-    assert 0 < whole["success"].sum() < len(x)  # or the comparison says nothing
-    won = whole.loc[whole["success"].astype(bool), "winner"]
-    assert won.str.startswith(("apgd", "square")).all()
-
-
-@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
-def test_versions_of_auto(version: str) -> None:
-    model = small_network(3)
-    x, y = samples_of(model, 30)
-    weak = attack_with(model, x, y, "fgsm", "linf:0.1").records["success"].sum()
-    records = attack_with(model, x, y, "auto", "linf:0.1", version=version, steps=15, queries=20).records
-    assert records["success"].sum() >= weak
-    with pytest.raises(InvalidParameter, match="version"):
-        attack_with(model, x, y, "auto", "linf:0.1", version="best")
-
-
 def test_a_curve_is_the_fixed_attack_at_every_eps() -> None:
     model = small_network(3)
     x, y = samples_of(model, 60)
