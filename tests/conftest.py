@@ -113,6 +113,7 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 SHORT: dict[str, str] = {
     "auto": "steps=20,queries=50",
     "cw": "steps=30,rounds=3,rate=0.1,weight=1",
+    "ead": "steps=30,rounds=4",
     "fab": "steps=20",
     "fooling": "steps=40,population=50",
     "hopskipjump": "steps=3,queries=20,tries=30",

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from robustbench_lite.attacks.decision_based.hopskipjump import HopSkipJump
 from robustbench_lite.attacks.decision_based.pointwise import Pointwise
+from robustbench_lite.attacks.decision_based.rays import RayS
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
 from robustbench_lite.attacks.minimum_norm.fab import FAB
 from robustbench_lite.attacks.minimum_norm.fmn import FMN
 from robustbench_lite.attacks.minimum_norm.superdeepfool import SuperDeepFool
 from robustbench_lite.attacks.score_based.square import Square
+from robustbench_lite.attacks.sparse.pgd_l0 import PGDL0
 from robustbench_lite.attacks.sparse.sigma_zero import SigmaZero
 from robustbench_lite.attacks.sparse.sparse_rs import SparseRS
 from robustbench_lite.attacks.structure.exact import Exact
@@ -30,20 +32,16 @@ from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
 
 NEAR = 1e-5  # of the bound, relative: an exact answer lies as far past the boundary as rounding asks for
-STARTS = 5  # of a random search
+STARTS = 5  # of the random search for pixels
 
 
 @dataclass(frozen=True)
 class Part:
-    """An attack of the evaluation, run towards each of so many likely classes, or from so many starts.
-
-    doubted: from more than one start only where a sample's gradients were zero before.
-    """
+    """An attack of the evaluation, run towards each of so many likely classes or from so many starts."""
 
     attack: AnyAttack
     targets: int = 0
     starts: int = 1
-    doubted: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,7 @@ class Auto(Composite):
     targets : int, default 9
         At most this many classes.
     queries : int, default 5000
-        Of the random search at a fixed eps, where gradients are the model's own a fifth of them, unless they
-        were zero somewhere; and about as many of the attacks by decisions.
+        Of the random search at a fixed eps, and about of the attacks by decisions.
 
     Notes
     -----
@@ -132,8 +129,6 @@ class Auto(Composite):
                 for target in rows.likeliest(rows.scores(rows.x0), part.targets).T:
                     yield part.attack, replace(rows, target=target)
             for start in range(0 if part.targets else part.starts):
-                if start and part.doubted:
-                    rows = rows[rows.ledger.zero_gradients[rows.row] > 0]
                 yield part.attack, replace(rows, lane=rows.lane + (start << 20))  # other random numbers
             # What is proven has met one part, which the proof has to stand.
             rows = problem[_open(problem)]
@@ -155,9 +150,10 @@ class Auto(Composite):
             if self.targets and not goal.targeted:
                 yield Part(APGD(self.steps, loss="dlr"), self.targets)
         if self.queries and not (random and model.access >= Access.GRADIENT):
-            queries, doubted = max(1, self.queries // STARTS), self._by_gradients(model)
-            yield Part(Square(queries), starts=STARTS, doubted=doubted)
-            yield Part(SparseRS(queries), starts=STARTS)
+            if model.access >= Access.GRADIENT:
+                yield Part(PGDL0(self.steps, restarts=5))
+            yield Part(Square(self.queries))
+            yield Part(SparseRS(max(1, self.queries // STARTS)), starts=STARTS)
             yield from self._by_decisions(model, threat)
 
     def _smallest(self, model: Model, threat: Threat) -> Iterator[Part]:
@@ -180,6 +176,7 @@ class Auto(Composite):
         """Where gradients are not the model's own."""
         if self._by_gradients(model):
             return
+        yield Part(RayS(self.queries))
         # HopSkipJump's steps of 100 first queries each cost about 67 · steps^1.5.
         yield Part(HopSkipJump(max(1, round((self.queries / 67) ** (2 / 3)))))
         yield Part(Pointwise(self.queries))

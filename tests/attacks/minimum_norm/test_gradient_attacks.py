@@ -52,6 +52,34 @@ MINIMAL = [
     ("curve", "l1", 0.04),
 ]
 
+# Their steps are parts of the box, so that in a wide one they pass what is near.
+IN_THE_UNIT_BOX = [
+    ("alma", "l2", 0.002),
+    ("alma", "l1", 0.03),
+    ("ead", "l1", 0.15),
+    ("ead", "l2", 0.04),
+    ("pdgd", "l2", 0.02),
+    ("pdpgd", "l1", 0.08),
+    ("pdpgd", "l2", 0.02),
+    ("trust_region", "l2", 0.01),
+    ("trust_region", "linf", 0.01),
+    ("brendel_bethge", "l2", 0.05),
+    ("brendel_bethge", "linf", 0.05),
+    ("brendel_bethge", "l1", 0.05),
+    ("newtonfool", "l2", 0.01),
+    ("sparsefool:reach=1", "l0", 0.3),
+    ("sparsefool:reach=1", "l1", 0.05),
+    ("jsma", "l0", 0.25),
+    ("vfga", "l0", 0.05),
+]
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm", "slack"), IN_THE_UNIT_BOX, ids=[f"{a}-{n}" for a, n, _ in IN_THE_UNIT_BOX]
+)
+def test_in_the_unit_box_too(attack: str, norm: str, slack: float) -> None:
+    test_on_a_linear_model_the_distance_is_the_closed_form(attack, norm, slack, Domain())
+
 
 @pytest.mark.parametrize(("attack", "norm", "slack"), MINIMAL, ids=[f"{a}-{n}" for a, n, _ in MINIMAL])
 @pytest.mark.parametrize("domain", [Domain(), Domain(low=-4.0, high=5.0)], ids=["box", "wide"])
@@ -174,7 +202,7 @@ def test_what_may_not_change_does_not(attack: str, threat: str) -> None:
     result = attack_with(model, x, y, short(attack), threat, domain=Domain(mask=mask))
     assert result.records["valid"].all()
     assert torch.equal(result.adversarial[:, ~mask], x[:, ~mask])
-    assert result.records["success"].any() or attack in ("noise", "bim", "patch", "universal")
+    assert result.records["success"].any() or attack in ("noise", "bim", "patch", "rfgsm", "universal")
 
 
 @pytest.mark.parametrize("attack", ["cw:steps=60,rate=0.1", "deepfool", "fmn", "ddn"])
