@@ -111,7 +111,9 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 
 # What would take minutes at its defaults takes fewer steps here; the laws are the same.
 SHORT: dict[str, str] = {
+    "alma": "steps=100",
     "auto": "steps=20,queries=50",
+    "brendel_bethge": "steps=40,tries=30",
     "cw": "steps=30,rounds=3,rate=0.1,weight=1",
     "ead": "steps=30,rounds=4",
     "fab": "steps=20",
@@ -119,6 +121,11 @@ SHORT: dict[str, str] = {
     "hopskipjump": "steps=3,queries=20,tries=30",
     "lbfgs": "rounds=4",
     "nes": "steps=10,pairs=8",
+    "pdgd": "steps=100",
+    "pdpgd": "steps=100",
+    "pointwise": "steps=300",
+    "rays": "steps=200",
+    "sigma_zero": "steps=60",
     "one_pixel": "steps=5,population=20",
     "simba": "steps=60",
     "sparse_rs": "steps=100",

@@ -66,8 +66,9 @@ class RayS(Attack[RaySState]):
 
     def start(self, problem: Problem) -> RaySState:
         corner, none = torch.ones_like(problem.x0), torch.zeros_like(problem.row)
+        unknown = torch.full_like(problem.eps, torch.inf)
         return RaySState(
-            z=problem.x0, corner=corner, radius=torch.full_like(problem.eps, torch.inf), block=none, level=none,
+            z=problem.x0, corner=corner, radius=unknown, block=none, level=none,
             low=torch.zeros_like(problem.eps), high=torch.full_like(problem.eps, -1.0), tried=corner,
         )  # fmt: skip
 
@@ -107,10 +108,10 @@ class RayS(Attack[RaySState]):
         d = state.corner[0].numel()
         place = torch.arange(d, device=state.corner.device)
         inside = place * 2 ** state.level[:, None] // d == state.block[:, None]
-        inside &= (
-            (state.radius < torch.inf)[:, None] | (state.level > 0)[:, None] | (state.block > 0)[:, None]
-        )
-        return torch.where(inside.reshape(state.corner.shape), -state.corner, state.corner)
+        turned = torch.where(inside.reshape(state.corner.shape), -state.corner, state.corner)
+        drawn = problem.random("corner").gaussian(tuple(turned.shape[1:])).to(turned).sign()
+        drawn = state.corner if problem.step == 1 else drawn
+        return torch.where(per_row(state.radius < torch.inf, turned), turned, drawn)
 
     def _at(self, problem: Problem, corner: Tensor, radius: Tensor) -> Tensor:
         domain = problem.threat.domain

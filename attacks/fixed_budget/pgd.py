@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from robustbench_lite.core.losses import loss_named
@@ -15,7 +16,8 @@ from robustbench_lite.search.attack import Attack, Iterate
 class PGD(Attack[Iterate]):
     """Steps along the steepest direction from a random point of the ball (Madry et al. 2018, section 2.1).
 
-    x = project(x + step_size · steepest(∇ loss)), from a point uniform in the ball of any norm.
+    x = project(x + step_size · steepest(∇ loss)), from a point uniform in the ball of any norm. Theirs has
+    equal steps (`step_size`).
 
     Parameters
     ----------
@@ -24,7 +26,8 @@ class PGD(Attack[Iterate]):
     restarts : int, default 1
         From as many points, side by side.
     step_size : float, optional
-        In the units of x; None: 2.5 eps / steps, which can cross the ball.
+        In the units of x; None: eps, falling to 0 along a cosine. The best point is remembered, so that large
+        steps cost nothing, and on networks break more than equal ones of eps / 4 or 2.5 eps / steps.
     loss : {"ce", "dlr", "margin"}, default "ce"
         That the steps raise.
     random_start : bool, default True
@@ -50,11 +53,13 @@ class PGD(Attack[Iterate]):
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     threats = frozenset({"ball", "rotation"})
     paper = "Madry et al. 2018, arXiv:1706.06083"
+    revision = 2
 
     def start(self, problem: Problem) -> Iterate:
         return Iterate(z=problem.random_start() if self.random_start else problem.origin)
 
     def step(self, problem: Problem, state: Iterate) -> Iterate:
         gradient = problem.evaluate(state.z, loss_named(self.loss)).gradient
-        size = problem.size(2.5 / self.steps) if self.step_size is None else self.step_size
+        left = (1 + math.cos(math.pi * (problem.step - 1) / self.steps)) / 2
+        size = problem.size(left) if self.step_size is None else self.step_size
         return Iterate(z=problem.project(state.z + size * problem.threat.steepest(gradient)))

@@ -40,8 +40,9 @@ class TrustRegion(Attack[TrustRegionState]):
     """Steps onto the nearest rival's boundary, each no longer than a radius
     (Yao et al. 2019, algorithm 1, adaptive).
 
-    Nearest is what the slopes say. The radius grows where the margin fell nearly as far as its slope foretold, and shrinks where it fell by
-    less than half. A sample is done at its first success, from where it is brought to the boundary.
+    Nearest is what the slopes say. The radius grows where the margin fell nearly as far as they foretold, and
+    shrinks where it fell by less than half. A sample is done at its first success, from where it is brought
+    to the boundary.
 
     Parameters
     ----------

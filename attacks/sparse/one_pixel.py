@@ -32,7 +32,7 @@ class OnePixel(Attack[OnePixelState]):
     """The pixels that change the class, found by differential evolution on scores (Su et al. 2017).
 
     A candidate is k places with their colours, k being the threat's eps: `l0:1`, `l0:3`, `l0:5`. A child is
-    a + factor · (b - c) of three other candidates and takes its parent's place where it is fitter, without
+    a + factor · (b - c) of other candidates and takes its parent's place where it is fitter, without
     crossover. Places start uniform, colours normal around the middle of the box with half its width.
 
     Parameters
@@ -45,6 +45,9 @@ class OnePixel(Attack[OnePixelState]):
         Generations.
     population : int, default 400
         How many candidates, at least 4.
+    strategy : {"rand1", "best1"}, optional
+        What a is: another candidate as in the paper, or the fittest, the factor then drawn anew for every child
+        up to 1. None: `rand1` for one pixel, `best1` for more, which it finds more often.
     factor : float, default 0.5
         Of the difference b - c, as above.
     levels : int, default 17
@@ -67,6 +70,7 @@ class OnePixel(Attack[OnePixelState]):
     method: Literal["evolution", "exhaustive"] = "evolution"
     steps: Count = 100
     population: Annotated[int, Range(4)] = 400
+    strategy: Literal["rand1", "best1"] | None = None
     factor: Positive = 0.5
     levels: Annotated[int, Range(2)] = 17
     loss: LossName = "ce"
@@ -75,6 +79,7 @@ class OnePixel(Attack[OnePixelState]):
     access = Access.SCORE
     norms = frozenset({Norm.L0})
     paper = "Su et al. 2017, arXiv:1710.08864"
+    revision = 2
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
         if self.method == "evolution":
@@ -138,8 +143,17 @@ class OnePixel(Attack[OnePixelState]):
         rows = torch.arange(len(problem), device=own.device)[:, None]
         a, b, c = (taken[:, :, k] for k in (1, 2, 3))
 
+        strategy = self.strategy or ("rand1" if state.where.shape[2] == 1 else "best1")
+        factor = torch.full_like(state.fitness, self.factor)
+        if strategy == "best1":
+            a = state.fitness.argmax(1, keepdim=True).expand_as(a)
+            factor = factor + (1 - factor).clamp_min(0) * problem.random("factor").uniform(
+                (size,), factor.dtype
+            )
+
         def mixed(genes: Tensor) -> Tensor:
-            return genes[rows, a] + self.factor * (genes[rows, b] - genes[rows, c])
+            difference = genes[rows, b] - genes[rows, c]
+            return genes[rows, a] + factor.reshape(*factor.shape, *[1] * (genes.dim() - 2)) * difference
 
         row, column = (
             mixed(g.float()).round() for g in (state.where // grid.width, state.where % grid.width)
