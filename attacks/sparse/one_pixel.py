@@ -46,8 +46,8 @@ class OnePixel(Attack[OnePixelState]):
     population : int, default 400
         How many candidates, at least 4.
     strategy : {"rand1", "best1"}, optional
-        What a is: another candidate as in the paper, or the fittest, the factor then drawn anew for every child
-        up to 1. None: `rand1` for one pixel, `best1` for more, which it finds more often.
+        What a is: another candidate as in the paper, or the fittest, the factor then drawn up to 1 anew for
+        every child. None: `rand1` for one pixel, `best1` for more, which it finds more often.
     factor : float, default 0.5
         Of the difference b - c, as above.
     levels : int, default 17

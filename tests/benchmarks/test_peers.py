@@ -26,6 +26,7 @@ from robustbench_lite.attacks.minimum_norm.cw import CW
 from robustbench_lite.attacks.minimum_norm.ddn import DDN
 from robustbench_lite.attacks.minimum_norm.deepfool import DeepFool
 from robustbench_lite.attacks.minimum_norm.fmn import FMN
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.attacks.score_based.square import Square
 from robustbench_lite.attacks.sparse.one_pixel import OnePixel
 from robustbench_lite.attacks.universal.universal import Universal
@@ -185,6 +186,48 @@ def test_pgd_on_digits(benchmark: BenchmarkFixture, digits: Setting, peer: str, 
 def test_ddn_on_digits(benchmark: BenchmarkFixture, digits: Setting, precision: Precision) -> None:
     theirs = in_foolbox(digits, foolbox.attacks.DDNAttack(steps=100), None)
     compare(benchmark, digits, digits.ours(DDN(100), "l2:min", precision), theirs, 2, rounds=4)
+
+
+SMALLEST = [
+    ("fab:steps=30", "fab", "l2", {"norm": 2, "n_iter": 30}),
+    ("fab:steps=30", "fab", "linf", {"norm": float("inf"), "n_iter": 30}),
+    ("fab:steps=30", "fab", "l1", {"norm": 1, "n_iter": 30}),
+    ("ddn:steps=200", "ddn", "l2", {"steps": 200}),
+    ("fmn:steps=200", "fmn", "linf", {"norm": float("inf"), "steps": 200}),
+    ("cw:steps=200,rounds=5", "carlini_wagner_l2", "l2", {"binary_search_steps": 5, "max_iterations": 200}),
+    ("superdeepfool", "sdf", "l2", {}),
+    ("alma:steps=200", "alma", "l2", {"distance": "l2", "num_steps": 200}),
+    ("sigma_zero:steps=200", "sigma_zero", "l0", {"num_steps": 200}),
+    ("vfga", "vfga", "l0", {"targeted": False}),
+]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "norm", "options"),
+    SMALLEST,
+    ids=[f"{o.partition(':')[0]}-{n}" for o, _, n, _ in SMALLEST],
+)
+def test_smallest_perturbations_on_digits(
+    benchmark: BenchmarkFixture,
+    digits: Setting,
+    ours: str,
+    theirs: str,
+    norm: str,
+    options: dict[str, object],
+    precision: Precision,
+) -> None:
+    """Against adversarial-library, on the samples that the network has right."""
+    library = pytest.importorskip("adv_lib.attacks", reason="needs adv-lib")
+    right = (digits.scores(digits.x).argmax(1) == digits.y).nonzero()[:200, 0]
+    setting = Setting(digits.model, digits.x[right], digits.y[right])
+    whole, power = setting.whole(), {"l0": 0.0, "l1": 1.0, "l2": 2.0, "linf": torch.inf}[norm]
+    run = setting.ours(get_attack(ours), f"{norm}:min", precision)
+
+    def peer() -> Tensor:
+        return getattr(library, theirs)(whole, setting.x, setting.y, **options)  # type: ignore[no-any-return]
+
+    compare(benchmark, setting, run, peer, power, rounds=7)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -66,7 +66,9 @@ def test_who_knows_the_detector_gets_past_more_often(name: str) -> None:
     data = rb.load_data("digits", samples=150)
     model = rb.load_model(f"{name}(conv_small)", data)
     goal = "untargeted,stop=never"
-    blind = attack_with(model, data.x, data.y, "oblivious(pgd:steps=30)", "linf:0.1", goal=goal).records
+    blind = attack_with(
+        model, data.x, data.y, "oblivious(pgd:steps=30,step_size=0.01)", "linf:0.1", goal=goal
+    ).records
     aware = attack_with(model, data.x, data.y, "apgd:steps=60", "linf:0.1").records
     assert aware["success"].mean() > blind["success"].mean() + 0.1
 

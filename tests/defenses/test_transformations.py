@@ -149,6 +149,8 @@ def test_who_knows_the_defense_breaks_more(name: str) -> None:
     data = rb.load_data("digits", samples=150)
     model = rb.load_model(name, data)
     goal = "untargeted,stop=never"
-    blind = attack_with(model, data.x, data.y, "oblivious(pgd:steps=20)", "linf:0.1", goal=goal).records
+    blind = attack_with(
+        model, data.x, data.y, "oblivious(pgd:steps=20,step_size=0.0125)", "linf:0.1", goal=goal
+    ).records
     aware = attack_with(model, data.x, data.y, "apgd:steps=50", "linf:0.1").records
     assert aware["success"].mean() > blind["success"].mean() + 0.05
