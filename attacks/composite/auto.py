@@ -13,6 +13,7 @@ from robustbench_lite.attacks.decision_based.hopskipjump import HopSkipJump
 from robustbench_lite.attacks.decision_based.pointwise import Pointwise
 from robustbench_lite.attacks.decision_based.rays import RayS
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
+from robustbench_lite.attacks.minimum_norm.alma import ALMA
 from robustbench_lite.attacks.minimum_norm.fab import FAB
 from robustbench_lite.attacks.minimum_norm.fmn import FMN
 from robustbench_lite.attacks.minimum_norm.superdeepfool import SuperDeepFool
@@ -51,9 +52,8 @@ class Auto(Composite):
     Exact where the model's structure allows it. Where gradients are to be had, at a fixed eps: Auto-PGD,
     shortly on the margin, which breaks most at a tenth of the cost, on cross-entropy, and towards the
     likeliest wrong classes one by one (after AutoAttack, Croce & Hein 2020, section 5, without its FAB); for
-    the smallest perturbation: SuperDeepFool, FAB and FMN, in l0 sigma-zero in three settings. Then random
-    search on scores; and by decisions where the gradient is a surrogate's or there is none, from the best
-    point known.
+    the smallest perturbation: SuperDeepFool, FAB, ALMA and FMN, in l0 sigma-zero in three settings. Then
+    random search on scores; and by decisions where the gradient is a surrogate's or there is none.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Auto(Composite):
 
     Notes
     -----
-    Records name the winner. Cost of the smallest perturbation by gradients: at most 2,000 passes.
+    Records name the winner. Cost of the smallest perturbation by gradients: at most about 2,000 passes.
 
     Examples
     --------
@@ -99,7 +99,8 @@ class Auto(Composite):
         return refusal
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
-        plans = [p.attack.schedule(model, threat) for p in self.parts(model, threat, Goal())]
+        goals = Goal(), Goal(rejection=True)
+        plans = [p.attack.schedule(model, threat) for g in goals for p in self.parts(model, threat, g)]
         lanes, points = ([getattr(plan, name) for plan in plans] for name in ("lanes", "points"))
         return Schedule(self.steps, max(lanes, default=1), points=max(points, default=1))
 
@@ -132,8 +133,10 @@ class Auto(Composite):
                 yield part.attack, replace(rows, lane=rows.lane + (start << 20))  # other random numbers
             # What is proven has met one part, which the proof has to stand.
             rows = problem[_open(problem)]
-            solved = isinstance(part.attack, Exact) and isinstance(model.structure, Linear)
-            if not len(rows) or (solved and problem.goal.stop):
+            closed_form = isinstance(part.attack, Exact) and isinstance(model.structure, Linear)
+            if closed_form and problem.goal.stop and problem.threat.domain.spacing is None:
+                rows = rows[~rows.found & problem.threat.minimum]
+            if not len(rows):
                 return
 
     def _within(self, model: Model, threat: Threat, goal: Goal) -> Iterator[Part]:
@@ -149,9 +152,8 @@ class Auto(Composite):
                 yield Part(APGD(self.steps, restarts, "dlr"))
             if self.targets and not goal.targeted:
                 yield Part(APGD(self.steps, loss="dlr"), self.targets)
-        if self.queries and not (random and model.access >= Access.GRADIENT):
-            if model.access >= Access.GRADIENT:
-                yield Part(PGDL0(self.steps, restarts=5))
+        yield Part(PGDL0(self.steps, restarts=5))
+        if self.queries and not (random and self._by_gradients(model) and threat.norm is not Norm.L0):
             yield Part(Square(self.queries))
             yield Part(SparseRS(max(1, self.queries // STARTS)), starts=STARTS)
             yield from self._by_decisions(model, threat)
@@ -166,8 +168,9 @@ class Auto(Composite):
             yield Part(Pointwise(max(1, self.queries)))
             return
         if not model.stochastic:
-            yield Part(SuperDeepFool(self.steps, max(1, self.targets)))
+            yield Part(SuperDeepFool(max(1, self.steps // 2), max(1, self.targets)))
             yield Part(FAB(max(1, 3 * self.steps // 10), self.targets))
+            yield Part(ALMA(2 * self.steps))
         yield Part(FMN(2 * self.steps))
         if self.queries:
             yield from self._by_decisions(model, threat)

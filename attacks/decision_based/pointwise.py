@@ -15,6 +15,7 @@ from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
+PATIENCE = 100  # steps that a row without a start goes on looking for one
 HALVINGS = 6  # of the share of a change that is taken back, in l1
 
 
@@ -50,7 +51,8 @@ class Pointwise(Attack[PointwiseState]):
 
     Notes
     -----
-    Cost: at most steps + tries forward passes, and 10 for training samples.
+    Cost: at most steps + tries forward passes, and 10 for training samples; a row that finds no start looks
+    at 10 random points more in each of its first hundred steps, and ends.
 
     Examples
     --------
@@ -77,7 +79,7 @@ class Pointwise(Attack[PointwiseState]):
         return PointwiseState(z=x, started=started, block=one, turn=none, halved=none)
 
     def step(self, problem: Problem, state: PointwiseState) -> PointwiseState:
-        if not bool(state.started.all()):
+        if problem.step <= PATIENCE and not bool(state.started.all()):
             x, started = at_random(problem, state.z, state.started)
             state = replace(state, z=x, started=started)
         domain = problem.threat.domain
@@ -102,5 +104,5 @@ class Pointwise(Attack[PointwiseState]):
             block=block.clamp_min(1).minimum(count.clamp_min(1)),
             turn=torch.where(over, 0, turn),
             halved=halved,
-            done=halved > most,
+            done=(halved > most) | (~state.started & (problem.step >= PATIENCE)),
         )

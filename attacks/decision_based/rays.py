@@ -88,7 +88,7 @@ class RayS(Attack[RaySState]):
         ends = (upper >= 0) & (upper - lower <= FINE * width)
         best = torch.where(ends, upper, state.radius)
         corner = torch.where(per_row(ends, turned), turned, state.corner)
-        on = ends | (upper < 0)  # to the next block
+        on = (ends | (upper < 0)) & (best < torch.inf)  # to the next block
         level = state.level + (on & (state.block + 1 >= 2**state.level))
         most = max(1, int(problem.x0[0].numel() - 1).bit_length())
         return replace(

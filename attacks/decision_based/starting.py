@@ -17,8 +17,12 @@ def starting_points(problem: Problem, tries: int) -> tuple[Tensor, Tensor]:
     The best that is known; else the nearest of so many random points of the box that succeeds; else of the
     nearest training samples of other classes (with a target, of that class).
     """
-    best = torch.where(per_row(problem.found, problem.x0), problem.best_z, problem.x0)
-    x, started = at_random(problem, best, problem.found, tries)
+    started = problem.found
+    best = torch.where(per_row(started, problem.x0), problem.best_z, problem.x0)
+    if problem.target is not None:  # it may have been found on the way to another class
+        started = started & problem.decisions(best)
+        best = torch.where(per_row(started, best), best, problem.x0)
+    x, started = at_random(problem, best, started, tries)
     lost = (~started).nonzero()[:, 0]
     points, rows = problem[lost].starts(HANDFUL)
     return _nearest(problem, x, started, points, lost[rows])

@@ -17,6 +17,7 @@ from robustbench_lite.search.attack import Attack, Iterate
 
 AVERAGE = 0.9  # the weight of the past, of the multiplier and of the optimiser's averages
 CHECK = 10  # steps between two looks at whether the constraint comes nearer
+LEAST = 0.01  # of the constraint where x is not adversarial
 NEARER = 0.95  # of the last look's, at most, for the penalty to stay as steep as it is
 
 
@@ -37,7 +38,7 @@ class ALMAState(Iterate):
 
 @dataclass(frozen=True)
 class ALMA(Attack[ALMAState]):
-    """Descent on distance + P(c), c the logit ratio that is below 0 once x is adversarial
+    """Descent on distance + P(c), c the logit ratio, which is above 0 until x is adversarial
     (Rony et al. 2021, algorithm 1).
 
     P is Birgin's penalty P2, its multiplier a running average of P'(c); it grows steeper where c neither
@@ -89,7 +90,9 @@ class ALMA(Attack[ALMAState]):
     def step(self, problem: Problem, state: ALMAState) -> ALMAState:
         domain = problem.threat.domain
         found = problem.evaluate(state.z, dlr)
+        # A target may lead y and yet not the others, and a goal may ask for more than a change of class.
         gap = -found.loss.double()
+        gap = torch.where(found.adversarial, gap, gap.clamp_min(LEAST))
         weight = _slope(gap, state.steepness, state.multiplier)
         multiplier = weight if problem.step == 1 else AVERAGE * state.multiplier + (1 - AVERAGE) * weight
         multiplier = multiplier.clamp(1e-6, 1e12)

@@ -64,6 +64,7 @@ class BrendelBethge(Attack[BoundaryState]):
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     paper = "Brendel et al. 2019, arXiv:1907.01003"
     minimum_norm = True
+    seeks_confidence = False
     fixed_budget = False
     uses_starts = True
 

@@ -68,6 +68,7 @@ class SuperDeepFool(Attack[SuperDeepFoolState]):
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     paper = "Abdolahpourrostam et al. 2024, arXiv:2303.12481"
     minimum_norm = True
+    seeks_confidence = False
     passes_refusals = False
     fixed_budget = False
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import torch
 
 from robustbench_lite.certify.certifier import Question, certify
-from robustbench_lite.certify.linear import Aim, nearest_point
+from robustbench_lite.certify.linear import Aim, nearest_point, scores_of
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.structure import SOLVED, Boxes, Linear
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate
 
 OVERSHOOT = (0.0, 1e-7, 1e-6, 1e-5, 1e-4)  # how far past the boundary, relative to the scores
+REACHED = 1e-4  # how far, relative to the scores, a point may be from the boundary by rounding
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,10 @@ def _score_nearest(problem: Problem, structure: Linear, norm: Norm, offset: int 
             part.y,
             to,
         )
+        # Where the box does not reach the class there is no such point.
+        there = scores_of(structure, point)
+        lead = (there.gather(1, to[:, None]) - there.gather(1, part.y[:, None]))[:, 0]
+        point = torch.where(per_row(lead >= -REACHED * there.abs().amax(1), point), point, part.x0)
         answer = part.scores(point)
         prediction = problem.oracle.model.prediction(answer)
         missed = ~part.met(answer) if offset is None else prediction == part.y

@@ -24,7 +24,8 @@ def smallest_move(x0: Tensor, direction: Tensor, need: Tensor, norm: Norm, domai
         case Norm.LINF:
             move = torch.minimum(_level(torch.ones_like(gain), gain, room, need), room)
         case Norm.L2:
-            move = torch.minimum(_level(gain, gain, room, need) * gain, room)
+            level = _level(gain, gain, room, need)
+            move = torch.minimum(torch.where(gain > 0, level * gain, 0.0), room)
         case Norm.L1:
             move = _fill(gain * room, gain, need) * room
         case Norm.L0:

@@ -127,6 +127,8 @@ class Attack(Generic[State]):
         Whether it asks for samples of the training split to begin at.
     passes_refusals : bool, default True
         Whether it goes on where a model that may refuse to answer does so.
+    seeks_confidence : bool, default True
+        Whether it goes on past the boundary where a goal asks for confidence.
 
     Raises
     ------
@@ -161,6 +163,7 @@ class Attack(Generic[State]):
     every_sample: ClassVar[bool] = False
     uses_starts: ClassVar[bool] = False
     passes_refusals: ClassVar[bool] = True
+    seeks_confidence: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -270,6 +273,8 @@ class Attack(Generic[State]):
             return f"goal {goal}: class {goal.label} of {model.name} means that it refuses to answer"
         if not self.passes_refusals and model.task.reject is not None and not goal.rejection:
             return f"{self.name} would stop where {model.name} refuses to answer; fmn or cw go on"
+        if goal.confidence and not self.seeks_confidence:
+            return f"{self.name} ends at the boundary, and the goal {goal} asks for more; fmn or cw go on"
         if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:
             return f"{model.name}'s scores have no scale, so that the goal {goal} means nothing to it"
         if threat.norm is not None and threat.norm not in self.norms:

@@ -337,9 +337,11 @@ def _run(attack: AnyAttack, problem: Problem, deadline: float | None, progress: 
         active = ~problem.settled & (problem.remaining > 0)
         if state.done is not None:
             active &= ~state.done
+        if problem.idle is not None:  # who has ended does not begin again, however long it idles
+            active &= ~problem.idle
         if len(problem) - head_count(active) >= max(1, len(problem) // 16):
             replace(problem[~active], idle=None).conclude(state.z[~active])
-            problem, state, head_count = problem[active], state[active], _HeadCount()
+            problem, state, head_count = problem[active], state[active], _HeadCount()  # none idles now
             if not len(problem):
                 return
             active = active[active]

@@ -48,7 +48,8 @@ def _onto_ball(x: Tensor, x0: Tensor, eps: Tensor, norm: str, domain: Domain) ->
             move = _l2(v, room, radius)
     target = (origin + move).to(x0.dtype)
     beyond = (target - origin).abs_() > move.abs_()
-    return torch.where(beyond, torch.nextafter(target, x0.flatten(1)), target).reshape(x.shape)
+    near = torch.where(beyond, torch.nextafter(target, x0.flatten(1)), target).reshape(x.shape)
+    return domain.clamp(near) if near.dtype == torch.float64 else near  # whose sum may round beyond the box
 
 
 def _clamp(v: Tensor, room: tuple[Tensor, Tensor]) -> Tensor:
@@ -80,7 +81,7 @@ def in_fewer_bits(x: Tensor, x0: Tensor, dtype: torch.dtype, outward: bool, doma
 def _linf(x: Tensor, x0: Tensor, eps: Tensor, domain: Domain) -> Tensor:
     radius = eps.double().reshape(-1, *[1] * (x.dim() - 1))
     if domain.mask is not None:
-        radius = radius * domain.mask
+        radius = torch.where(domain.mask, radius, 0.0)
     origin = x0.double()  # a sum in float64 is at most one float away from the sphere
     near = torch.minimum(torch.maximum(x, origin - radius), origin + radius).to(x0.dtype)
     return domain.clamp(_inward(near, x0, radius))
