@@ -101,10 +101,11 @@ def _score_nearest(problem: Problem, structure: Linear, norm: Norm, offset: int 
             part.y,
             to,
         )
-        # Where the box does not reach the class there is no such point.
-        there = scores_of(structure, point)
-        lead = (there.gather(1, to[:, None]) - there.gather(1, part.y[:, None]))[:, 0]
-        point = torch.where(per_row(lead >= -REACHED * there.abs().amax(1), point), point, part.x0)
+        if offset is not None and part.threat.domain.spacing is None:
+            # Where the box does not reach the class there is no such point.
+            there = scores_of(structure, point)
+            lead = (there.gather(1, to[:, None]) - there.gather(1, part.y[:, None]))[:, 0]
+            point = torch.where(per_row(lead >= -REACHED * there.abs().amax(1), point), point, part.x0)
         answer = part.scores(point)
         prediction = problem.oracle.model.prediction(answer)
         missed = ~part.met(answer) if offset is None else prediction == part.y
