@@ -44,7 +44,7 @@ class DeepFool(Attack[DeepFoolState]):
 
     Notes
     -----
-    Cost: steps + 1 forward passes, steps · candidates backward.
+    Cost: at most steps + 2 forward passes, steps · candidates backward.
 
     Examples
     --------

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustbench_lite.attacks.decision_based.bisection import to_boundary
 from robustbench_lite.attacks.minimum_norm.deepfool import elsewhere, of_class, rivals_of, towards
+from robustbench_lite.attacks.minimum_norm.fmn import DUAL
 from robustbench_lite.certify.halfspace import smallest_move
 from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
@@ -18,7 +19,6 @@ from robustbench_lite.search.attack import Attack, Iterate
 
 HALVINGS = 12  # of the way from the sample, at the end
 NEARER = 0.999  # of the last crossing's distance, at most, for another to be worth the way
-DUAL = {Norm.L1: torch.inf, Norm.L2: 2.0, Norm.LINF: 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class SuperDeepFool(Attack[SuperDeepFoolState]):
 
     Notes
     -----
-    Cost: at most steps forward passes and steps · candidates backward, and 12 forward.
+    Cost: at most steps + 14 forward passes, steps · candidates backward.
 
     Examples
     --------

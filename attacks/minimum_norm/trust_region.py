@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustbench_lite.attacks.decision_based.bisection import to_boundary
 from robustbench_lite.attacks.minimum_norm.deepfool import elsewhere, of_class, rivals_of, towards
+from robustbench_lite.attacks.minimum_norm.fmn import DUAL
 from robustbench_lite.certify.halfspace import smallest_move
 from robustbench_lite.core.parameters import Count, Length
 from robustbench_lite.core.problem import Problem
@@ -55,7 +56,7 @@ class TrustRegion(Attack[TrustRegionState]):
 
     Notes
     -----
-    Cost: at most steps + 12 forward passes, steps · candidates backward.
+    Cost: at most steps + 14 forward passes, steps · candidates backward.
 
     Examples
     --------
@@ -90,8 +91,7 @@ class TrustRegion(Attack[TrustRegionState]):
         assert threat.norm is not None
         need, normal, scores = towards(problem, state.z, state.rivals)
         need = need + problem.goal.margin
-        dual = 1.0 if threat.norm is Norm.LINF else 2.0
-        steepness = torch.linalg.vector_norm(normal.flatten(2), dual, dim=2).clamp_min(1e-12)
+        steepness = torch.linalg.vector_norm(normal.flatten(2), DUAL[threat.norm], dim=2).clamp_min(1e-12)
         chosen = (need.clamp_min(0) / steepness).argmin(1, keepdim=True)
         left = need.gather(1, chosen)[:, 0].double()
         ratio = (state.need - left) / state.foretold.clamp_min(1e-12)

@@ -39,7 +39,7 @@ class JSMA(Attack[SaliencyState]):
 
     Notes
     -----
-    Cost: steps + 1 forward passes, steps · K backward.
+    Cost: at most steps + 2 forward passes, steps · K backward.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class VFGA(JSMA):
 
     Notes
     -----
-    Cost: steps · (2 · draws + 1) forward passes, steps backward.
+    Cost: at most steps · (2 · draws + 1) + 2 forward passes, steps backward.
 
     Examples
     --------

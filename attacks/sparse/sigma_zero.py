@@ -34,9 +34,8 @@ class SigmaZero(Attack[SigmaZeroState]):
     (Cinà et al. 2025, algorithm 1).
 
     The gradient of both together, the sum divided by the number of pixels, is scaled to largest value 1. The
-    threshold below which a change is undone grows while x is adversarial and
-    falls while it is not. Changes are measured in shares of the box, and a pixel's as the
-    length over its channels.
+    threshold below which a change is undone grows while x is adversarial and falls while it is not. Changes
+    are measured in shares of the box, and a pixel's as the length over its channels.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class SparseFool(Attack[SparseFoolState]):
 
     Notes
     -----
-    Cost: at most steps forward passes, steps · candidates backward.
+    Cost: at most steps + 2 forward passes, steps · candidates backward.
 
     Examples
     --------
