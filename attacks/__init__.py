@@ -13,6 +13,7 @@ def _entry(
 
 ATTACKS: dict[str, Entry] = dict(
     [
+        _entry("admix", "transfer.copies:Admix", "momentum on copies mixed with other classes", "gradient", "l2 linf", "Wang et al. 2021, arXiv:2102.00436"),
         _entry("alma", "minimum_norm.alma:ALMA", "distance under a constraint: an augmented Lagrangian", "gradient", "l1 l2", "Rony et al. 2021, arXiv:2011.11857"),
         _entry("apgd", "fixed_budget.apgd:APGD", "gradient steps that choose their own size", "gradient", "l1 l2 linf", "Croce & Hein 2020, arXiv:2003.01690"),
         _entry("auto", "composite.auto:Auto", "the strongest for a model and threat, one after the other", "decision", "l0 l1 l2 linf", "Croce & Hein 2020, arXiv:2003.01690"),
@@ -22,6 +23,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("cw", "minimum_norm.cw:CW", "distance against margin, weighed by search", "gradient", "l0 l2 linf", "Carlini & Wagner 2017, arXiv:1608.04644"),
         _entry("ddn", "minimum_norm.ddn:DDN", "smallest l2 perturbation: direction and norm apart", "gradient", "l2", "Rony et al. 2018, arXiv:1811.09600"),
         _entry("deepfool", "minimum_norm.deepfool:DeepFool", "to the nearest face, linearised repeatedly", "gradient", "l2 linf", "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599"),
+        _entry("difgsm", "transfer.copies:DIFGSM", "momentum on inputs shrunk and moved at random", "gradient", "l2 linf", "Xie et al. 2019, arXiv:1803.06978"),
         _entry("ead", "minimum_norm.ead:EAD", "C&W's objective with an l1 term", "gradient", "l1 l2", "Chen et al. 2018, arXiv:1709.04114"),
         _entry("exact", "structure.exact:Exact", "the smallest perturbation of linear models, trees, forests, neighbours", "structure", "l0 l1 l2 linf", "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599; Chen et al. 2019, arXiv:1906.03849"),
         _entry("fab", "minimum_norm.fab:FAB", "smallest perturbation, class by class", "gradient", "l1 l2 linf", "Croce & Hein 2020, arXiv:1907.02044"),
@@ -47,18 +49,23 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("pdpgd", "minimum_norm.primal_dual:PDPGD", "the same with the distance's proximal operator", "gradient", "l1 l2", "Matyasko & Chau 2021, arXiv:2106.01538"),
         _entry("pgd", "fixed_budget.pgd:PGD", "projected gradient descent from random points", "gradient", "l1 l2 linf", "Madry et al. 2018, arXiv:1706.06083"),
         _entry("pgd_l0", "sparse.pgd_l0:PGDL0", "gradient steps of which few pixels are kept", "gradient", "l0", "Croce & Hein 2019, arXiv:1909.05040"),
+        _entry("pifgsm", "transfer.patchwise:PIFGSM", "long steps, what is cut off handed to neighbours", "gradient", "linf", "Gao et al. 2020, arXiv:2007.06765"),
         _entry("pointwise", "decision_based.pointwise:Pointwise", "pixel after pixel back to the sample", "decision", "l0 l1", "Schott et al. 2019, arXiv:1805.09190"),
         _entry("rays", "decision_based.rays:RayS", "corners turned block by block, by decisions alone", "decision", "linf", "Chen & Gu 2020, arXiv:2006.12792"),
         _entry("rfgsm", "fixed_budget.rfgsm:RFGSM", "a random corner, then one step", "gradient", "linf", "Tramèr et al. 2018, arXiv:1705.07204"),
         _entry("sigma_zero", "sparse.sigma_zero:SigmaZero", "fewest pixels: a smooth count and a threshold that adapts", "gradient", "l0", "Cinà et al. 2025, arXiv:2402.01879"),
         _entry("simba", "score_based.simba:SimBA", "one feature after the other, up or down", "score", "l2 linf", "Guo et al. 2019, arXiv:1905.07121"),
+        _entry("sinifgsm", "transfer.copies:SINIFGSM", "momentum that looks ahead, on copies at several scales", "gradient", "l2 linf", "Lin et al. 2020, arXiv:1908.06281"),
         _entry("sparse_rs", "sparse.sparse_rs:SparseRS", "a set of pixels that exchanges its members", "score", "l0", "Croce et al. 2022, arXiv:2006.12834"),
         _entry("sparsefool", "sparse.sparsefool:SparseFool", "DeepFool's plane by the fewest features", "gradient", "l0 l1", "Modas et al. 2019, arXiv:1811.02248"),
         _entry("spsa", "score_based.spsa:SPSA", "gradients estimated along random signs", "score", "l2 linf", "Uesato et al. 2018, arXiv:1802.05666"),
         _entry("square", "score_based.square:Square", "random squares; asks for scores only", "score", "l2 linf", "Andriushchenko et al. 2020, arXiv:1912.00049"),
         _entry("superdeepfool", "minimum_norm.superdeepfool:SuperDeepFool", "DeepFool, and back onto the boundary's normal", "gradient", "l1 l2 linf", "Abdolahpourrostam et al. 2024, arXiv:2303.12481"),
+        _entry("tifgsm", "transfer.copies:TIFGSM", "momentum with smoothed gradients", "gradient", "l2 linf", "Dong et al. 2019, arXiv:1904.02884"),
         _entry("trust_region", "minimum_norm.trust_region:TrustRegion", "steps as long as the slope holds", "gradient", "l2 linf", "Yao et al. 2019, arXiv:1812.06371"),
         _entry("universal", "universal.universal:Universal", "one perturbation for every sample", "gradient", "l2 linf", "Moosavi-Dezfooli et al. 2016, arXiv:1610.08401"),
         _entry("vfga", "sparse.saliency:VFGA", "pixel after pixel, its value by vote", "gradient", "l0", "Hajri et al. 2020, arXiv:2011.12423"),
+        _entry("vmifgsm", "transfer.variance:VMIFGSM", "momentum less the variance of gradients around", "gradient", "l2 linf", "Wang & He 2021, arXiv:2103.15571"),
+        _entry("vnifgsm", "transfer.variance:VNIFGSM", "the same, looking ahead", "gradient", "l2 linf", "Wang & He 2021, arXiv:2103.15571"),
     ]
 )  # fmt: skip

@@ -111,6 +111,7 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 
 # What would take minutes at its defaults takes fewer steps here; the laws are the same.
 SHORT: dict[str, str] = {
+    "admix": "steps=3",
     "alma": "steps=60",
     "auto": "steps=10,queries=50",
     "brendel_bethge": "steps=25,tries=30",
@@ -139,6 +140,8 @@ SHORT: dict[str, str] = {
     "trust_region": "steps=30",
     "universal": "steps=20",
     "vfga": "steps=8",
+    "vmifgsm": "steps=3,neighbours=4",
+    "vnifgsm": "steps=3,neighbours=4",
 }
 
 

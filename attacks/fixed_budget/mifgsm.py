@@ -57,11 +57,23 @@ class MIFGSM(Attack[MIFGSMState]):
         return MIFGSMState(z=problem.x0, velocity=torch.zeros_like(problem.x0))
 
     def step(self, problem: Problem, state: MIFGSMState) -> MIFGSMState:
-        size = problem.size(1 / self.steps)
-        at = problem.project(state.z + size * self.decay * state.velocity) if self.lookahead else state.z
-        gradient = problem.evaluate(at, cross_entropy).gradient
+        return self.along(problem, state, self.slope(problem, self.ahead(problem, state)))
+
+    def slope(self, problem: Problem, x: Tensor) -> Tensor:
+        """The gradient at x that is summed up (n, …)."""
+        return problem.evaluate(x, cross_entropy).gradient
+
+    def ahead(self, problem: Problem, state: MIFGSMState) -> Tensor:
+        """Where the gradient is taken."""
+        if not self.lookahead:
+            return state.z
+        return problem.project(state.z + problem.size(self.decay / self.steps) * state.velocity)
+
+    def along(self, problem: Problem, state: MIFGSMState, gradient: Tensor) -> MIFGSMState:
+        """A step with the gradient added to the sum."""
         length = size_of(gradient, 1).clamp_min(1e-30)
         velocity = self.decay * state.velocity + gradient / per_row(length, gradient)
+        size = problem.size(1 / self.steps)
         return MIFGSMState(
             z=problem.project(state.z + size * problem.threat.steepest(velocity)), velocity=velocity
         )
