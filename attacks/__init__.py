@@ -60,6 +60,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("sparsefool", "sparse.sparsefool:SparseFool", "DeepFool's plane by the fewest features", "gradient", "l0 l1", "Modas et al. 2019, arXiv:1811.02248"),
         _entry("spsa", "score_based.spsa:SPSA", "gradients estimated along random signs", "score", "l2 linf", "Uesato et al. 2018, arXiv:1802.05666"),
         _entry("square", "score_based.square:Square", "random squares; asks for scores only", "score", "l2 linf", "Andriushchenko et al. 2020, arXiv:1912.00049"),
+        _entry("substitute", "transfer.substitute:Substitute", "a network learnt from decisions, attacked instead", "decision", "l2 linf", "Papernot et al. 2017, arXiv:1602.02697"),
         _entry("superdeepfool", "minimum_norm.superdeepfool:SuperDeepFool", "DeepFool, and back onto the boundary's normal", "gradient", "l1 l2 linf", "Abdolahpourrostam et al. 2024, arXiv:2303.12481"),
         _entry("tifgsm", "transfer.copies:TIFGSM", "momentum with smoothed gradients", "gradient", "l2 linf", "Dong et al. 2019, arXiv:1904.02884"),
         _entry("trust_region", "minimum_norm.trust_region:TrustRegion", "steps as long as the slope holds", "gradient", "l2 linf", "Yao et al. 2019, arXiv:1812.06371"),

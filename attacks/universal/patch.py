@@ -34,6 +34,8 @@ class Patch(Fitted):
     ----------
     steps : int, default 200
         Of gradients.
+    images : int, default 2000
+        How many of the training split at most, gone through again and again in another order.
     batch : int, default 100
         Images in each step.
     loss : {"ce", "dlr", "margin"}, default "ce"
@@ -46,12 +48,14 @@ class Patch(Fitted):
     """
 
     steps: Count = 200
+    images: Count = 2000
     batch: Count = 100
     loss: LossName = "ce"
 
     name = "patch"
     norms = frozenset({Norm.L0})
     paper = "Brown et al. 2017, arXiv:1712.09665"
+    revision = 2
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if len(model.input_shape) != 3:
@@ -59,6 +63,9 @@ class Patch(Fitted):
         if threat.eps is None or threat.eps < 1:
             return f"patch needs a pixel at least, l0:1; not {threat}"
         return super().refuses(model, threat, goal)
+
+    def learns_from(self) -> int:
+        return self.images
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         channels, height, width = problem.x0.shape[1:]

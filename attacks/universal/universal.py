@@ -66,6 +66,10 @@ class Universal(Fitted):
     name = "universal"
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Moosavi-Dezfooli et al. 2016, arXiv:1610.08401"
+    revision = 2
+
+    def learns_from(self) -> int:
+        return self.images
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         if self.method == "random":

@@ -289,9 +289,14 @@ def starts_for(attack: AnyAttack, data: Data) -> Data | None:
 def learn(work: Work, data: Data) -> Fitting | None:
     """What the work's attack learns from the data's training split; None where its time was over."""
     assert isinstance(work.attack, Fitted)
-    training = data.training()
+    training, given = data.training(), work.given
+    few = work.attack.learns_from()
+    if few is not None and few < len(training):  # what is not learnt from is not looked at
+        order = Stream.of(work.search.seed, training.ids).fold("learnt from").uniform((), torch.float64)
+        rows = order.argsort()[:few].sort().values
+        training, given = training[rows], None if given is None else given[rows]
     clean = look_clean(work.model, training.x, training.y, training.ids, work.search)
-    samples = Samples(training.x, training.y, training.ids, clean.scores, clean.prediction, work.given)
+    samples = Samples(training.x, training.y, training.ids, clean.scores, clean.prediction, given)
     try:
         return fit(work.attack, work.model, work.threat, work.goal, samples, work.search)
     except OutOfTime:

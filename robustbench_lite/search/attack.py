@@ -326,6 +326,15 @@ class Fitted(Attack[Iterate]):
 
     every_sample = True
 
+    def learns_from(self) -> int | None:
+        """How many samples of the training split it learns from, at most; None: all there are.
+
+        Returns
+        -------
+        int or None
+        """
+        return None
+
     @abstractmethod
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         """What is learnt from the problem's rows, all of the fitting samples at once.
