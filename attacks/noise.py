@@ -33,6 +33,7 @@ class Noise(Attack[Iterate]):
 
     name = "noise"
     access = Access.DECISION
+    control = True
     threats = frozenset({"ball", "box", "rotation"})
     paper = "Carlini et al. 2019, arXiv:1902.06705"
 

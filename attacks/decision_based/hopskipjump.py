@@ -9,42 +9,34 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks.decision_based.bisection import is_linf, to_boundary
-from robustbench_lite.attacks.decision_based.starting import at_random, starting_points
-from robustbench_lite.core.model import Access, Model
+from robustbench_lite.attacks.decision_based.bisection import to_boundary
+from robustbench_lite.attacks.decision_based.normal import boundary_normal
+from robustbench_lite.attacks.decision_based.walk import Walk, Walking
 from robustbench_lite.core.parameters import Count, Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm, Threat
-from robustbench_lite.search.attack import Attack, Iterate, Schedule
+from robustbench_lite.core.threat import Norm
 
 HALVINGS = 20  # of a step that leaves the class sought, before the row stays where it is
 
 
-@dataclass(frozen=True, kw_only=True)
-class HopSkipJumpState(Iterate):
-    """started (n,): whether x is adversarial, at the boundary; until then x is x0."""
-
-    started: Tensor
-
-
 @dataclass(frozen=True)
-class HopSkipJump(Attack[HopSkipJumpState]):
+class HopSkipJump(Walk[Walking]):
     """The boundary's normal from decisions around a point, a step along it, back to the boundary
     (Chen, Jordan & Wainwright 2019, algorithm 2).
 
-    Estimate (equation 15), geometric step (section 3.3), binary search. The start is the best
-    point known, else the nearest of the random points of the box that succeed; where none does, of the
-    nearest training samples of other classes (with a target, of that class).
+    Estimate (equation 15), geometric step (section 3.3), binary search.
 
     Parameters
     ----------
     steps : int, default 40
         How many.
+    tries : int, default 100
+        Random points for the start, as in `Walk`.
     queries : int, default 100
         For the first estimate, at least 2; √t times as many at step t.
-    tries : int, default 100
-        Random points for the start, and some more in every step while there is none.
+    side : int, optional
+        Of the coarse images that the points of an estimate differ by; None: of the image itself.
 
     Notes
     -----
@@ -60,68 +52,57 @@ class HopSkipJump(Attack[HopSkipJumpState]):
 
     steps: Count = 40
     queries: Annotated[int, Range(2)] = 100
-    tries: Count = 100
+    side: Count | None = None
 
     name = "hopskipjump"
-    access = Access.DECISION
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Chen, Jordan & Wainwright 2019, arXiv:1904.02144"
-    minimum_norm = True
-    uses_starts = True
 
-    def schedule(self, model: Model, threat: Threat) -> Schedule:
-        return Schedule(self.steps, points=max(self.tries, self._estimates(self.steps)))
+    def points(self) -> int:
+        return self._estimates(self.steps)
 
-    def start(self, problem: Problem) -> HopSkipJumpState:
-        return _begun(problem, *starting_points(problem, self.tries))
+    def begun(self, problem: Problem, x: Tensor, started: Tensor) -> Walking:
+        return Walking(z=x, started=started)
 
-    def step(self, problem: Problem, state: HopSkipJumpState) -> HopSkipJumpState:
-        if not bool(state.started.all()):
-            lost = (~state.started).nonzero()[:, 0]
-            late = problem[lost]
-            begun = _begun(late, *at_random(late, state.z[lost], state.started[lost]))
-            state = HopSkipJumpState(
-                z=state.z.index_copy(0, lost, begun.z),
-                started=state.started.index_copy(0, lost, begun.started),
-            )
-        rows = state.started.nonzero()[:, 0]
-        if not len(rows):
-            return state
-        walking, x = problem[rows], state.z[rows]
-        distance = walking.threat.distance(x, walking.x0)
-        normal = self._normal(walking, x, distance)
-        ahead, moved = _as_far_as_possible(walking, x, normal, distance / math.sqrt(problem.step))
-        x = torch.where(per_row(moved, x), to_boundary(walking, ahead), x)
-        return replace(state, z=state.z.index_copy(0, rows, x))
+    def walk(self, problem: Problem, state: Walking) -> Walking:
+        x = state.z
+        distance = problem.threat.distance(x, problem.x0)
+        normal = boundary_normal(problem, x, self._estimates(problem.step), self._side(x))
+        normal = problem.threat.steepest(normal)
+        ahead, moved = _as_far_as_possible(problem, x, normal, distance / math.sqrt(problem.step))
+        return replace(state, z=torch.where(per_row(moved, x), to_boundary(problem, ahead), x))
 
     def _estimates(self, step: int) -> int:
         return int(self.queries * math.sqrt(step))
 
-    def _normal(self, problem: Problem, x: Tensor, distance: Tensor) -> Tensor:
-        """The direction in which decisions turn adversarial, estimated from points around x."""
-        n, count, shape = len(x), self._estimates(problem.step), tuple(x.shape[1:])
-        noise = problem.random("around")
-        draw = 2 * noise.uniform((count, *shape)) - 1 if is_linf(problem) else noise.gaussian((count, *shape))
-        unit = draw / draw.flatten(2).norm(dim=2).clamp_min(1e-12).reshape(n, count, *[1] * len(shape))
-        low, high = problem.threat.domain.bounds(x)
-        first = torch.full_like(distance, 0.1) * float((high - low).amax())
-        radius = first if problem.step == 1 else distance / math.prod(shape)
-        radius = per_row(radius, unit)
-        centre = x[:, None]
-        around = problem.threat.domain.clamp((centre + radius * unit).flatten(0, 1)).view_as(unit)
-        around = problem.threat.domain.kept(around, centre)
-        rows = torch.arange(n, device=x.device).repeat_interleave(count)
-        inside = problem.decisions(around.flatten(0, 1), rows).view(n, count).to(x.dtype) * 2 - 1
-        mean = inside.mean(1, keepdim=True)
-        weight = torch.where(mean.abs() == 1, inside, inside - mean)
-        normal = torch.einsum("nb,nbd->nd", weight, ((around - centre) / radius.clamp_min(1e-12)).flatten(2))
-        return problem.threat.steepest(normal.reshape(x.shape))
+    def _side(self, x: Tensor) -> int | None:
+        return self.side
 
 
-def _begun(problem: Problem, x: Tensor, started: Tensor) -> HopSkipJumpState:
-    """Rows with a start, brought to the boundary."""
-    rows = started.nonzero()[:, 0]
-    return HopSkipJumpState(z=x.index_copy(0, rows, to_boundary(problem[rows], x[rows])), started=started)
+@dataclass(frozen=True)
+class QEBA(HopSkipJump):
+    """`hopskipjump` with its estimates among coarse images, enlarged (Li et al. 2020, QEBA-S, section 3.2).
+
+    Parameters
+    ----------
+    side : int, optional
+        Of those images; None: a quarter of the image's, and at least 4.
+
+    Notes
+    -----
+    Cost: as `hopskipjump`.
+
+    Examples
+    --------
+    >>> QEBA(steps=3).queries
+    100
+    """
+
+    name = "qeba"
+    paper = "Li et al. 2020, arXiv:2005.14137"
+
+    def _side(self, x: Tensor) -> int | None:
+        return self.side or max(4, min(x.shape[2:], default=1) // 4)
 
 
 def _as_far_as_possible(problem: Problem, x: Tensor, normal: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

@@ -260,7 +260,8 @@ def _declared(file: Path, name: str) -> list[tuple[str, str]]:
         return [(a.arg, ast.unparse(a.annotation)) for a in plain if a.annotation is not None]
     found: dict[str, str] = {}
     for base in node.bases:
-        found |= dict(_declared(file, ast.unparse(base)))
+        plain_base = base.value if isinstance(base, ast.Subscript) else base  # of a generic class
+        found |= dict(_declared(file, ast.unparse(plain_base)))
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             text = ast.unparse(line.annotation)

@@ -129,6 +129,8 @@ class Attack(Generic[State]):
         Whether it goes on where a model that may refuse to answer does so.
     seeks_confidence : bool, default True
         Whether it goes on past the boundary where a goal asks for confidence.
+    control : bool, default False
+        Whether it seeks nothing, and stands beside attacks to be beaten by them.
 
     Raises
     ------
@@ -164,6 +166,7 @@ class Attack(Generic[State]):
     uses_starts: ClassVar[bool] = False
     passes_refusals: ClassVar[bool] = True
     seeks_confidence: ClassVar[bool] = True
+    control: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
