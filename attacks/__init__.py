@@ -13,6 +13,7 @@ def _entry(
 
 ATTACKS: dict[str, Entry] = dict(
     [
+        _entry("acg", "fixed_budget.acg:ACG", "auto-pgd with conjugate directions", "gradient", "l2 linf", "Yamamura et al. 2022, arXiv:2206.09628"),
         _entry("admix", "transfer.copies:Admix", "momentum on copies mixed with other classes", "gradient", "l2 linf", "Wang et al. 2021, arXiv:2102.00436"),
         _entry("alma", "minimum_norm.alma:ALMA", "distance under a constraint: an augmented Lagrangian", "gradient", "l1 l2", "Rony et al. 2021, arXiv:2011.11857"),
         _entry("apgd", "fixed_budget.apgd:APGD", "gradient steps that choose their own size", "gradient", "l1 l2 linf", "Croce & Hein 2020, arXiv:2003.01690"),
@@ -42,6 +43,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("geoda", "decision_based.geoda:GeoDA", "the boundary's normal, followed from the sample", "decision", "l2 linf", "Rahmati et al. 2020, arXiv:2003.06468"),
         _entry("hopskipjump", "decision_based.hopskipjump:HopSkipJump", "along the boundary, by decisions alone", "decision", "l2 linf", "Chen, Jordan & Wainwright 2019, arXiv:1904.02144"),
         _entry("iterative", "fixed_budget.bim:Iterative", "FGSM in small steps; targeted too", "gradient", "l1 l2 linf", "Kurakin et al. 2016, arXiv:1607.02533"),
+        _entry("jitter", "fixed_budget.jitter:Jitter", "pgd on noisy softmaxes of scaled scores", "gradient", "l1 l2 linf", "Schwinn et al. 2021, arXiv:2105.10304"),
         _entry("jsma", "sparse.saliency:JSMA", "pixel after pixel, by the saliency map", "gradient", "l0", "Papernot et al. 2016, arXiv:1511.07528"),
         _entry("lbfgs", "minimum_norm.lbfgs:LBFGS", "the first attack: box-constrained L-BFGS", "gradient", "l2", "Szegedy et al. 2013, arXiv:1312.6199"),
         _entry("leaf_tuple", "structure.leaf_tuple:LeafTuple", "from leaf to leaf of forests and boosting", "structure", "l0 l1 l2 linf", "Zhang, Zhang & Hsieh 2020, arXiv:2010.11598"),
@@ -76,6 +78,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("sinifgsm", "transfer.copies:SINIFGSM", "momentum that looks ahead, on copies at several scales", "gradient", "l2 linf", "Lin et al. 2020, arXiv:1908.06281"),
         _entry("sparse_rs", "sparse.sparse_rs:SparseRS", "a set of pixels that exchanges its members", "score", "l0", "Croce et al. 2022, arXiv:2006.12834"),
         _entry("sparsefool", "sparse.sparsefool:SparseFool", "DeepFool's plane by the fewest features", "gradient", "l0 l1", "Modas et al. 2019, arXiv:1811.02248"),
+        _entry("spgd", "sparse.spgd:SPGD", "which pixels, and their values, each by gradients", "gradient", "l0", "Zhong, Huang & Liu 2024, arXiv:2405.05075"),
         _entry("spsa", "score_based.spsa:SPSA", "gradients estimated along random signs", "score", "l2 linf", "Uesato et al. 2018, arXiv:1802.05666"),
         _entry("square", "score_based.square:Square", "random squares; asks for scores only", "score", "l2 linf", "Andriushchenko et al. 2020, arXiv:1912.00049"),
         _entry("substitute", "transfer.substitute:Substitute", "a network learnt from decisions, attacked instead", "decision", "l2 linf", "Papernot et al. 2017, arXiv:1602.02697"),
@@ -84,6 +87,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("tifgsm", "transfer.copies:TIFGSM", "momentum with smoothed gradients", "gradient", "l2 linf", "Dong et al. 2019, arXiv:1904.02884"),
         _entry("trust_region", "minimum_norm.trust_region:TrustRegion", "steps as long as the slope holds", "gradient", "l2 linf", "Yao et al. 2019, arXiv:1812.06371"),
         _entry("universal", "universal.universal:Universal", "one perturbation for every sample", "gradient", "l2 linf", "Moosavi-Dezfooli et al. 2016, arXiv:1610.08401"),
+        _entry("upgd", "fixed_budget.upgd:UPGD", "pgd with the steps of an optimiser", "gradient", "l1 l2 linf", "Madry et al. 2018, arXiv:1706.06083"),
         _entry("vfga", "sparse.saliency:VFGA", "pixel after pixel, its value by vote", "gradient", "l0", "Hajri et al. 2020, arXiv:2011.12423"),
         _entry("vmifgsm", "transfer.variance:VMIFGSM", "momentum less the variance of gradients around", "gradient", "l2 linf", "Wang & He 2021, arXiv:2103.15571"),
         _entry("vnifgsm", "transfer.variance:VNIFGSM", "the same, looking ahead", "gradient", "l2 linf", "Wang & He 2021, arXiv:2103.15571"),

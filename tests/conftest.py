@@ -152,6 +152,7 @@ SHORT: dict[str, str] = {
     "simba": "steps=60",
     "sparse_rs": "steps=100",
     "sparsefool": "steps=30",
+    "spgd": "steps=30",
     "spsa": "steps=10,pairs=8",
     "square": "steps=200",
     "substitute": "samples=60,rounds=2,epochs=8,steps=4",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustbench_lite.attacks.fixed_budget.odi import diversified_start
 from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.parameters import Amount, Count, LossName
 from robustbench_lite.core.problem import Evaluation, Problem
@@ -55,13 +56,15 @@ class APGD(Attack[APGDState]):
         Side by side.
     loss : {"ce", "dlr", "margin"}, default "ce"
         That the steps raise.
+    diversified : int, default 0
+        Steps of eps along a random mixture of the scores before the first (ODI; its authors take 2).
     targets : int, default 0
         How many of the likeliest wrong classes an untargeted goal is sought through, side by side (0: as it
         is); with `dlr` this is APGD-T.
 
     Notes
     -----
-    Cost: lanes · (steps + 1) forward passes, lanes · steps backward.
+    Cost: lanes · (diversified + steps + 1) forward passes, and a lane's one less backward.
 
     Examples
     --------
@@ -72,6 +75,7 @@ class APGD(Attack[APGDState]):
     steps: Count = 100
     restarts: Count = 1
     loss: LossName = "ce"
+    diversified: Amount = 0
     targets: Amount = 0
 
     name = "apgd"
@@ -79,7 +83,7 @@ class APGD(Attack[APGDState]):
     paper = "Croce & Hein 2020, arXiv:2003.01690"
 
     def start(self, problem: Problem) -> APGDState:
-        x = problem.random_start()
+        x = diversified_start(problem, self.diversified)
         nothing = torch.zeros_like(problem.eps)
         low = torch.full_like(problem.eps, -torch.inf)
         features = torch.full_like(problem.eps, float(x[0].numel()))
@@ -100,11 +104,11 @@ class APGD(Attack[APGDState]):
 
     def step(self, problem: Problem, state: APGDState) -> APGDState:
         found = problem.evaluate(state.z, loss_named(self.loss))
-        state = _looked_at(state, found)
+        state = looked_at(state, found)
         gradient = found.gradient
         period = self._checked(problem.step, _is_l1(problem))
         if period:
-            state, gradient = (_sparser if _is_l1(problem) else _shorter)(problem, state, gradient, period)
+            state, gradient = (_sparser if _is_l1(problem) else shortened)(problem, state, gradient, period)
         if _is_l1(problem):
             step = _sparse_step(problem, state, gradient)
             ahead = problem.project(state.z + per_row(state.size, state.z) * step)
@@ -128,7 +132,7 @@ class APGD(Attack[APGDState]):
         return period if end == step - 1 else 0
 
 
-def _looked_at(state: APGDState, found: Evaluation) -> APGDState:
+def looked_at(state: APGDState, found: Evaluation) -> APGDState:
     loss = found.loss.double()
     better = loss > state.best_loss
     return replace(
@@ -141,7 +145,7 @@ def _looked_at(state: APGDState, found: Evaluation) -> APGDState:
     )
 
 
-def _shorter(problem: Problem, state: APGDState, gradient: Tensor, period: int) -> tuple[APGDState, Tensor]:
+def shortened(problem: Problem, state: APGDState, gradient: Tensor, period: int) -> tuple[APGDState, Tensor]:
     """Halve the step and go back to the best point where the loss rose too rarely, or not at all."""
     stuck = ~state.halved & (state.best_at_check >= state.best_loss)
     halve = (state.rises <= RISING * period) | stuck

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robustbench_lite.core.losses import loss_named
-from robustbench_lite.core.parameters import Count, Length, LossName
+from robustbench_lite.attacks.fixed_budget.odi import diversified_start
+from robustbench_lite.core.losses import Loss, loss_named
+from robustbench_lite.core.parameters import Amount, Count, Length, LossName
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
@@ -32,10 +33,12 @@ class PGD(Attack[Iterate]):
         That the steps raise.
     random_start : bool, default True
         False begins at x0.
+    diversified : int, default 0
+        Steps of eps along a random mixture of the scores before the first (ODI; its authors take 2).
 
     Notes
     -----
-    Cost: restarts · (steps + 1) forward passes, restarts · steps backward.
+    Cost: restarts · (diversified + steps + 1) forward passes, and one less backward.
 
     Examples
     --------
@@ -48,6 +51,7 @@ class PGD(Attack[Iterate]):
     step_size: Length | None = None
     loss: LossName = "ce"
     random_start: bool = True
+    diversified: Amount = 0
 
     name = "pgd"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
@@ -56,10 +60,15 @@ class PGD(Attack[Iterate]):
     revision = 2
 
     def start(self, problem: Problem) -> Iterate:
-        return Iterate(z=problem.random_start() if self.random_start else problem.origin)
+        start = diversified_start(problem, self.diversified) if self.random_start else problem.origin
+        return Iterate(z=start)
+
+    def objective(self, problem: Problem) -> Loss:
+        """What the steps raise."""
+        return loss_named(self.loss)
 
     def step(self, problem: Problem, state: Iterate) -> Iterate:
-        gradient = problem.evaluate(state.z, loss_named(self.loss)).gradient
+        gradient = problem.evaluate(state.z, self.objective(problem)).gradient
         left = (1 + math.cos(math.pi * (problem.step - 1) / self.steps)) / 2
         size = problem.size(left) if self.step_size is None else self.step_size
         return Iterate(z=problem.project(state.z + size * problem.threat.steepest(gradient)))

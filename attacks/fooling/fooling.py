@@ -36,8 +36,9 @@ class Fooling(Fitted):
     method : {"gradient", "direct", "cppn", "rubbish"}, default "direct"
         `gradient`, ascent from noise with priors; `direct`, MAP-Elites on pixels, one cell a class,
         polynomial mutation, and `cppn`, the same on compositional pattern networks (Nguyen et al. 2014);
-        `rubbish`, Gaussian noise, one image a sample (Goodfellow et al. 2014, appendix A: how often is a
-        class claimed?).
+        `rubbish`, standard normal noise in units of the box, clipped to it, one image a sample (Goodfellow et
+        al. 2014, appendix A: how often is a class claimed? With the goal
+        `untargeted,confidence=0.5,own=success` the sample's own class is as wrong a claim as any).
     steps : int, default 500
         Generations, or gradient steps.
     population : int, default 200
@@ -74,6 +75,7 @@ class Fooling(Fitted):
     norms = frozenset()
     threats = frozenset({"box"})
     paper = "Nguyen et al. 2014, arXiv:1412.1897"
+    revision = 2
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if threat.kind != "box":
@@ -98,7 +100,9 @@ class Fooling(Fitted):
 
     def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
         if self.method == "rubbish":
-            return noise_around_middle(problem, problem.random("rubbish"))
+            low, high = problem.threat.domain.bounds(problem.x0)
+            drawn = problem.random("rubbish").gaussian(tuple(problem.x0.shape[1:])).to(problem.x0)
+            return problem.threat.domain.clamp(low + (high - low) * drawn)
         sure = artifact["confidence"].to(problem.x0.device).expand(len(problem), -1)
         best = sure.scatter(1, problem.y[:, None], -torch.inf).argmax(1)
         return artifact["images"].to(problem.x0)[best if problem.target is None else problem.target]

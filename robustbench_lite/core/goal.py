@@ -48,6 +48,9 @@ class Goal:
         The class that `class` sends everything to, its own samples left out; at least 0.
     rejection, nan : bool, default False
         Whether it will do that the model refuses to answer, or answers with NaN.
+    own : bool, default False
+        Whether it will do that the model is sure of the sample's own class: for images made from nothing, of
+        which no claim is right. Needs a confidence.
 
     Raises
     ------
@@ -68,12 +71,15 @@ class Goal:
     label: int = 0
     rejection: bool = False
     nan: bool = False
+    own: bool = False
 
     def __post_init__(self) -> None:
         require(self.label >= 0, "label", self.label, "a class, at least 0")
         require(self.k >= 1, "k", self.k, "at least 1")
         require(0 <= self.margin < math.inf, "margin", self.margin, "finite and at least 0")
         require(0 <= self.confidence < 1, "confidence", self.confidence, "in [0, 1)")
+        alone = self.targets is Targets.NONE and self.confidence > 0
+        require(alone or not self.own, "own", self.own, "failure, but for untargeted with a confidence")
 
     def __str__(self) -> str:
         number = {Targets.TOP: f":{self.k}", Targets.CLASS: f":{self.label}"}.get(self.targets, "")
@@ -82,6 +88,7 @@ class Goal:
         parts += [f"confidence={self.confidence:.12g}"] if self.confidence else []
         parts += [] if self.stop else ["stop=never"]
         parts += ["rejection=success"] * self.rejection + ["nan=success"] * self.nan
+        parts += ["own=success"] * self.own
         return ",".join(parts)
 
     @property
@@ -147,7 +154,7 @@ class Goal:
         """
         prediction = task.prediction(scores)
         nothing, rejected = ~task.answered(prediction), task.rejected(prediction)
-        reached = ~task.right(prediction, y) & ~rejected
+        reached = (~task.right(prediction, y) | self.own) & ~rejected
         if self.targeted:
             reached = reached & (prediction == target)
         if self.margin > 0:
@@ -181,7 +188,8 @@ class Goal:
         Tensor
             (n,), in the units of scores; below 0 until the class changes.
         """
-        return task.margin(scores, y, target if self.targeted else None, self.rejection)
+        margin = task.margin(scores, y, target if self.targeted else None, self.rejection)
+        return margin.abs() if self.own else margin
 
     def resolve(
         self, scores: Tensor, y: Tensor, stream: Stream, given: Tensor | None = None
@@ -240,7 +248,8 @@ def parse_goal(text: str) -> Goal:
     ----------
     text : str
         `untargeted`, `random`, `least_likely`, `given`, `top:K` or `class:C`. The options that may follow are
-        `margin=M`, `confidence=P`, `stop=never`, `rejection=success` and `nan=success`, separated by commas.
+        `margin=M`, `confidence=P`, `stop=never`, `rejection=success`, `nan=success` and `own=success`,
+        separated by commas.
 
     Returns
     -------
@@ -260,7 +269,7 @@ def parse_goal(text: str) -> Goal:
     """
     allowed = (
         "untargeted, random, least_likely, given, top:K or class:C, then ,margin=M ,confidence=P ,stop=never "
-        ",rejection=success ,nan=success"
+        ",rejection=success ,nan=success ,own=success"
     )
     head, *options = text.strip().lower().replace("-", "_").split(",")
     name, colon, count = head.partition(":")
@@ -275,11 +284,11 @@ def parse_goal(text: str) -> Goal:
     except ValueError:
         raise InvalidParameter("goal", text, allowed) from None
     stop = values.pop("stop", "first")
-    also = {name: values.pop(name, "failure") for name in ("rejection", "nan")}
+    also = {name: values.pop(name, "failure") for name in ("rejection", "nan", "own")}
     if values or stop not in ("first", "never") or not set(also.values()) <= {"success", "failure"}:
         raise InvalidParameter("goal", text, allowed)
     number = int(count or 1)
     label = number if name == Targets.CLASS else 0
-    rejection, nan = (also[option] == "success" for option in ("rejection", "nan"))
+    rejection, nan, own = (also[option] == "success" for option in ("rejection", "nan", "own"))
     k = 1 if name == Targets.CLASS else number
-    return Goal(Targets(name), k, least, sure, stop == "first", label, rejection, nan)
+    return Goal(Targets(name), k, least, sure, stop == "first", label, rejection, nan, own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +15,58 @@ from robustbench_lite.core.task import margin
 
 LEAST_SLOPE = 1e-15  # whose square float32 still holds
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@runtime_checkable
+class RowLoss(Protocol):
+    """A loss that holds something for every row, such as weights drawn at random."""
+
+    def __getitem__(self, rows: Tensor | slice) -> RowLoss:
+        """The loss of some rows.
+
+        Parameters
+        ----------
+        rows : Tensor or slice
+
+        Returns
+        -------
+        RowLoss
+        """
+
+    def __call__(self, scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+        """The loss of all of its rows.
+
+        Parameters
+        ----------
+        scores, y, target : Tensor
+            As of any loss.
+
+        Returns
+        -------
+        Tensor
+            (n,).
+        """
+
+
+def of_rows(loss: Loss, rows: Tensor | slice) -> Loss:
+    """A loss for some rows.
+
+    Parameters
+    ----------
+    loss : callable
+    rows : Tensor or slice
+
+    Returns
+    -------
+    callable
+        The same, unless it holds something for every row.
+
+    Examples
+    --------
+    >>> of_rows(cross_entropy, slice(2)) is cross_entropy
+    True
+    """
+    return loss[rows] if isinstance(loss, RowLoss) else loss
 
 
 def cross_entropy(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:

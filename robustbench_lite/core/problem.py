@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
-from robustbench_lite.core.losses import STEEP, Loss
+from robustbench_lite.core.losses import STEEP, Loss, of_rows
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
@@ -373,7 +373,7 @@ class Problem:
         draws = self.oracle.draws
         allowed = self.ledger.affordable(self.row, 2 * draws + self._confirmations)
         if allowed is not None:
-            part = self[allowed].evaluate(z[allowed], loss)
+            part = self[allowed].evaluate(z[allowed], of_rows(loss, allowed))
             return Evaluation(
                 _spread(part.gradient, allowed, 0.0),
                 _spread(part.loss, allowed, -torch.inf),
@@ -385,7 +385,9 @@ class Problem:
             loss = STEEP.get(loss, loss)
 
         def objective(scores: Tensor, s: slice) -> Tensor:
-            return self._loss(loss, scores, self.y[s], None if self.target is None else self.target[s])
+            return self._loss(
+                of_rows(loss, s), scores, self.y[s], None if self.target is None else self.target[s]
+            )
 
         def render(leaf: Tensor, s: slice) -> Tensor:
             return self.threat.render(leaf, self.x0[s])
