@@ -18,8 +18,11 @@ def smallest_move(x0: Tensor, direction: Tensor, need: Tensor, norm: Norm, domai
     low, high = (bound.expand_as(x0).double().flatten(1) for bound in domain.bounds(x0))
     direction = domain.free(direction.reshape(x0.shape)).flatten(1)
     gain = direction.abs()
-    room = torch.where(direction > 0, high - origin, origin - low).clamp_min(0) * (gain > 0)
     need = need[:, None]
+    room = torch.where(direction > 0, high - origin, origin - low).clamp_min(0)
+    # In a box without an end: no feature is asked for more than would do by itself.
+    room = torch.where(room.isinf(), 2 * need / gain.clamp_min(1e-300), room)
+    room = torch.where(gain > 0, room, 0.0)
     match norm:
         case Norm.LINF:
             move = torch.minimum(_level(torch.ones_like(gain), gain, room, need), room)

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from robustbench_lite.certify.certifier import Bounds, Question, rounded_down
 from robustbench_lite.certify.halfspace import outward, smallest_move
+from robustbench_lite.certify.least_distance import shortest_steps
 from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
+from robustbench_lite.core.shape import pieces
 from robustbench_lite.core.structure import Linear
 from robustbench_lite.core.threat import Norm, Threat
+
+MANY = 100  # classes up to which programmes are solved for many samples at once
 
 
 class LinearBounds:
@@ -104,8 +108,9 @@ def _by_programme(aim: Aim, x0: Tensor, y: Tensor, to: Tensor) -> Tensor:
     pixel = domain.spread(number, x0[:1]).flatten().long().cpu().numpy()
     scores = origin @ weight.T + bias
     balanced = _balanced(domain, origin.shape[1])
-    steps = np.zeros(origin.shape)
-    for i, (goal, own) in enumerate(zip(to.tolist(), y.tolist(), strict=True)):
+    steps, solved = _at_once(aim, x0, to, scores, low, high)
+    for i in np.flatnonzero(~solved):
+        goal, own = int(to[i]), int(y[i])
         others = np.arange(len(bias)) != goal if aim.targeted else np.arange(len(bias)) == own
         more = aim.margin + aim.overshoot * np.abs(scores[i]).max()
         need = scores[i, others] - scores[i, goal] + more
@@ -118,6 +123,27 @@ def _by_programme(aim: Aim, x0: Tensor, y: Tensor, to: Tensor) -> Tensor:
     if domain.spacing is not None:  # a step is written as float32 writes it
         point = torch.where(domain.spacing > 0, (x0.double() + delta).to(x0.dtype), point)
     return domain.clamp(point)
+
+
+def _at_once(
+    aim: Aim, x0: Tensor, to: Tensor, scores: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The steps (n, d) of all samples together where that can be, and which rows are solved (n,)."""
+    steps, solved = np.zeros(low.shape), np.zeros(len(low), dtype=bool)
+    plain = aim.domain.spacing is None and aim.domain.groups is None
+    if aim.norm is not Norm.L2 or not aim.targeted or not plain or len(aim.structure.bias) > MANY:
+        return steps, solved
+    weight, aimed = aim.structure.weight.cpu(), to.cpu()
+    others = (aimed[:, None] + torch.arange(1, len(weight))) % len(weight)
+    said = torch.from_numpy(scores)
+    need = said.gather(1, others) - said.gather(1, aimed[:, None]) + aim.margin
+    need += aim.overshoot * said.abs().amax(1, keepdim=True)
+    for rows in pieces(weight.expand(len(x0), -1, -1)):
+        normals = weight[aimed[rows]][:, None] - weight[others[rows]]
+        box = (torch.from_numpy(side[rows]) for side in (low, high))
+        found, done = shortest_steps(normals, need[rows], *box)
+        steps[rows], solved[rows] = found.numpy(), done.numpy()
+    return steps, solved
 
 
 def _balanced(domain: Domain, d: int) -> np.ndarray:

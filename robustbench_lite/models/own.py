@@ -19,6 +19,7 @@ from robustbench_lite.data.data import Data
 from robustbench_lite.models.checks import fitted_to
 from robustbench_lite.models.function import ScoreFunction
 from robustbench_lite.models.names import Reading
+from robustbench_lite.models.torch.affine import collapsed
 from robustbench_lite.models.torch.module import TorchModel
 
 TRIED = 2000  # samples on which units are told apart
@@ -139,7 +140,7 @@ def _made(made: object, data: Data, reading: Reading, name: str, device: Device 
 
 def _network(
     made: nn.Module, data: Data, reading: Reading, name: str, device: Device | None, own: bool
-) -> TorchModel:
+) -> Model:
     mean, std = (
         [parse_number(n, field) for n in text.split("|")] if text else None
         for field, text in (("mean", reading.mean), ("std", reading.std))
@@ -163,7 +164,7 @@ def _network(
         device=device or next((p.device for p in made.parameters()), "cpu"),
         data=data,
     )
-    return fitted_to(model, data.num_classes, reading.reject)
+    return fitted_to(collapsed(model), data.num_classes, reading.reject)
 
 
 def flattened(x: Tensor) -> np.ndarray:

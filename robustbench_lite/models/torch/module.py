@@ -131,7 +131,7 @@ class TorchModel(Model):
         self._examine()
 
     def scores(self, x: Tensor) -> Tensor:
-        x = self._as_taken(x, self._cast)
+        x = self.as_taken(x, self._cast)
         if self._stream is None:
             return self._in_batches(x)
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
@@ -207,7 +207,7 @@ class TorchModel(Model):
         on_cpu = self.device.type == "cpu"
         if plain is None or self.stochastic or effort.compile is False or (effort.compile is None and on_cpu):
             return plain
-        x = self._as_taken(self._inputs(), plain._cast)
+        x = self.as_taken(self._inputs(), plain._cast)
         key = chosen, repays(plain.module, x, effort)
         if key not in self._copies:
             quick = copy.copy(plain)
@@ -221,7 +221,7 @@ class TorchModel(Model):
             return self._copies[precision, None]
         fast = copy.copy(self)
         x = self._inputs()
-        fast.module = faster(self.module, precision, self._as_taken(x, None))
+        fast.module = faster(self.module, precision, self.as_taken(x, None))
         fast._cast = torch.bfloat16 if precision == "bfloat16" else torch.float32
         fast.precision = str(precision)
         try:
@@ -270,7 +270,7 @@ class TorchModel(Model):
                 digest.update(part)
         return digest.digest()
 
-    def _as_taken(self, x: Tensor, cast: torch.dtype | None) -> Tensor:
+    def as_taken(self, x: Tensor, cast: torch.dtype | None = None) -> Tensor:
         """Inputs in [0, 1] as the module takes them."""
         x = x if self._plain else x * self._factor + self._offset
         if cast is None:
@@ -283,7 +283,7 @@ class TorchModel(Model):
 
     def _read(self, asked: Reading, data: Data | None) -> None:
         """Find out in which batches the module is asked and how its output is read; what is odd is noted."""
-        x = self._as_taken(self._inputs(), self._cast)
+        x = self.as_taken(self._inputs(), self._cast)
         with torch.no_grad(), reference_precision():
             self._rows = rows_taken(self._called, x)
             x = x[torch.arange(self._rows or len(x), device=x.device) % len(x)]

@@ -86,7 +86,7 @@ def test_weights_of_a_file_for_a_network_of_ones_own(
         torch.save({"state_dict": network.state_dict()} if "nested" in suffix else network.state_dict(), file)
     data = rb.load_data("digits", samples=20)
     model = rb.load_model(f"weights:{file},network=mine:build", data)
-    assert torch.allclose(model.scores(data.x), network(data.x), atol=1e-6)
+    assert torch.allclose(model.scores(data.x).float(), network(data.x), atol=1e-6)
     with pytest.raises(InvalidModel, match="size mismatch"):
         rb.load_model(f"weights:{file},network=mine:wide", data)
     with pytest.raises(InvalidModel, match=r"lacks weight, bias of mine:other"):
