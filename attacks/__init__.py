@@ -66,6 +66,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("pifgsm", "transfer.patchwise:PIFGSM", "long steps, what is cut off handed to neighbours", "gradient", "linf", "Gao et al. 2020, arXiv:2007.06765"),
         _entry("pixle", "sparse.pixle:Pixle", "pixels that take other pixels' values", "score", "l0", "Pomponi, Scardapane & Uncini 2022, arXiv:2202.02236"),
         _entry("pointwise", "decision_based.pointwise:Pointwise", "pixel after pixel back to the sample", "decision", "l0 l1", "Schott et al. 2019, arXiv:1805.09190"),
+        _entry("procedural", "universal.procedural:Procedural", "a pattern of waves, one for every sample", "decision", "l2 linf", "Co et al. 2019, arXiv:1810.00470"),
         _entry("qeba", "decision_based.hopskipjump:QEBA", "hopskipjump among coarse images", "decision", "l2 linf", "Li et al. 2020, arXiv:2005.14137"),
         _entry("rays", "decision_based.rays:RayS", "corners turned block by block, by decisions alone", "decision", "linf", "Chen & Gu 2020, arXiv:2006.12792"),
         _entry("rfgsm", "fixed_budget.rfgsm:RFGSM", "a random corner, then one step", "gradient", "linf", "Tramèr et al. 2018, arXiv:1705.07204"),

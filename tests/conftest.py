@@ -142,6 +142,7 @@ SHORT: dict[str, str] = {
     "pgd_l0": "steps=20",
     "pixle": "steps=100",
     "pointwise": "steps=150",
+    "procedural": "steps=10,images=40",
     "qeba": "steps=3,queries=20,tries=30",
     "rays": "steps=150",
     "salt_and_pepper": "steps=20",

@@ -48,6 +48,8 @@ class Universal(Fitted):
         Images in a batch.
     clamp : float, default 5.0
         Up to which `sga` and `sgd` raise the margin of a sample.
+    per_class : bool, default False
+        A perturbation for each class of samples instead of one for all.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class Universal(Fitted):
     images: Count = 2000
     batch: Count = 100
     clamp: NonNegative = 5.0
+    per_class: bool = False
 
     name = "universal"
     norms = frozenset({Norm.L2, Norm.LINF})
@@ -72,21 +75,27 @@ class Universal(Fitted):
         return self.images
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
+        if not self.per_class:
+            return {"delta": self._of(problem)}
+        rows = [problem.y == label for label in range(problem.oracle.model.num_classes)]
+        none = torch.zeros_like(problem.x0[:1])
+        return {"delta": torch.cat([self._of(problem[r]) if bool(r.any()) else none for r in rows])}
+
+    def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
+        delta = artifact["delta"].to(problem.x0)
+        return problem.x0 + (delta[problem.y] if self.per_class else delta)
+
+    def _of(self, problem: Problem) -> Tensor:
+        """The perturbation (1, …) of a problem's rows."""
         if self.method == "random":
             noise = (
                 problem[torch.zeros_like(problem.row[:1])]
                 .random("control")
                 .normal(tuple(problem.x0.shape[1:]), problem.x0.dtype)
             )
-            return {"delta": _sized(problem, problem.threat.steepest(noise) * problem.size()[:1])}
+            return _sized(problem, problem.threat.steepest(noise) * problem.size()[:1])
         problem = problem[order_of(problem, 0)[: self.images]]
-        found = (
-            _by_deepfool(problem, self.batch) if self.method == "deepfool" else self._by_gradients(problem)
-        )
-        return {"delta": found}
-
-    def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
-        return problem.x0 + artifact["delta"].to(problem.x0)
+        return _by_deepfool(problem, self.batch) if self.method == "deepfool" else self._by_gradients(problem)
 
     def _by_gradients(self, problem: Problem) -> Tensor:
         """From the best of a few starts: towards one class far more can be pushed than towards another."""
