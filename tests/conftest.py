@@ -121,6 +121,7 @@ SHORT: dict[str, str] = {
     "brendel_bethge": "steps=25,tries=30",
     "contrast": "steps=20",
     "cornersearch": "steps=60,batch=20",
+    "curve": "rounds=5",
     "cw": "steps=30,rounds=3,rate=0.1,weight=1",
     "ead": "steps=20,rounds=4",
     "evolutionary": "steps=60,tries=30",

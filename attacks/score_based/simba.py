@@ -72,7 +72,8 @@ class SimBA(Attack[SimBAState]):
             rows = problem[left]
             tried = rows.project(x[left] + way[left])
             found = self._loss(rows, tried)
-            better = found > loss[left]
+            # Where the ball holds the feature the same point may gain by rounding.
+            better = (found > loss[left]) & (tried != x[left]).flatten(1).any(1)
             x, loss = (
                 x.index_copy(0, left[better], tried[better]),
                 loss.index_copy(0, left[better], found[better]),
