@@ -58,7 +58,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("one_pixel", "sparse.one_pixel:OnePixel", "few pixels, by differential evolution or exhaustively", "score", "l0", "Su et al. 2017, arXiv:1710.08864"),
         _entry("opt", "decision_based.sign_opt:Opt", "the direction of the nearest boundary, measured", "decision", "l2 linf", "Cheng et al. 2019, arXiv:1807.04457"),
         _entry("parsimonious", "score_based.parsimonious:Parsimonious", "blocks at either end of the ball, lazily and greedily", "score", "linf", "Moon, An & Song 2019, arXiv:1905.06635"),
-        _entry("patch", "universal.patch:Patch", "one square for every image and place", "gradient", "l0", "Brown et al. 2017, arXiv:1712.09665"),
+        _entry("patch", "universal.patch:Patch", "one square or disc for every image and place", "gradient", "l0", "Brown et al. 2017, arXiv:1712.09665"),
         _entry("pdgd", "minimum_norm.primal_dual:PDGD", "the weights of distance and margin as a player", "gradient", "l2", "Matyasko & Chau 2021, arXiv:2106.01538"),
         _entry("pdpgd", "minimum_norm.primal_dual:PDPGD", "the same with the distance's proximal operator", "gradient", "l1 l2", "Matyasko & Chau 2021, arXiv:2106.01538"),
         _entry("pgd", "fixed_budget.pgd:PGD", "projected gradient descent from random points", "gradient", "l1 l2 linf", "Madry et al. 2018, arXiv:1706.06083"),

@@ -70,8 +70,8 @@ class Boundary(Walk[BoundaryState]):
     def begun(self, problem: Problem, x: Tensor, started: Tensor) -> BoundaryState:
         half = torch.full_like(problem.eps, 0.5)
         return BoundaryState(
-            z=x, started=started, around=self.around * 2 * half, towards=self.towards * 2 * half,
-            stayed=half, came=half / 2,
+            z=x, started=started, around=torch.full_like(half, self.around),
+            towards=torch.full_like(half, self.towards), stayed=half, came=half / 2,
         )  # fmt: skip
 
     def walk(self, problem: Problem, state: BoundaryState) -> BoundaryState:

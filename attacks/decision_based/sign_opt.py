@@ -87,7 +87,8 @@ class SignOpt(Walk[OptState]):
             point = _along(rows, tried, 0.999 * distance[left])
             nearer = rows.decisions(point)
             found = left[nearer]
-            best = best.index_copy(0, found, _to_boundary(problem[found], tried[nearer], distance[found]))
+            reached = _to_boundary(problem[found], tried[nearer], 0.999 * distance[found])
+            best = best.index_copy(0, found, reached)
             length = length.index_copy(0, found, multiple * state.length[found])
             left = left[~nearer]
         length = length.index_copy(0, left, state.length[left] / 4).clamp(1e-6, 1.0)
@@ -95,17 +96,11 @@ class SignOpt(Walk[OptState]):
 
     def slope(self, problem: Problem, way: Tensor, distance: Tensor) -> Tensor:
         """In which direction the boundary goes away (n, …)."""
-        away, around = self._asked(problem, way, distance)
-        return torch.einsum("nb,nbd->nd", away, around.flatten(2)).reshape(way.shape)
-
-    def _asked(self, problem: Problem, way: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether the boundary lies further (1) or nearer (-1) along each of some directions."""
-        n = len(way)
         around, rows = self._around(problem, way)
         tried = (way[:, None] + self.reach * around).flatten(0, 1)
         wide = problem[rows]
-        inside = wide.decisions(_along(wide, tried, distance[rows])).view(n, -1)
-        return 1 - 2 * inside.to(way), around
+        inside = wide.decisions(_along(wide, tried, distance[rows])).view(len(way), -1)
+        return torch.einsum("nb,nbd->nd", 1 - 2 * inside.to(way), around.flatten(2)).reshape(way.shape)
 
     def _around(self, problem: Problem, way: Tensor) -> tuple[Tensor, Tensor]:
         """Random unit directions (n, Q, …), and the row of each."""

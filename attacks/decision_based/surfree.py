@@ -65,15 +65,15 @@ class SurFree(Walk[SurFreeState]):
         x = state.z
         out = x - problem.x0
         distance = size_of(out, 2).clamp_min(1e-12).double()
-        out = out / per_row(distance, x).to(x)
+        out = out / per_row(distance, x)
         way = problem.threat.domain.free(self._direction(problem, x))
         way = way - out * per_row((way * out).flatten(1).sum(1), x)
         way = way / per_row(size_of(way, 2).clamp_min(1e-12), x)
 
         def at(angle: Tensor, rows: Tensor) -> Tensor:
-            near, aside = (distance * angle.cos() * part for part in (angle.cos(), angle.sin()))
-            point = problem.x0 + per_row(near, x).to(x) * out + per_row(aside, x).to(x) * way
-            return problem.threat.domain.clamp(point)[rows]
+            turned, size = angle[rows], distance[rows] * angle[rows].cos()
+            near, aside = (per_row(size * part, x) for part in (turned.cos(), turned.sin()))
+            return problem.threat.domain.clamp(problem.x0[rows] + near * out[rows] + aside * way[rows])
 
         # From the widest angle inwards, to either side, until one stays adversarial.
         none = torch.zeros_like(problem.eps)

@@ -76,6 +76,8 @@ class Walk(Attack[Walker], Generic[Walker]):
             late = problem[lost]
             found = at_random(late, state.z[lost], state.started[lost])
             state = _put(state, lost, self._at_boundary(late, *found))
+        if bool(state.started.all()):
+            return self.walk(problem, state)
         rows = state.started.nonzero()[:, 0]
         if len(rows):
             state = _put(state, rows, self.walk(problem[rows], state[rows]))

@@ -13,7 +13,7 @@ from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm
 
-LEAST = 1e-12  # curvature below which the direction is the gradient's
+LEAST = 1e-12  # relative curvature below which the direction is the gradient's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class ACGState(APGDState):
 class ACG(APGD):
     """Conjugate directions instead of momentum, steps halved as in `apgd` (Yamamura et al. 2022).
 
-    Algorithm 1: s = ∇ + β · s before, with β after Hestenes & Stiefel.
+    Algorithm 1: s = ∇ + β · s before, with β after Hestenes & Stiefel and at least 0; where a row goes back
+    to its best point, β is 0.
 
     Notes
     -----
@@ -58,10 +59,15 @@ class ACG(APGD):
         period = self._checked(problem.step)
         if period:
             looked, gradient = shortened(problem, looked, gradient, period)
-        change = (before - gradient).flatten(1)
-        across = (state.way.flatten(1) * change).sum(1)
-        share = -(gradient.flatten(1) * change).sum(1) / torch.where(across.abs() > LEAST, across, torch.inf)
-        way = gradient + per_row(share.nan_to_num(), gradient) * state.way
+        change, way = (before - gradient).flatten(1), state.way.flatten(1)
+        across = (way * change).sum(1)
+        curved = across.abs() > LEAST * torch.linalg.vector_norm(way, dim=1) * torch.linalg.vector_norm(
+            change, dim=1
+        )
+        share = -(gradient.flatten(1) * change).sum(1) / torch.where(curved, across, torch.inf)
+        returned = (looked.z != state.z).flatten(1).any(1)
+        share = torch.where(returned, 0.0, share.nan_to_num(posinf=0.0, neginf=0.0).clamp_min(0))
+        way = gradient + per_row(share, gradient) * state.way
         ahead = looked.z + per_row(looked.size, looked.z) * problem.threat.steepest(way)
         moved = replace(looked, z=problem.project(ahead.to(state.z)), before=looked.z)
         assert isinstance(moved, ACGState)

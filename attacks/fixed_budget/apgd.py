@@ -64,7 +64,7 @@ class APGD(Attack[APGDState]):
 
     Notes
     -----
-    Cost: lanes · (diversified + steps + 1) forward passes, and a lane's one less backward.
+    Cost: lanes · (diversified + steps + 1) forward passes, lanes · (diversified + steps) backward.
 
     Examples
     --------

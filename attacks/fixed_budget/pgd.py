@@ -32,13 +32,13 @@ class PGD(Attack[Iterate]):
     loss : {"ce", "dlr", "margin"}, default "ce"
         That the steps raise.
     random_start : bool, default True
-        False begins at x0.
+        False begins at x0, without diversified steps.
     diversified : int, default 0
         Steps of eps along a random mixture of the scores before the first (ODI; its authors take 2).
 
     Notes
     -----
-    Cost: restarts · (diversified + steps + 1) forward passes, and one less backward.
+    Cost: restarts · (diversified + steps + 1) forward passes, restarts · (diversified + steps) backward.
 
     Examples
     --------

@@ -51,7 +51,7 @@ class UPGD(Attack[UPGDState]):
 
     Notes
     -----
-    Cost: restarts · (diversified + steps + 1) forward passes, and one less backward.
+    Cost: restarts · (diversified + steps + 1) forward passes, restarts · (diversified + steps) backward.
 
     Source: Madry et al. 2018, section 2.1, with the optimisers that libraries offer for it.
 

@@ -34,7 +34,7 @@ class Bandits(Attack[BanditsState]):
     Parameters
     ----------
     steps : int, default 2500
-        Of two queries each.
+        Of three queries each: two for the correction, and the point itself.
     exploration : float, optional
         The size of the random direction beside the belief; None: 1 in linf, 0.01 in l2.
     rate : float, optional
@@ -48,7 +48,7 @@ class Bandits(Attack[BanditsState]):
 
     Notes
     -----
-    Cost: 2 · steps + 1 forward passes.
+    Cost: 3 · steps + 1 forward passes.
 
     Examples
     --------
@@ -80,7 +80,8 @@ class Bandits(Attack[BanditsState]):
         way = problem.random("way").gaussian(tuple(belief.shape[1:])).to(belief)
         way = exploration * way / belief[0].numel() ** 0.5
         ahead, behind = (self._loss(problem, state.z, enlarged(belief + s * way, shape)) for s in (1, -1))
-        slope = per_row((ahead - behind).nan_to_num() / (self.reach * exploration), way) * way
+        change = (ahead - behind).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        slope = per_row(change / (self.reach * exploration), way) * way
         if signed:
             up = (1 + belief) / 2 * (rate * slope).clamp(-30, 30).exp()
             down = (1 - belief) / 2 * (-rate * slope).clamp(-30, 30).exp()
@@ -88,7 +89,9 @@ class Bandits(Attack[BanditsState]):
         else:
             belief = belief + rate * slope
         step = problem.size(self.step_size) * problem.threat.steepest(enlarged(belief, shape))
-        return BanditsState(z=problem.project(state.z + step), belief=belief)
+        x = problem.project(state.z + step)
+        problem.proposals(x)  # the probes lie outside the ball, and would not count
+        return BanditsState(z=x, belief=belief)
 
     def _loss(self, problem: Problem, x: Tensor, way: Tensor) -> Tensor:
         """The loss a little ahead on a way."""

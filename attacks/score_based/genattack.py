@@ -17,7 +17,10 @@ from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 TEMPERATURE = 0.1  # of the choice of parents
 PATIENCE = 100  # generations without a gain after which mutations grow rarer and smaller
-LEAST_CHANCE, LEAST_RANGE = 0.1, 0.15
+CHANCE, RANGE = (
+    (0.5, 0.1),
+    (0.4, 0.15),
+)  # of a mutation, and of its size as a share of eps: at first, at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class GenAttack(Attack[GenAttackState]):
 
     Notes
     -----
-    Cost: population · (steps + 1) forward passes.
+    Cost: population · (steps + 1) + 1 forward passes.
 
     Examples
     --------
@@ -82,13 +85,13 @@ class GenAttack(Attack[GenAttackState]):
         parents = torch.searchsorted(below, drawn.flatten(1).contiguous()).clamp_max(count - 1)
         rows = torch.arange(n, device=parents.device)[:, None]
         halves = parents[:, : count - 1], parents[:, count - 1 :]
-        first, second = (state.members[rows, half] for half in halves)
+        mother, father = (state.members[rows, half] for half in halves)
         weight = torch.stack([odds.gather(1, half) for half in halves])
         share = (weight[0] / weight.sum(0).clamp_min(1e-30)).reshape(n, count - 1, *[1] * len(shape))
         mixing = problem.random("mixing").uniform((count - 1, *shape), share.dtype)
-        children = torch.where(mixing < share, first, second)
+        children = torch.where(mixing < share, mother, father)
         shrunk = 0.9**state.plateaus
-        chance, range_ = ((0.5 * shrunk).clamp_min(least) for least in (LEAST_CHANCE, LEAST_RANGE))
+        chance, range_ = ((first * shrunk).clamp_min(least) for first, least in (CHANCE, RANGE))
         hit = problem.random("hit").uniform((count - 1, *shape)) < per_row(chance, children)
         move = 2 * problem.random("move").uniform((count - 1, *shape), children.dtype) - 1
         move = problem.size()[:, None] * per_row(range_, children).to(children) * move

@@ -45,7 +45,7 @@ class NAttack(Attack[NAttackState]):
 
     Notes
     -----
-    Cost: (population + 1) · steps + 1 forward passes.
+    Cost: population · steps + 1 forward passes, an odd population one more a step.
 
     Examples
     --------

@@ -46,7 +46,7 @@ class Parsimonious(Attack[ParsimoniousState]):
 
     Notes
     -----
-    Cost: steps + 1 forward passes.
+    Cost: steps + 2 forward passes.
 
     Examples
     --------

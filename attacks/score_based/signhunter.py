@@ -36,7 +36,7 @@ class SignHunter(Attack[SignHunterState]):
 
     Notes
     -----
-    Cost: steps + 1 forward passes.
+    Cost: steps + 2 forward passes.
 
     Examples
     --------
@@ -58,13 +58,9 @@ class SignHunter(Attack[SignHunterState]):
 
     def step(self, problem: Problem, state: SignHunterState) -> SignHunterState:
         d = state.signs[0].numel()
-        levels = math.ceil(math.log2(d)) + 1
-        place = (problem.step - 1) % (2**levels - 1)
-        level = (place + 1).bit_length() - 1
-        block = place + 1 - 2**level
-        begin, end = (d * edge // 2**level for edge in (block, block + 1))
+        begin, length = _block(problem.step - 1, d)
         signs = state.signs.flatten(1).clone()
-        signs[:, begin:end] *= -1
+        signs[:, begin : begin + length] *= -1
         signs = signs.view_as(state.signs)
         x = self._along(problem, signs)
         reached = problem.margins(x)
@@ -78,3 +74,17 @@ class SignHunter(Attack[SignHunterState]):
 
     def _along(self, problem: Problem, signs: Tensor) -> Tensor:
         return problem.project(problem.x0 + problem.size() * problem.threat.steepest(signs))
+
+
+def _block(turn: int, features: int) -> tuple[int, int]:
+    """Where the block of a turn begins, and its length: the whole, its halves, … down to single features."""
+    while True:
+        length = features
+        while True:
+            count = math.ceil(features / length)
+            if turn < count:
+                return turn * length, length
+            turn -= count
+            if length == 1:
+                break
+            length = math.ceil(length / 2)

@@ -44,7 +44,7 @@ class Square(Attack[SquareState]):
 
     Notes
     -----
-    Cost: restarts · (steps + 1) forward passes.
+    Cost: restarts · (steps + 2) forward passes.
 
     Examples
     --------

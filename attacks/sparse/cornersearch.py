@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,10 +12,12 @@ from torch import Tensor
 from robustbench_lite.attacks.sparse.pixels import Pixels, painted
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
-from robustbench_lite.core.parameters import Count
+from robustbench_lite.core.parameters import Count, Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate, Schedule
+
+CHANNELS = 4  # whose 16 corners are tried for every pixel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class CornerSearch(Attack[CornerSearchState]):
     """Single pixels ranked by their margins; then sets of the first ones, drawn with falling probability, of
     more and more pixels (Croce & Hein 2019, algorithm 1).
 
-    With a fixed eps sets have that many pixels; for the smallest perturbation 2, then 3, and so on.
+    Theirs ranks them for each wrong class too. With a fixed eps sets have that many pixels; for the smallest
+    perturbation from 2 to `most`, in equal shares of the sets.
 
     Parameters
     ----------
@@ -39,13 +43,13 @@ class CornerSearch(Attack[CornerSearchState]):
     best : int, default 100
         Pixels of the ranking that sets are drawn from.
     most : int, default 20
-        Pixels in a set at most, for the smallest perturbation.
+        Pixels in a set at most, for the smallest perturbation; at least 2.
     batch : int, default 100
         Points asked about at once.
 
     Notes
     -----
-    Cost: pixels · 2^channels forward passes for the ranking, and `steps` more.
+    Cost: pixels · 2^channels forward passes for the ranking, and `steps` more, in whole batches.
 
     Examples
     --------
@@ -55,7 +59,7 @@ class CornerSearch(Attack[CornerSearchState]):
 
     steps: Count = 1000
     best: Count = 100
-    most: Count = 20
+    most: Annotated[int, Range(2)] = 20
     batch: Count = 100
 
     name = "cornersearch"
@@ -67,6 +71,8 @@ class CornerSearch(Attack[CornerSearchState]):
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if threat.eps is not None and threat.eps < 1:
             return f"cornersearch needs a pixel at least, l0:1; not {threat}"
+        if Pixels.of(model.input_shape, threat.domain).channels > CHANNELS:
+            return f"cornersearch tries every corner of at most {CHANNELS} channels; not of {model.name}"
         return super().refuses(model, threat, goal)
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
@@ -90,9 +96,11 @@ class CornerSearch(Attack[CornerSearchState]):
         sets = problem.step - ranking - 1
         rounds = math.ceil(self.steps / self.batch)
         if problem.threat.eps is None:
-            count = 2 + sets * (self.most - 1) // rounds
+            count = 2 + sets * (self.most - 2) // max(1, rounds - 1)
         else:
             count = int(problem.threat.eps)
+        if count == 1:  # asked already, every one
+            return replace(state, done=torch.ones_like(problem.row, dtype=torch.bool))
         first = min(self.best, grid.count)
         count = min(count, first)
         ranked, order = state.gain.topk(first, dim=1)
@@ -115,8 +123,7 @@ class CornerSearch(Attack[CornerSearchState]):
         # A pixel may come twice, at the end of one corner and the beginning of the next.
         gain = state.gain.scatter_reduce(1, where, margin, "amax")
         new = (gain > state.gain).gather(1, where) & (margin == gain.gather(1, where))
-        which = torch.where(new, corner, state.corner.gather(1, where))
-        chosen = torch.where(new, which, -1)
+        chosen = torch.where(new, corner, -1)
         best = torch.full_like(state.corner, -1).scatter_reduce(1, where, chosen, "amax")
         return CornerSearchState(z=state.z, gain=gain, corner=torch.where(best >= 0, best, state.corner))
 

@@ -40,7 +40,7 @@ class Pixle(Attack[PixleState]):
 
     Notes
     -----
-    Cost: steps + 1 forward passes.
+    Cost: steps + 2 forward passes.
 
     Examples
     --------

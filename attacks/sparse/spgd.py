@@ -46,7 +46,7 @@ class SPGD(Attack[SPGDState]):
     weight_step : float, default 0.25
         Of weights, times the square root of the number of pixels.
     projected : bool, default False
-        Whether only the values of pixels in the mask move, rather than each as far as its weight says.
+        Whether only the values of pixels in the mask move, rather than those of all.
     loss : {"ce", "dlr", "margin"}, default "ce"
         That the steps raise.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn import functional
 from robustbench_lite.attacks.fixed_budget.mifgsm import MIFGSM
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.losses import cross_entropy
-from robustbench_lite.core.model import Model
+from robustbench_lite.core.model import Model, reference_precision
 from robustbench_lite.core.parameters import Amount, Count, Fraction, NonNegative, Probability
 from robustbench_lite.core.problem import Pool, Problem
 from robustbench_lite.core.shape import per_row
@@ -40,16 +40,12 @@ class CopiesFGSM(MIFGSM):
         The least size of such a copy, as a share of the image's.
     scales : int, default 1
         Copies at full, half, a quarter … of the values (Lin et al. 2020, equation 8).
-    mixes : int, default 0
-        Of each, so many with an image of another class added (Wang et al. 2021, equation 8); 0: none.
-    portion : float, default 0.2
-        Of that image.
     kernel : int, default 0
         The side of the Gaussian that smooths the gradient (Dong et al. 2019, equation 9); 0: none.
 
     Notes
     -----
-    Cost: max(1, mixes) · scales · steps forward and backward passes, and one forward.
+    Cost: scales · steps forward and backward passes, and one forward.
 
     Examples
     --------
@@ -60,11 +56,7 @@ class CopiesFGSM(MIFGSM):
     diversity: Probability = 0.0
     shrink: Fraction = 0.9
     scales: Count = 1
-    mixes: Amount = 0
-    portion: NonNegative = 0.2
     kernel: Amount = 0
-
-    uses_starts = True
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if (self.diversity or self.kernel) and len(model.input_shape) != 3:
@@ -72,11 +64,15 @@ class CopiesFGSM(MIFGSM):
         return super().refuses(model, threat, goal)
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
-        return Schedule(self.steps, points=self.scales * max(1, self.mixes))
+        return Schedule(self.steps, points=self.copies())
+
+    def copies(self) -> int:
+        """How many stand for a point."""
+        return self.scales
 
     def slope(self, problem: Problem, x: Tensor) -> Tensor:
-        copies = self.scales * max(1, self.mixes)
-        wide = problem.in_lanes(copies)
+        copies = self.copies()
+        wide = replace(problem.in_lanes(copies), explore=problem.explore and copies == 1)
         with torch.enable_grad():
             leaf = x.repeat_interleave(copies, 0).requires_grad_()
             seen = self._changed(wide, leaf, torch.arange(copies, device=x.device).repeat(len(x)))
@@ -88,30 +84,39 @@ class CopiesFGSM(MIFGSM):
 
     def _changed(self, problem: Problem, x: Tensor, copy: Tensor) -> Tensor:
         """The copy of each number that each row's x makes."""
-        if self.mixes and problem.pool is not None:
-            x = x + self.portion * _others(problem, problem.pool)
+        x = self.mixed(problem, x)
+        low = problem.threat.domain.bounds(x)[0]  # black
         if self.scales > 1:
-            x = x * per_row(0.5 ** (copy % self.scales), x)
-        return _moved(problem, x, self.diversity, self.shrink) if self.diversity else x
+            x = low + (x - low) * per_row(0.5 ** (copy % self.scales), x)
+        return low + _moved(problem, x - low, self.diversity, self.shrink) if self.diversity else x
+
+    def mixed(self, problem: Problem, x: Tensor) -> Tensor:
+        """What is added before anything else is changed: nothing."""
+        return x
 
 
 def _others(problem: Problem, pool: Pool) -> Tensor:
     """A random sample of another class for each row, of the training split; zeros where there is none."""
-    x, y = pool.x.to(problem.x0), pool.y.to(problem.y.device)
-    draw = problem.random("other").uniform((len(y),))
-    best, which = torch.where(y == problem.y[:, None], -1.0, draw).max(1)
-    return torch.where(per_row(best >= 0, problem.x0), x[which], 0.0)
+    order = pool.y.argsort(stable=True)
+    count = torch.bincount(pool.y, minlength=problem.oracle.model.num_classes)
+    own, before = (part.to(problem.y.device)[problem.y] for part in (count, count.cumsum(0) - count))
+    others = len(pool.y) - own
+    # The others stand in a line with the row's own class left out.
+    place = (problem.random("other").uniform((), torch.float64) * others).long()
+    place = place + torch.where(place >= before, own, 0)
+    which = order[place.clamp_max(len(order) - 1).to(order.device)]
+    return torch.where(per_row(others > 0, problem.x0), pool.x[which.to(pool.x.device)].to(problem.x0), 0.0)
 
 
 def _moved(problem: Problem, x: Tensor, probability: float, shrink: float) -> Tensor:
-    """Images made smaller and put anywhere on a black ground, each with a probability."""
+    """Images made smaller and put anywhere on a ground of zeros, each with a probability."""
     draw = problem.random("diversity").uniform((4,)).to(x)
     size = shrink + (1 - shrink) * draw[:, 1]
     right, down = ((2 * draw[:, i] - 1) * (1 / size - 1) for i in (2, 3))
     zero = torch.zeros_like(size)
     rows = [1 / size, zero, right, zero, 1 / size, down]
     grid = functional.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False)
-    moved = functional.grid_sample(x, grid.to(x), align_corners=False)
+    moved = functional.grid_sample(x, grid, align_corners=False)
     return torch.where(per_row(draw[:, 0] < probability, x), moved, x)
 
 
@@ -124,7 +129,8 @@ def _smoothed(gradient: Tensor, side: int) -> Tensor:
         else gradient.new_ones(1)
     )
     kernel = (line[:, None] * line / line.sum().square()).expand(channels, 1, side, side)
-    return functional.conv2d(gradient, kernel, padding="same", groups=channels)
+    with reference_precision():
+        return functional.conv2d(gradient, kernel, padding="same", groups=channels)
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class DIFGSM(CopiesFGSM):
     Parameters
     ----------
     diversity : float, default 0.5
-        As in the class.
+        The probability; the other parameters are those of `mifgsm` and of all attacks on copies.
 
     Notes
     -----
@@ -192,6 +198,17 @@ class Admix(CopiesFGSM):
 
     The images are of the training split, drawn anew in every step; without one the input stays unmixed.
 
+    Parameters
+    ----------
+    mixes : int, default 3
+        At each scale, each with another image.
+    portion : float, default 0.2
+        Of that image.
+
+    Notes
+    -----
+    Cost: mixes · scales · steps forward and backward passes, and one forward.
+
     Examples
     --------
     >>> Admix(steps=3).mixes
@@ -199,7 +216,15 @@ class Admix(CopiesFGSM):
     """
 
     scales: Count = 5
-    mixes: Amount = 3
+    mixes: Count = 3
+    portion: NonNegative = 0.2
 
     name = "admix"
+    uses_starts = True
     paper = "Wang et al. 2021, arXiv:2102.00436"
+
+    def copies(self) -> int:
+        return self.mixes * self.scales
+
+    def mixed(self, problem: Problem, x: Tensor) -> Tensor:
+        return x if problem.pool is None else x + self.portion * _others(problem, problem.pool)

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from robustbench_lite.attacks.universal.batches import order_of
 from robustbench_lite.core.losses import cross_entropy
-from robustbench_lite.core.model import Access
+from robustbench_lite.core.model import Access, reference_precision
 from robustbench_lite.core.parameters import Amount, Count, Length
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row, size_of
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.data.data import Data
-from robustbench_lite.models.zoo.networks import lenet
-from robustbench_lite.models.zoo.training import Schedule, fit_network
 from robustbench_lite.search.attack import Fitted
 
 WIDTH = 200  # of a substitute for inputs that are no images
 SMALL = 8  # pixels a side, below which an image is treated like other inputs
+BATCH, RATE = 32, 5e-3  # of its training
 LONGEST = 400  # points of a round that are asked about, once they would be more
 
 
@@ -73,22 +72,22 @@ class Substitute(Fitted):
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         rows = order_of(problem, 0)[: self.samples]
-        x = problem.x0[rows]
-        y = _decided(problem, x, rows)
+        x, rows, y = _decided(problem, problem.x0[rows], rows)
         network = _network(problem)
         for round_ in range(self.rounds + 1):
             _train(network, problem, x, y, self.epochs)
-            if round_ == self.rounds:
+            if round_ == self.rounds or not len(x):
                 break
             gradient = _gradient(network, x, y, None)
             reach = problem.threat.domain.at_least_a_step(self.reach, x)
             new = problem.threat.domain.clamp(x - reach * gradient.sign())
             points = Stream.of(problem.seed, torch.arange(len(x), device=x.device)).fold("kept", round_)
             few = points.uniform((), torch.float64).argsort()[:LONGEST]
-            asked = rows[few]
-            x = torch.cat([x, problem.threat.domain.kept(new[few], problem.x0[asked])])
-            rows = torch.cat([rows, asked])
-            y = torch.cat([y, _decided(problem, x[-len(few) :], asked)])
+            new = problem.threat.domain.kept(new[few], problem.x0[rows[few]])
+            answered = _decided(problem, new, rows[few])
+            if not len(answered[0]):
+                break
+            x, rows, y = (torch.cat(parts) for parts in zip((x, rows, y), answered, strict=True))
         return {f"network.{name}": value for name, value in network.state_dict().items()}
 
     def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
@@ -104,10 +103,11 @@ class Substitute(Fitted):
         return z
 
 
-def _decided(problem: Problem, x: Tensor, rows: Tensor) -> Tensor:
-    """The class that the model gives each point (m,); 0 where it has no answer left."""
-    scores = problem.scores(x, rows)
-    return problem.oracle.model.prediction(scores.nan_to_num()).clamp_min(0)
+def _decided(problem: Problem, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The points that the model answers, their rows, and the class that it gives each."""
+    prediction = problem.oracle.model.prediction(problem.scores(x, rows))
+    answered = prediction >= 0
+    return x[answered], rows[answered], prediction[answered]
 
 
 def _network(problem: Problem) -> nn.Module:
@@ -116,25 +116,39 @@ def _network(problem: Problem) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(problem.seed)
         if len(shape) == 3 and min(shape[1:]) >= SMALL:
-            network = lenet(*shape, classes)
+            channels, height, width = shape
+            network = nn.Sequential(
+                nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2),
+                nn.Conv2d(6, 16, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
+                nn.Linear(16 * (height // 4) * (width // 4), 120), nn.ReLU(),
+                nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes),
+            )  # fmt: skip
         else:
             features = int(torch.Size(shape).numel())
             network = nn.Sequential(
                 nn.Flatten(), nn.Linear(features, WIDTH), nn.ReLU(),
                 nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, classes),
             )  # fmt: skip
-    return network.to(problem.x0.device).eval()
+    return network.to(problem.x0.device)
 
 
 def _train(network: nn.Module, problem: Problem, x: Tensor, y: Tensor, epochs: int) -> None:
-    names = tuple(map(str, range(problem.oracle.model.num_classes)))
-    known = Data("queries", x.cpu(), y.cpu(), torch.arange(len(y)), names)
-    fit_network(network, known, Schedule(epochs, batch=32), problem.seed, lambda done: None)
+    """Some epochs of cross-entropy, the rate on one cycle."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * -(-len(y) // BATCH))
+    points = Stream.of(problem.seed, torch.arange(len(y), device=y.device)).fold("training")
+    with torch.enable_grad(), reference_precision():
+        for epoch in range(epochs):
+            for rows in torch.split(points.fold(epoch).uniform((), torch.float64).argsort(), BATCH):
+                optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(functional.cross_entropy(network(x[rows]), y[rows]))
+                optimiser.step()
+                rates.step()
 
 
 def _gradient(network: nn.Module, x: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
     """Of the substitute's loss, which rises as an attack gains (n, …)."""
-    with torch.enable_grad():
+    with torch.enable_grad(), reference_precision():
         leaf = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(network(leaf), y, target).sum(), leaf)
     return gradient

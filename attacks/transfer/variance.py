@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class VMIFGSM(CopiesFGSM):
         at = self.ahead(problem, state)
         gradient = self.slope(problem, at)
         moved = self.along(problem, state, gradient + state.variance)
-        wide = problem.in_lanes(self.neighbours)
+        wide = replace(problem.in_lanes(self.neighbours), explore=False)
         centre = at.repeat_interleave(self.neighbours, 0)
         around = problem.threat.random(wide.random("around"), centre, self.reach * wide.eps)
         mean = self.slope(wide, around).view(len(at), self.neighbours, *at.shape[1:]).mean(1)

@@ -1,4 +1,4 @@
-"""An adversarial patch: a square that changes the class wherever it is put."""
+"""An adversarial patch: a square or a disc that changes the class wherever it is put."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,12 +24,12 @@ from robustbench_lite.search.attack import Fitted
 
 @dataclass(frozen=True)
 class Patch(Fitted):
-    """One square of pixels for every image and every place, fitted on the training split
+    """One square or disc of pixels for every image and every place, fitted on the training split
     (Brown et al. 2017, equation 1).
 
     The expectation over images and places of the loss is raised by signed gradient steps that grow shorter.
     The threat's eps is how many pixels it may cover, `l0:25` for 5 × 5; a goal such as `class:3` makes
-    everything that class. For turns and sizes, attack `transformed(MODEL,…)`.
+    everything that class. For turns and sizes, attack `transformed(MODEL,…)` with `--eot N`.
 
     Parameters
     ----------
@@ -40,6 +41,10 @@ class Patch(Fitted):
         Images in each step.
     loss : {"ce", "dlr", "margin"}, default "ce"
         That the steps raise.
+    shape : {"square", "disc"}, default "square"
+        The largest one of at most eps pixels.
+    place : {"free", "middle", "corner"}, default "free"
+        Anywhere, another place in every step; or always in the middle, or the upper left corner.
 
     Examples
     --------
@@ -51,6 +56,8 @@ class Patch(Fitted):
     images: Count = 2000
     batch: Count = 100
     loss: LossName = "ce"
+    shape: Literal["square", "disc"] = "square"
+    place: Literal["free", "middle", "corner"] = "free"
 
     name = "patch"
     norms = frozenset({Norm.L0})
@@ -69,21 +76,37 @@ class Patch(Fitted):
 
     def fit(self, problem: Problem) -> Mapping[str, Tensor]:
         channels, height, width = problem.x0.shape[1:]
-        side = min(math.isqrt(int(problem.threat.eps or 1)), height, width)
+        mask = self._mask(min(height, width), int(problem.threat.eps or 1)).to(problem.x0.device)
+        side = len(mask)
         low, high = (bound.amin() for bound in problem.threat.domain.bounds(problem.x0))
         patch = torch.full((1, channels, side, side), 0.5).to(problem.x0) * (low + high)
         for step, images in enumerate(islice(batches(problem, self.batch, 1 << 30), self.steps)):
             images = replace(images, step=step + 1)  # another place, and another draw of a stochastic model
-            where = _places(images.random("place"), images.x0, side)
-            found = images.evaluate(_put(images.x0, patch, where), loss_named(self.loss))
+            where = self._corners(images, side)
+            found = images.evaluate(_put(images.x0, patch, mask, where), loss_named(self.loss))
             gradient = _window(found.gradient, where, side).mean(0, keepdim=True)
             size = 0.1 * (high - low) * (1 - step / self.steps)
-            patch = (patch + size * gradient.sign()).clamp(low, high)
-        return {"patch": patch}
+            patch = (patch + size * gradient.sign() * mask).clamp(low, high)
+        return {"patch": patch, "mask": mask}
 
     def apply(self, problem: Problem, artifact: Mapping[str, Tensor]) -> Tensor:
-        patch = artifact["patch"].to(problem.x0)
-        return _put(problem.x0, patch, _places(problem.random("place"), problem.x0, patch.shape[2]))
+        patch, mask = artifact["patch"].to(problem.x0), artifact["mask"].to(problem.x0.device).bool()
+        return _put(problem.x0, patch, mask, self._corners(problem, patch.shape[2]))
+
+    def _mask(self, most: int, pixels: int) -> Tensor:
+        """Which pixels of its square the patch covers (s, s)."""
+        if self.shape == "square":
+            side = min(math.isqrt(pixels), most)
+            return torch.ones(side, side, dtype=torch.bool)
+        return next(disc for side in range(most, 0, -1) if int((disc := _disc(side)).sum()) <= pixels)
+
+    def _corners(self, problem: Problem, side: int) -> Tensor:
+        """The top left corner in each image (n, 2)."""
+        if self.place == "free":
+            return _places(problem.random("place"), problem.x0, side)
+        room = [size - side for size in problem.x0.shape[2:]]
+        fixed = torch.tensor([r // 2 for r in room] if self.place == "middle" else [0, 0])
+        return fixed.to(problem.x0.device).expand(len(problem), 2)
 
 
 def _places(stream: Stream, x: Tensor, side: int) -> Tensor:
@@ -94,6 +117,12 @@ def _places(stream: Stream, x: Tensor, side: int) -> Tensor:
     return torch.stack([rows, columns], 1)
 
 
+def _disc(side: int) -> Tensor:
+    """Pixels of a square whose middles lie in its disc (s, s)."""
+    away = torch.arange(side) - (side - 1) / 2
+    return away.square()[:, None] + away.square() <= (side / 2) ** 2
+
+
 def _grid(where: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices (n, side, side) of image, row and column."""
     span = torch.arange(side, device=where.device)
@@ -102,11 +131,12 @@ def _grid(where: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
     return image, row, (where[:, 1:, None] + span).expand(-1, side, -1)
 
 
-def _put(x: Tensor, patch: Tensor, where: Tensor) -> Tensor:
-    """Images (n, C, H, W) with the patch (1, C, s, s) at its place in each."""
+def _put(x: Tensor, patch: Tensor, mask: Tensor, where: Tensor) -> Tensor:
+    """Images (n, C, H, W) with the patch (1, C, s, s), where its mask (s, s) has it, at its place in each."""
     image, row, column = _grid(where, patch.shape[2])
     covered = x.clone()
-    covered[image, :, row, column] = patch[0].permute(1, 2, 0).expand(len(x), -1, -1, -1)
+    below = x[image, :, row, column]
+    covered[image, :, row, column] = torch.where(mask[..., None], patch[0].permute(1, 2, 0), below)
     return covered
 
 

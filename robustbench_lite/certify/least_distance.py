@@ -47,18 +47,15 @@ def shortest_steps(normals: Tensor, need: Tensor, low: Tensor, high: Tensor) -> 
         ridge = torch.diag_embed(RIDGE * size + torch.where(active, 0.0, 1.0))
         way = torch.linalg.solve(torch.where(both, curve, 0.0) + ridge, torch.where(active, lack, 0.0))
         way = way.nan_to_num(posinf=0.0, neginf=0.0)
-        length = torch.ones_like(value)
-        best, best_value = weight, value
-        for _ in range(SHORTENINGS):
-            tried = (weight + length[:, None] * way).clamp_min(0)
-            gained = at(tried)[2]
-            better = gained > best_value
-            best = torch.where(better[:, None], tried, best)
-            best_value = torch.where(better, gained, best_value)
-            if bool((better | ~open_.any(1)).all()):
+        settled, length, start = ~open_.any(1), 1.0, weight
+        for _ in range(SHORTENINGS):  # each row's longest that gains
+            tried = (start + length * way).clamp_min(0)
+            better = (at(tried)[2] > value) & ~settled
+            weight = torch.where(better[:, None], tried, weight)
+            settled = settled | better
+            if bool(settled.all()):
                 break
-            length = torch.where(better, length, length / 2)
-        weight = best
+            length /= 2
         delta, lack, value = at(weight)
     gap = torch.where(weight > 0, lack.abs(), lack.clamp_min(0)).amax(1)
     return delta, gap <= 10 * TOLERANCE * most[:, 0]

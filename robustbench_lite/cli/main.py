@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -60,12 +61,24 @@ def _when_interrupted(note: Callable[[int], None]) -> Handler | None:
 
     def noted(number: int, frame: FrameType | None) -> None:
         note(number)
+        if _importing(frame):  # where an exception may be swallowed, and there is nothing to finish
+            click.echo("robust: stopped", err=True)
+            os._exit(130)
         if callable(before):
             before(number, frame)
 
     if callable(before):
         signal.signal(signal.SIGINT, noted)
     return before
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

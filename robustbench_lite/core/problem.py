@@ -696,8 +696,9 @@ class Problem:
                     asked = adversarial & (self.threat.distance(z, self.x0) < self.best_distance)
                 case _:
                     asked = adversarial.clone()
-            if bool(asked.any()):  # nothing outside the ball will count
-                asked &= self.threat.distance(z, self.x0) <= self.eps
+            if bool(adversarial.any()):  # nothing outside the ball counts, nor is it asked about
+                adversarial &= self.threat.distance(z, self.x0) <= self.eps
+                asked &= adversarial
         if (
             self.oracle.model.stochastic
             and self.oracle.model.gradient_is_truth

@@ -276,6 +276,10 @@ class Attack(Generic[State]):
             return f"goal {goal}: class {goal.label} of {model.name} means that it refuses to answer"
         if not self.passes_refusals and model.task.reject is not None and not goal.rejection:
             return f"{self.name} would stop where {model.name} refuses to answer; fmn or cw go on"
+        if goal.own and threat.kind != "box":
+            return (
+                f"goal {goal}: being sure of its own class breaks nothing under {threat}; the threat is box"
+            )
         if goal.confidence and not self.seeks_confidence:
             return f"{self.name} ends at the boundary, and the goal {goal} asks for more; fmn or cw go on"
         if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:

@@ -292,22 +292,22 @@ def steps_of_features_are_kept(case: Case) -> None:
     if case.threat.kind != "ball":
         return
     model = case.model()
-    for width, offset in ((0.1, 0.03), (1 / 7, 0.0), (1 / 99_999, 0.0)):
-        generator = torch.Generator().manual_seed(1)
-        count = int((1 - offset) / width)
-        k = (torch.rand((10, 1, 4, 4), generator=generator, dtype=torch.float64) * count).round()
-        x = (offset + k * width).float()
-        y = model.prediction(model.scores(x))
-        spacing = torch.full((1, 4, 4), width, dtype=torch.float64)
-        spacing[0, :2] = 0  # half of the features are continuous
-        domain = replace(case.threat.domain, spacing=spacing)
-        if case.attack.refuses(model, case.threat.within(domain), parse_goal("untargeted")):
-            return
-        result = Case(case.attack, case.threat.within(domain)).run(model, x, y)
-        assert result.records["valid"].all(), (width, result.records["reason"].dropna().unique())
-        steps = (result.adversarial.double() - offset) / width
-        off = ((steps - steps.round()).abs() * width)[:, :, 2:]
-        assert float(off.max()) < 4e-7, width
+    # A row of features each: continuous, tenths from .03 on, sevenths, and steps finer than pixels have.
+    width = torch.tensor([0.0, 0.1, 1 / 7, 1 / 99_999], dtype=torch.float64)[:, None].expand(1, 4, 4)
+    offset = torch.tensor([0.0, 0.03, 0.0, 0.0], dtype=torch.float64)[:, None].expand(1, 4, 4)
+    drawn = torch.rand((15, 1, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    stepped, size = width > 0, width.clamp_min(1e-9)
+    count = ((1 - offset) / size).floor()
+    x = torch.where(stepped, offset + (drawn * count).round() * width, drawn).float()
+    y = model.prediction(model.scores(x))
+    domain = replace(case.threat.domain, spacing=width.contiguous())
+    if case.attack.refuses(model, case.threat.within(domain), parse_goal("untargeted")):
+        return
+    result = Case(case.attack, case.threat.within(domain)).run(model, x, y)
+    assert result.records["valid"].all(), result.records["reason"].dropna().unique()
+    steps = (result.adversarial.double() - offset) / size
+    off = ((steps - steps.round()).abs() * width)[:, stepped]
+    assert float(off.max()) < 4e-7
 
 
 def any_box_is_the_same(case: Case) -> None:

@@ -154,10 +154,24 @@ def test_a_patch_covers_what_it_may_anywhere_and_beats_a_grey_one() -> None:
     assert patch.shape == (1, 1, 4, 4)
     from robustbench_lite.attacks.universal.patch import _places, _put
 
-    grey = _put(data.x, torch.full_like(patch, 0.5), _places(Stream.of(0, data.ids), data.x, 4))
+    mask, where = torch.ones(4, 4, dtype=torch.bool), _places(Stream.of(0, data.ids), data.x, 4)
+    grey = _put(data.x, torch.full_like(patch, 0.5), mask, where)
     assert float((model.scores(grey).argmax(1) != data.y).float().mean()) < success["untargeted"]
     corners = _places(Stream.of(0, torch.arange(1000)), data.x, 4)
     assert set(corners.flatten().tolist()) == set(range(5))
+
+
+@pytest.mark.parametrize(("shape", "pixels"), [("square", 9), ("disc", 12)])
+def test_a_patch_has_its_shape_and_its_place(shape: str, pixels: int) -> None:
+    """Of at most 12 pixels: a square of 3, or a disc of 4 without its corners."""
+    model = linear_model(3, (1, 8, 8))
+    x, y = samples_of(model, 20)
+    x = 0.25 + x / 2  # no pixel is black or white already
+    found = attack_with(model, x, y, f"patch:shape={shape},place=middle,steps=20", "l0:12")
+    changed = (found.adversarial != x).any(0)[0]
+    assert int(changed.sum()) == pixels
+    assert bool(changed[3:5, 3:5].all())
+    assert not bool(changed[[0, 0, 1, 6, 7], [0, 7, 1, 6, 7]].any())
 
 
 def test_a_patch_of_a_linear_model_is_the_best_colour_of_every_pixel() -> None:

@@ -40,7 +40,7 @@ def test_on_a_binary_linear_model_they_reach_the_worst_corner(name: str) -> None
 def test_copies_depend_on_no_batch_and_cost_what_they_say() -> None:
     model = small_network(shape=(1, 8, 8))
     x, y = samples_of(model, 20)
-    spec = "vmifgsm:steps=3,neighbours=2,diversity=0.5,scales=2,mixes=2,kernel=3"
+    spec = "vmifgsm:steps=3,neighbours=2,diversity=0.5,scales=4,kernel=3"
     goal = "untargeted,stop=never"
     whole, parts = (attack_with(model, x, y, spec, "l2:0.3", goal=goal, batch_size=size) for size in (20, 3))
     assert torch.allclose(whole.adversarial, parts.adversarial, atol=1e-5)
