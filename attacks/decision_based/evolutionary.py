@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from robustbench_lite.attacks.coarse import coarse_shape, enlarged, part_of_side
 from robustbench_lite.attacks.decision_based.walk import Walk, Walking
 from robustbench_lite.core.parameters import Count, Positive, Share
 from robustbench_lite.core.problem import Problem
@@ -65,9 +65,7 @@ class Evolutionary(Walk[EvolutionaryState]):
 
     def begun(self, problem: Problem, x: Tensor, started: Tensor) -> EvolutionaryState:
         shape = tuple(x.shape[1:])
-        if len(shape) == 3:
-            side = self.side or max(8, min(shape[1:]) // 2)
-            shape = (shape[0], min(side, shape[1]), min(side, shape[2]))
+        shape = coarse_shape(shape, self.side or part_of_side(shape, 2))
         pull = torch.full_like(problem.eps, 0.01)
         path = x.new_zeros(len(x), *shape)
         return EvolutionaryState(z=x, started=started, pull=pull, path=path, variance=torch.ones_like(path))
@@ -81,9 +79,7 @@ class Evolutionary(Walk[EvolutionaryState]):
         chosen = torch.zeros_like(key).scatter(1, key.topk(count, dim=1).indices, 1.0).view_as(state.path)
         drawn = problem.random("step").gaussian(coarse).to(x) * state.variance.sqrt() * chosen
         step = per_row(self.deviation * distance, drawn) * drawn
-        if step.shape != x.shape:
-            step = functional.interpolate(step, size=x.shape[2:], mode="bilinear")
-        tried = x + problem.threat.domain.free(step)
+        tried = x + problem.threat.domain.free(enlarged(step, tuple(x.shape[1:])))
         tried = problem.threat.domain.clamp(tried + per_row(state.pull, x) * (problem.x0 - tried))
         nearer = size_of(tried - problem.x0, 2) < distance
         good = problem.decisions(tried) & nearer

@@ -85,7 +85,8 @@ class GeoDA(Walk[GeoDAState]):
             ahead = ahead.index_copy(0, rows[good], points[good])
             met = met.index_fill(0, rows[good], True)
             reach = reach * 1.5
-        ahead = to_boundary(problem, ahead)
+        rows = met.nonzero()[:, 0]
+        ahead = ahead.index_copy(0, rows, to_boundary(problem[rows], ahead[rows]))
         nearer = met & (problem.threat.distance(ahead, problem.x0) < distance)
         return replace(state, z=torch.where(per_row(nearer, x), ahead, x), normal=normal)
 

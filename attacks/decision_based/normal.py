@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from robustbench_lite.attacks.coarse import coarse_shape, enlarged
 from robustbench_lite.attacks.decision_based.bisection import is_linf
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
@@ -22,12 +22,9 @@ def boundary_normal(problem: Problem, x: Tensor, count: int, side: int | None = 
     n, shape = len(x), tuple(x.shape[1:])
     distance = problem.threat.distance(x, problem.x0)
     noise = problem.random("around")
-    coarse = shape if side is None or len(shape) != 3 else (shape[0], *(min(side, s) for s in shape[1:]))
+    coarse = coarse_shape(shape, side)
     draw = 2 * noise.uniform((count, *coarse)) - 1 if is_linf(problem) else noise.gaussian((count, *coarse))
-    if coarse != shape:
-        draw = functional.interpolate(draw.flatten(0, 1), size=shape[1:], mode="bilinear").view(
-            n, count, *shape
-        )
+    draw = enlarged(draw.flatten(0, 1), shape).view(n, count, *shape)
     unit = draw / draw.flatten(2).norm(dim=2).clamp_min(1e-12).reshape(n, count, *[1] * len(shape))
     low, high = problem.threat.domain.bounds(x)
     first = torch.full_like(distance, 0.1) * float((high - low).amax())

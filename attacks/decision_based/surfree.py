@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from robustbench_lite.attacks.coarse import coarse_shape, enlarged, part_of_side
 from robustbench_lite.attacks.decision_based.walk import Walk, Walking
 from robustbench_lite.core.parameters import Count
 from robustbench_lite.core.problem import Problem
@@ -107,9 +107,5 @@ class SurFree(Walk[SurFreeState]):
     def _direction(self, problem: Problem, x: Tensor) -> Tensor:
         """A random smooth image for each row; plain noise for other inputs."""
         shape = tuple(x.shape[1:])
-        if len(shape) != 3:
-            return problem.random("direction").gaussian(shape).to(x)
-        side = self.side or max(8, min(shape[1:]) // 2)
-        coarse = shape[0], min(side, shape[1]), min(side, shape[2])
-        drawn = problem.random("direction").gaussian(coarse).to(x)
-        return drawn if coarse == shape else functional.interpolate(drawn, size=shape[1:], mode="bilinear")
+        coarse = coarse_shape(shape, self.side or part_of_side(shape, 2))
+        return enlarged(problem.random("direction").gaussian(coarse).to(x), shape)

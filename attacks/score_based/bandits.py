@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_lite.attacks.score_based.tiles import coarse_shape, enlarged
+from robustbench_lite.attacks.coarse import coarse_shape, enlarged, part_of_side
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.model import Access
 from robustbench_lite.core.parameters import Count, Length, Positive
@@ -69,8 +69,9 @@ class Bandits(Attack[BanditsState]):
     paper = "Ilyas, Engstrom & Madry 2019, arXiv:1807.07978"
 
     def start(self, problem: Problem) -> BanditsState:
-        shape = coarse_shape(tuple(problem.x0.shape[1:]), self.side)
-        return BanditsState(z=problem.x0, belief=problem.x0.new_zeros(len(problem), *shape))
+        shape = tuple(problem.x0.shape[1:])
+        coarse = coarse_shape(shape, self.side or part_of_side(shape, 6))
+        return BanditsState(z=problem.x0, belief=problem.x0.new_zeros(len(problem), *coarse))
 
     def step(self, problem: Problem, state: BanditsState) -> BanditsState:
         shape, belief = tuple(problem.x0.shape[1:]), state.belief
@@ -79,7 +80,9 @@ class Bandits(Attack[BanditsState]):
         rate = self.rate or (100.0 if signed else 0.1)
         way = problem.random("way").gaussian(tuple(belief.shape[1:])).to(belief)
         way = exploration * way / belief[0].numel() ** 0.5
-        ahead, behind = (self._loss(problem, state.z, enlarged(belief + s * way, shape)) for s in (1, -1))
+        ahead, behind = (
+            self._loss(problem, state.z, enlarged(belief + s * way, shape, "nearest")) for s in (1, -1)
+        )
         change = (ahead - behind).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         slope = per_row(change / (self.reach * exploration), way) * way
         if signed:
@@ -88,7 +91,7 @@ class Bandits(Attack[BanditsState]):
             belief = (up - down) / (up + down)
         else:
             belief = belief + rate * slope
-        step = problem.size(self.step_size) * problem.threat.steepest(enlarged(belief, shape))
+        step = problem.size(self.step_size) * problem.threat.steepest(enlarged(belief, shape, "nearest"))
         x = problem.project(state.z + step)
         problem.proposals(x)  # the probes lie outside the ball, and would not count
         return BanditsState(z=x, belief=belief)

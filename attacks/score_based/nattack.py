@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from robustbench_lite.attacks.coarse import coarse_shape, enlarged
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, Positive
 from robustbench_lite.core.problem import Problem
@@ -71,8 +71,7 @@ class NAttack(Attack[NAttackState]):
         return -(-self.population // 2)
 
     def start(self, problem: Problem) -> NAttackState:
-        shape = tuple(problem.x0.shape[1:])
-        coarse = (shape[0], *(min(SIDE, side) for side in shape[1:])) if len(shape) == 3 else shape
+        coarse = coarse_shape(tuple(problem.x0.shape[1:]), SIDE)
         mean = 0.001 * problem.random("mean").gaussian(coarse).to(problem.x0)
         return NAttackState(z=_made(problem, mean), mean=mean)
 
@@ -94,8 +93,6 @@ class NAttack(Attack[NAttackState]):
 
 def _made(problem: Problem, latent: Tensor) -> Tensor:
     """The point of the ball that a member of the distribution stands for (n, …)."""
-    shape = tuple(problem.x0.shape[1:])
-    if len(shape) == 3 and tuple(latent.shape[1:]) != shape:
-        latent = functional.interpolate(latent, size=shape[1:], mode="bilinear")
+    latent = enlarged(latent, tuple(problem.x0.shape[1:]))
     low, high = problem.threat.domain.bounds(problem.x0)
     return problem.project(problem.x0 + (high - low) / 2 * torch.tanh(latent))
