@@ -128,7 +128,9 @@ def test_what_is_done_is_shown_after_an_interrupt(tmp_path: Path, monkeypatch: p
 
 
 def test_an_interrupt_before_the_first_job_ends_with_130(tmp_path: Path) -> None:
-    code = "from robustbench_lite.cli.main import main; print('on', flush=True); main()"
+    # Whoever runs the tests in the background has it ignored, which a process inherits.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from robustbench_lite.cli.main import main; print('on', flush=True); main()"
     words = ["run", "--samples", "50", "--model", "cnn", "--attack", "pgd:steps=4000", "--threat", "linf:0.1"]
     started = subprocess.Popen(
         [sys.executable, "-c", code, *words, "--quiet", "--out", str(tmp_path / "r")],
