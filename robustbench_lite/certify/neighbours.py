@@ -317,12 +317,16 @@ def shortest(normal: Array, need: Array, low: Array, high: Array, cutoff: float)
     rows, limit = normal[size > 0] / size[size > 0, None], need[size > 0] / size[size > 0]
     unit = np.eye(len(low))
     taken = np.zeros(2 * len(low), dtype=bool)
+    # No point of the box lies further out. A step's length is √(1 / distance² - 1), so that a distance below
+    # this stands for none in the box, or for none at all.
+    furthest = min(1e6, 1e-6 + 1.001 * float(np.linalg.norm(np.maximum(-low, high))))
+    least = 1 / np.sqrt(1 + furthest**2)
     while True:
         system = np.vstack([rows.T, limit])
         goal = np.zeros(len(system))
         goal[-1] = 1.0
         weights, distance = nnls(system, goal, maxiter=50 * system.shape[1])
-        if distance < 1e-9:
+        if distance < least:
             return None
         residual = goal - system @ weights
         step: Array = -residual[:-1] / residual[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
@@ -57,6 +57,7 @@ def ask(model: rb.Model, x: Tensor, norm: str, domain: rb.Domain, goal: str = "u
     st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
+@example(3, 4, 2, "l2", "scaled", True, True)  # half-spaces that would meet far outside the box
 def test_no_point_of_a_fine_grid_is_nearer_and_exact_is_reached(
     seed: int, k: int, classes: int, norm: str, front: str, whole: bool, masked: bool
 ) -> None:
