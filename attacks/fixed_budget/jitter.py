@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.fixed_budget.pgd import PGD
+from robustbench_lite.core.errors import require
 from robustbench_lite.core.losses import Loss
 from robustbench_lite.core.parameters import NonNegative, Positive
 from robustbench_lite.core.problem import Problem
@@ -29,7 +30,12 @@ class Jitter(PGD):
 
     Notes
     -----
-    Cost: as `pgd`. Its parameter `loss` is not used.
+    Cost: as `pgd`. The loss is its own, and `loss` stays at its default.
+
+    Raises
+    ------
+    InvalidParameter
+        For another `loss`.
 
     Examples
     --------
@@ -43,6 +49,10 @@ class Jitter(PGD):
     name = "jitter"
     paper = "Schwinn et al. 2021, arXiv:2105.10304"
     revision = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.loss == "ce", "loss", self.loss, "left out: jitter has a loss of its own")
 
     def objective(self, problem: Problem) -> Loss:
         draw = problem.random("jitter").gaussian((problem.oracle.model.num_classes,))

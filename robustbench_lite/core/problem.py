@@ -66,7 +66,10 @@ class Evaluation:
 
 
 class Observer(Protocol):
-    """Is told of every question for gradients and its answer; it changes nothing."""
+    """Is told of every question for scores, and for gradients with its answer; it changes nothing."""
+
+    def asked(self) -> None:
+        """Is told before scores are asked for."""
 
     def evaluated(self, problem: Problem, z: Tensor, scores: Tensor) -> None:
         """Is told of points and their answer.
@@ -460,6 +463,8 @@ class Problem:
         allowed = self.ledger.affordable(chosen.row, self.oracle.draws)
         if allowed is not None:
             return _spread(chosen[allowed].scores(points[allowed]), allowed, torch.nan)
+        for observer in self.observers:
+            observer.asked()
         points = chosen._snap(points)
         answers = self.oracle.truth(self.threat.render(points, chosen.x0), chosen._noise())
         self.ledger.charge(chosen.row, self.oracle.draws, 0, chosen.idle)

@@ -86,10 +86,14 @@ class Clock:
 
     deadline: float
 
-    def evaluated(self, problem: Problem, z: Tensor, scores: Tensor) -> None:
+    def asked(self) -> None:
         """Raises `OutOfTime` after the deadline."""
         if time.monotonic() > self.deadline:
             raise OutOfTime
+
+    def evaluated(self, problem: Problem, z: Tensor, scores: Tensor) -> None:
+        """Likewise."""
+        self.asked()
 
 
 @dataclass(frozen=True)

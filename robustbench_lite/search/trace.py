@@ -22,6 +22,9 @@ class Trace:
         self.truth = truth
         self.path: list[Tensor] = []
 
+    def asked(self) -> None:
+        """Scores alone are no part of a path."""
+
     def evaluated(self, problem: Problem, z: Tensor, scores: Tensor) -> None:
         """Keep the scores of z (m, …), one point a row."""
         if self.truth:

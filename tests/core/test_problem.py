@@ -92,6 +92,9 @@ def test_an_observer_is_told_what_was_asked_and_changes_nothing() -> None:
     told: list[tuple[Tensor, Tensor]] = []
 
     class Watching:
+        def asked(self) -> None:
+            told.append((torch.zeros(0), torch.zeros(0)))
+
         def evaluated(self, problem: Problem, z: Tensor, scores: Tensor) -> None:
             told.append((z.clone(), scores.clone()))
 
@@ -99,6 +102,7 @@ def test_an_observer_is_told_what_was_asked_and_changes_nothing() -> None:
     plain, watched = problem_on(model), replace(problem_on(model), observers=(Watching(),))
     one, other = (p.evaluate(p.x0, cross_entropy) for p in (plain, watched))
     assert torch.equal(one.gradient, other.gradient)
+    assert len(told) == 1
     assert torch.equal(told[0][0], watched.x0)
     assert torch.allclose(told[0][1], model.scores(watched.x0))
 

@@ -78,6 +78,13 @@ def test_perlin_noise_is_zero_where_cells_meet() -> None:
     assert float(noise.abs().max()) > 0.1
 
 
+@pytest.mark.parametrize("name", ["procedural", "substitute"])
+def test_what_learns_from_decisions_ends_at_the_time_limit(name: str) -> None:
+    model = linear_model(classes=2, shape=(1, 8, 8))
+    records = attack_with(model, *samples_of(model, 20), name, "linf:0.1", time_limit=1e-6).records
+    assert (records["outcome"] == "unattacked").all()
+
+
 def test_a_perturbation_a_class_is_as_good_as_one_for_all() -> None:
     """Of two classes each is pushed over its own way."""
     model = linear_model(classes=2, shape=(1, 4, 4))

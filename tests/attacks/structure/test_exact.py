@@ -212,7 +212,7 @@ def test_no_attack_reports_a_smaller_distance_than_exact(attack: str, threat: st
     if attack == "leaf_tuple" or (kind == "tree" and attack == "linear_demo"):
         pytest.skip(f"{attack} is for others")
     norm = threat.partition(":")[0]
-    for targeted in (False, True) if kind == "linear" else (False,):
+    for targeted in (False, True):
         model, x, y, targets, exact = solved(kind, norm, targeted)
         other = attack_with(model, x, y, short(attack), threat, targets=targets, certify=0.0).records
         broken = other["success"].to_numpy(bool)
