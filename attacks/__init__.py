@@ -24,6 +24,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("blur", "decision_based.paths:Blur", "a Gaussian that grows", "decision", "l1 l2 linf", "Rauber, Brendel & Bethge 2017, arXiv:1707.04131"),
         _entry("boundary", "decision_based.boundary:Boundary", "random steps around the sample and towards it", "decision", "l2", "Brendel, Rauber & Bethge 2018, arXiv:1712.04248"),
         _entry("brendel_bethge", "minimum_norm.brendel_bethge:BrendelBethge", "along the boundary towards the sample", "gradient", "l1 l2 linf", "Brendel et al. 2019, arXiv:1907.01003"),
+        _entry("cma", "score_based.cma:CMA", "a normal distribution of coarse patterns that learns its spread", "score", "l2 linf", "Meunier et al. 2019, arXiv:1910.02244"),
         _entry("contrast", "decision_based.paths:Contrast", "towards the middle of the box", "decision", "l1 l2 linf", "Rauber, Brendel & Bethge 2017, arXiv:1707.04131"),
         _entry("cornersearch", "sparse.cornersearch:CornerSearch", "single pixels ranked, then sets of the best", "score", "l0", "Croce & Hein 2019, arXiv:1909.05040"),
         ("curve", Entry("curve", "robustbench_lite.attacks.composite.curve:Curve", "curve(NAME): the smallest eps at which another attack succeeds", "gradient", "l1 l2 linf", first="attack", inner="one")),
@@ -35,6 +36,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("evolutionary", "decision_based.evolutionary:Evolutionary", "one parent whose steps learn their features", "decision", "l2", "Dong et al. 2019, arXiv:1904.04433"),
         _entry("exact", "structure.exact:Exact", "the smallest perturbation of linear models, trees, forests, neighbours", "structure", "l0 l1 l2 linf", "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599; Chen et al. 2019, arXiv:1906.03849"),
         _entry("fab", "minimum_norm.fab:FAB", "smallest perturbation, class by class", "gradient", "l1 l2 linf", "Croce & Hein 2020, arXiv:1907.02044"),
+        _entry("few_pixels", "sparse.few_pixels:FewPixels", "the best single pixel, then the next, near those", "score", "l0", "Narodytska & Kasiviswanathan 2017, arXiv:1612.06299"),
         _entry("ffgsm", "fixed_budget.rfgsm:FFGSM", "a random point, then one long step", "gradient", "l1 l2 linf", "Wong, Rice & Kolter 2020, arXiv:2001.03994"),
         _entry("fgsm", "fixed_budget.fgsm:FGSM", "one step along the gradient's sign", "gradient", "l1 l2 linf", "Goodfellow et al. 2014, arXiv:1412.6572"),
         _entry("fmn", "minimum_norm.fmn:FMN", "smallest perturbation: a ball that follows the boundary", "gradient", "l0 l1 l2 linf", "Pintor et al. 2021, arXiv:2102.12827"),
@@ -92,5 +94,6 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("vfga", "sparse.saliency:VFGA", "pixel after pixel, its value by vote", "gradient", "l0", "Hajri et al. 2020, arXiv:2011.12423"),
         _entry("vmifgsm", "transfer.variance:VMIFGSM", "momentum less the variance of gradients around", "gradient", "l2 linf", "Wang & He 2021, arXiv:2103.15571"),
         _entry("vnifgsm", "transfer.variance:VNIFGSM", "the same, looking ahead", "gradient", "l2 linf", "Wang & He 2021, arXiv:2103.15571"),
+        _entry("zoo", "score_based.zoo:ZOO", "distance against margin, coordinate by coordinate", "score", "l2", "Chen et al. 2017, arXiv:1708.03999"),
     ]
 )  # fmt: skip

@@ -119,6 +119,7 @@ SHORT: dict[str, str] = {
     "blur": "steps=20",
     "boundary": "steps=60,tries=30",
     "brendel_bethge": "steps=25,tries=30",
+    "cma": "steps=10,population=8",
     "contrast": "steps=20",
     "cornersearch": "steps=60,batch=20",
     "curve": "rounds=5",
@@ -126,6 +127,7 @@ SHORT: dict[str, str] = {
     "ead": "steps=20,rounds=4",
     "evolutionary": "steps=60,tries=30",
     "fab": "steps=20",
+    "few_pixels": "steps=10,candidates=20",
     "fooling": "steps=40,population=50",
     "genattack": "steps=40",
     "geoda": "steps=3,queries=20,tries=30",
@@ -165,6 +167,7 @@ SHORT: dict[str, str] = {
     "vfga": "steps=8",
     "vmifgsm": "steps=3,neighbours=4",
     "vnifgsm": "steps=3,neighbours=4",
+    "zoo": "steps=20,rounds=3,coordinates=16",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which the area halves
+HORIZON = 5_000  # queries of those that its own are spread over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,9 @@ class Square(Attack[SquareState]):
         The share of the pixels that the first square covers; above 0, at most 1.
     restarts : int, default 1
         Side by side.
+    begin : {"stripes", "best"}, default "stripes"
+        Where: at random stripes (or tiles, in l2), or at the best point that attacks before it have met, as
+        in a cascade; at stripes where there were none.
 
     Notes
     -----
@@ -55,6 +60,7 @@ class Square(Attack[SquareState]):
     steps: Count = 5000
     area: Share = 0.8
     restarts: Count = 1
+    begin: Literal["stripes", "best"] = "stripes"
 
     name = "square"
     access = Access.SCORE
@@ -76,12 +82,15 @@ class Square(Attack[SquareState]):
                 problem.x0.shape
             ) * problem.size()
         x = problem.project(problem.x0 + delta)
+        if self.begin == "best":
+            met = (problem.best_z != problem.x0).flatten(1).any(1)
+            x = torch.where(per_row(met, x), problem.best_z, x)
         return SquareState(z=x, reached=problem.margins(x))
 
     def step(self, problem: Problem, state: SquareState) -> SquareState:
         image, base = _as_images(state.z), _as_images(problem.x0)
         height, width = image.shape[2:]
-        passed = (problem.step - 1) / self.steps * 10_000
+        passed = (problem.step - 1) / self.steps * HORIZON
         share = self.area / 2 ** sum(passed > h for h in HALVINGS)
         if _is_l2(problem):
             x = _moved_energy(problem, image - base, share)

@@ -29,14 +29,16 @@ class Oracle:
 
     search: a faster copy that gradients are taken of (None: the model itself); what it believes is only a
     candidate. chunk: rows a call, halved for good whenever memory runs out. eot: draws that a stochastic
-    model's answers are averaged over (expectation over transformation, Athalye et al. 2018). Answers have
-    the draws first, (D, n, K); D is 1 where the model does not draw.
+    model's answers are averaged over (expectation over transformation, Athalye et al. 2018). scorer: what
+    scores are compared by (None: `search`): bfloat16 does not tell which of two near points is better.
+    Answers have the draws first, (D, n, K); D is 1 where the model does not draw.
     """
 
     model: Model
     search: Model | None = None
     chunk: int = 1 << 30
     eot: int = 1
+    scorer: Model | None = None
 
     @property
     def own_face_is_truth(self) -> bool:
@@ -55,9 +57,9 @@ class Oracle:
             return torch.cat(list(self._pieces(len(x), lambda s: self._answers(x[s], stream, s, count))), 1)
 
     def proposed(self, x: Tensor) -> Tensor:
-        """Scores (1, n, K) by the search copy: only a candidate's."""
-        face = self.search or self.model
-        with torch.no_grad(), self._arithmetic(), self._guard("scores"):
+        """Scores (1, n, K) by the copy that scores are compared by: only a candidate's."""
+        face = self.scorer or self.search or self.model
+        with torch.no_grad(), self._arithmetic(face), self._guard("scores"):
             return torch.cat(list(self._pieces(len(x), lambda s: face.scores(x[s]))))[None]
 
     def gradient(
@@ -79,8 +81,8 @@ class Oracle:
             gradient, value, scores = z.new_zeros(()), z.new_zeros(()), list[Tensor]()
             for draw in range(self.draws):
                 leaf = z[s].detach().requires_grad_()
-                with torch.enable_grad(), self._arithmetic():
-                    face = _drawn(self.search or self.model, stream, s, draw)
+                face = _drawn(self.search or self.model, stream, s, draw)
+                with torch.enable_grad(), self._arithmetic(face):
                     x = render(leaf, s)
                     with self._guard("scores"):
                         answer = face.gradient_scores(x)
@@ -134,9 +136,9 @@ class Oracle:
         """What gradients are computed in."""
         return (self.search or self.model).precision
 
-    def _arithmetic(self) -> AbstractContextManager[None]:
+    def _arithmetic(self, face: Model) -> AbstractContextManager[None]:
         """The truth is never computed in TensorFloat-32; a search copy may be."""
-        exact = self.search is None or self.search.precision == "float32"
+        exact = face is self.model or self.search is None or face.precision == "float32"
         return reference_precision() if exact else fast_arithmetic()
 
     def _guard(self, what: str) -> AbstractContextManager[None]:

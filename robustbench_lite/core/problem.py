@@ -488,7 +488,8 @@ class Problem:
         Tensor
             (m, K); NaN for points beyond their sample's budget, which are not asked.
         """
-        if self.oracle.search is None or self.oracle.model.stochastic:
+        model = self.oracle.model
+        if self.oracle.search is None or self.oracle.scorer is model or model.stochastic:
             return self.scores(points, rows)
         chosen = self if rows is None else self[rows]
         allowed = self.ledger.affordable(chosen.row, 2)
@@ -715,7 +716,22 @@ class Problem:
             answers = self.oracle.truth(view.threat.render(z[asked], view.x0), view._noise())
             self.ledger.charge(view.row, self.oracle.draws, 0, view.idle)
             adversarial[asked] = view._remember(z[asked], answers)
+        if self.oracle.search is not None and self.ledger.keep in ("first", "margin"):
+            self._note(z, believed, ~asked & ~self.found)
         return adversarial
+
+    def _note(self, z: Tensor, believed: Tensor, rows: Tensor) -> None:
+        """Keep the points of some rows (n,) that are believed to have come further than the best known."""
+        _, margin = self._reached(believed)
+        rows = rows & (margin > self.ledger.best_margin[self.row])
+        if bool(rows.any()):
+            view, z = self[rows], z[rows]
+            distance = view.threat.distance(z, view.x0)
+            admissible = (distance <= view.eps) & view._admitted(z)
+            if view.idle is not None:
+                admissible &= ~view.idle
+            gained = torch.where(admissible, margin[rows].to(self.ledger.best_margin), -torch.inf)
+            view.ledger.see(view.row, z, torch.zeros_like(admissible), distance, gained, view.attack)
 
     def _remember(self, z: Tensor, answers: Tensor) -> Tensor:
         """Look at a point (n, …) of each row as the truth answered it (D, n, K): is it adversarial?"""

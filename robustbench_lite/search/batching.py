@@ -24,10 +24,17 @@ def oracle_for(attack: AnyAttack, model: Model, threat: Threat, search: Search, 
     plan, access = attack.schedule(model, threat), _used(attack, model)
     chunk = ROWS.get(model.device.type, 1024) // (1 if plan.points == 1 else 4)  # best without gradients
     steps = MANY if isinstance(attack, Composite | Fitted) else plan.steps
-    copy = None
+    effort = Effort(samples * plan.lanes, steps, search.compile)
+    copy = scorer = None
     if access in (Access.SCORE, Access.GRADIENT) and steps >= LONG:
-        copy = model.for_search(search.precision, Effort(samples * plan.lanes, steps, search.compile))
-    return Oracle(model, copy, chunk, search.eot)
+        copy = model.for_search(search.precision, effort)
+    by_gradients_alone = attack.access is access is Access.GRADIENT
+    if copy is not None and search.precision == "auto" and not by_gradients_alone:
+        on_cuda = model.device.type == "cuda"  # TensorFloat-32 is of nowhere else
+        scorer = (model.for_search("tf32", effort) if on_cuda else None) or model
+    if access is Access.SCORE and scorer is not None:
+        copy = scorer if scorer is not model else None
+    return Oracle(model, copy, chunk, search.eot, scorer)
 
 
 def batch_size(attack: AnyAttack, model: Model, threat: Threat, x: Tensor, lanes: int) -> int:

@@ -18,6 +18,7 @@ from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.oracle import Oracle, OutOfMemory
 from robustbench_lite.core.problem import MEASURED, Problem
 from robustbench_lite.core.settings import Search
+from robustbench_lite.core.task import margin as margin_loss
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import Attack, Composite, Fitted, Iterate, Schedule
 from robustbench_lite.search.batching import batch_size
@@ -475,6 +476,23 @@ def test_a_faster_search_is_only_a_candidate() -> None:
     assert not problem.found.any()
     candidates = (believed.scores.argmax(1) != y).long()
     assert torch.equal(ledger.forwards, 1 + candidates)  # only those were asked of the truth
+
+
+def test_the_best_point_of_a_faster_search_is_remembered_before_any_succeeds() -> None:
+    """Later attacks of a cascade begin there; what lies outside the ball is no such point."""
+    model = small_network()
+    x, y = samples_of(model)
+    row = torch.arange(len(x))
+    eps = torch.full((len(x),), 1e-3, dtype=torch.float64)
+    ledger, oracle = Ledger(x, "first", attacks=["x"]), Oracle(model, search=small_network())
+    problem = Problem(oracle, parse_threat("linf:0.001"), Goal(), ledger, x, y, eps, row, row, row, 0 * eps)
+    gradient = problem.evaluate(x, margin_loss).gradient
+    better, outside = problem.project(x + gradient.sign()), x + gradient.sign()
+    problem.evaluate(better, margin_loss)
+    assert torch.equal(problem.best_z[~problem.found], better[~problem.found])
+    problem.evaluate(outside, margin_loss)
+    assert torch.equal(problem.best_z[~problem.found], better[~problem.found])
+    assert not problem.found.all()
 
 
 def test_batch_size_shrinks_with_lanes_and_depth() -> None:

@@ -43,10 +43,10 @@ def test_auto_breaks_whatever_its_parts_break() -> None:
         assert whole["success"].sum() >= alone.sum(), part
     assert 0 < whole["success"].sum() < len(x)  # or the comparison says nothing
     won = whole.loc[whole["success"].astype(bool), "winner"]
-    assert won.str.startswith(("apgd", "square")).all()
+    assert won.str.startswith(("pgd", "apgd", "square")).all()
 
 
-@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+@pytest.mark.parametrize("version", ["quick", "standard", "plus", "rand"])
 def test_versions_of_auto(version: str) -> None:
     model = small_network(3)
     x, y = samples_of(model, 30)

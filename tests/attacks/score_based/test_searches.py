@@ -22,7 +22,13 @@ def test_signs_found_one_by_one_are_the_worst_corner_of_a_linear_model(name: str
 
 @pytest.mark.parametrize(
     ("name", "share"),
-    [("bandits:steps=400", 0.75), ("nattack", 0.8), ("genattack", 0.6), ("square:steps=400", 0.8)],
+    [
+        ("bandits:steps=400", 0.75),
+        ("nattack", 0.8),
+        ("genattack", 0.6),
+        ("square:steps=400", 0.8),
+        ("cma:side=6", 0.8),
+    ],
 )
 def test_estimates_come_near_the_worst_case_of_a_linear_model(name: str, share: float) -> None:
     """In the fall of the margin, of what is possible at most."""
@@ -95,3 +101,35 @@ def test_a_perturbation_a_class_is_as_good_as_one_for_all() -> None:
     )
     worst = attack_with(model, x, y, "fgsm", "linf:0.15").records["success"].mean()
     assert one < each <= worst
+
+
+def test_zoo_comes_near_the_exact_distance_of_a_linear_model() -> None:
+    model = linear_model(shape=(1, 4, 4))
+    x, y = samples_of(model, 20)
+    found, exact = (
+        attack_with(model, x, y, name, "l2:min").records["distance"] for name in ("zoo:steps=100", "exact")
+    )
+    assert (found >= exact - 1e-9).all()
+    assert (found / exact).median() < 1.03
+
+
+def test_few_pixels_takes_the_best_single_pixel_and_then_the_next() -> None:
+    """On a linear model pixels add up: the best two are the best one by one."""
+    model = linear_model(classes=2, shape=(1, 4, 4))
+    x, y = samples_of(model, 20)
+    y = model.prediction(model.scores(x))
+
+    def lead(points: torch.Tensor) -> torch.Tensor:
+        scores = model.scores(points)
+        return (scores.gather(1, y[:, None]) - scores.gather(1, 1 - y[:, None]))[:, 0]
+
+    every = torch.stack(
+        [x.flatten(1).index_fill(1, torch.tensor([p]), v) for p in range(16) for v in (0.0, 1.0)]
+    )
+    gain = torch.stack([lead(x) - lead(points.view(-1, 1, 4, 4)) for points in every])
+    best_of_pixel = gain.view(16, 2, -1).amax(1)
+    for pixels in (1, 2):
+        name = f"few_pixels:steps={pixels},candidates=600,near=0.01"
+        found = attack_with(model, x, y, name, f"l0:{pixels}", goal=NEVER).adversarial
+        fall = lead(x) - lead(found)
+        assert torch.allclose(fall, best_of_pixel.topk(pixels, dim=0).values.sum(0), atol=1e-5)

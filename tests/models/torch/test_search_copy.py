@@ -4,10 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core.model import Effort
 from robustbench_lite.core.oracle import Oracle
+from robustbench_lite.core.settings import Search
 from robustbench_lite.models.torch.accelerate import repays
 from robustbench_lite.models.torch.module import TorchModel
+from robustbench_lite.search.batching import oracle_for
+from robustbench_lite.threats.named import parse_threat
 
 
 def test_a_model_too_large_to_time_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +52,26 @@ def test_a_search_in_float32_is_one_in_float32(monkeypatch: pytest.MonkeyPatch) 
         seen.clear()
         Oracle(model, copy).gradient(torch.rand(2, 1, 4, 4), lambda scores, rows: scores[:, 0])
         assert seen == [allowed]
+
+
+@pytest.mark.parametrize(
+    ("attack", "gradients", "scores"),
+    [
+        ("pgd", "bfloat16", "bfloat16"),
+        ("square", "float32", "float32"),
+        ("auto", "bfloat16", "float32"),
+    ],
+)
+def test_scores_are_compared_in_float32(
+    monkeypatch: pytest.MonkeyPatch, attack: str, gradients: str, scores: str
+) -> None:
+    """Bfloat16 has three digits: too few to tell which of two near points is better."""
+    monkeypatch.setattr("robustbench_lite.models.torch.fast._multiplies_bfloat16", lambda device: True)
+    model = TorchModel(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)), (1, 4, 4))
+    threat = parse_threat("linf:0.1")
+    oracle = oracle_for(get_attack(attack), model, threat, Search(), samples=10)
+    assert oracle.precision == gradients
+    assert (oracle.scorer or oracle.search or model).precision == scores
+    asked = oracle_for(get_attack(attack), model, threat, Search(precision="bfloat16"), samples=10)
+    assert asked.precision == "bfloat16"
+    assert asked.scorer is None
