@@ -66,6 +66,7 @@ class Square(Attack[SquareState]):
     access = Access.SCORE
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Andriushchenko et al. 2020, arXiv:1912.00049"
+    revision = 2
 
     def start(self, problem: Problem) -> SquareState:
         image = _as_images(problem.x0)

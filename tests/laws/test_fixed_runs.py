@@ -21,12 +21,12 @@ RUNS = [
     ("network", "ddn:steps=40", "l2:min", 60, 15.303432965564156, 2460, 2400),
     ("network", "pgd:steps=10", "linf:0.1", 46, 4.563491642707959, 257, 243),
     ("network", "apgd:steps=20", "l2:0.5", 56, 27.486241601698683, 204, 200),
-    ("network", "square:steps=60", "linf:0.1", 40, 3.9999998083803803, 1836, 0),
+    ("network", "square:steps=60", "linf:0.1", 40, 3.9999998083803803, 1842, 0),
     ("network", "one_pixel:steps=10,population=30", "l0:1", 51, 51.0, 5169, 0),
     ("network", "hopskipjump:steps=3,queries=30,tries=30", "l2:min", 60, 15.13332176360427, 11100, 0),
     ("network", "noise", "linf:0.2", 29, 5.458684630692005, 402, 0),
     ("network", "universal:steps=20", "linf:0.2", 39, 7.799999785143882, 60, 0),
-    ("network", "auto:steps=10,queries=100", "linf:0.05", 27, 1.334826405160129, 5005, 1438),
+    ("network", "auto:steps=10,queries=100", "linf:0.05", 27, 1.333848962560296, 7214, 2825),
 ]
 
 
