@@ -1,4 +1,4 @@
-"""The commands that attack: `run` and `diagnose`."""
+"""The commands that load a run's models: `run`, `diagnose` and `verify`."""
 
 from __future__ import annotations
 
@@ -166,3 +166,39 @@ def diagnose(folder: Path, samples: int | None, attacks: Sequence[str], as_json:
         click.echo(flags.to_json(orient="records", indent=2))
     else:
         show_flags(flags, Console())
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--device", help="cpu, cuda, cuda:1 or auto.  [default: the run's]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--trust", is_flag=True, help="Call the code that the run names without asking.")
+def verify(folder: Path, device: str | None, as_json: bool, trust: bool) -> None:
+    """Judge the adversarial examples that the run in FOLDER has stored once more, and search nothing.
+
+    Ends with status 1 where a claim is refuted or nothing could be judged. That a sample was held is no
+    point to judge: it says that the run's attacks found none.
+    """
+    from rich.console import Console
+
+    from robustbench_lite.cli.terminal import show_table, watching
+    from robustbench_lite.records.folder import Folder
+    from robustbench_lite.runs.config import make, read
+    from robustbench_lite.runs.plan import Subject, plan
+    from robustbench_lite.runs.verify import verify as judged_again
+
+    held = Folder.open(folder)
+    written = read(folder / "config.toml")
+    settled = make({**written, "device": device} if device else written)
+    _ask_for_code(settled, True, trust)
+    with watching(as_json) as watch:
+        table = judged_again(plan(settled, Subject.of(settled), watch), held, watch)
+    confirmed, refuted, unjudged = (
+        int(table[name].sum()) for name in ("confirmed", "refuted", "cannot_be_judged")
+    )
+    if as_json:
+        click.echo(table.to_json(orient="records", indent=2))
+    else:
+        show_table("claims", table, Console())
+        click.echo(f"{confirmed} claims confirmed, {refuted} refuted, {unjudged} cannot be judged")
+    sys.exit(0 if confirmed and not refuted else 1)

@@ -130,8 +130,11 @@ class Folder:
         files = self.shards()
         return read(files) if count(files) <= MANY else read_compact(files)
 
-    def records_of(self, key: str, fingerprint: str) -> pd.DataFrame | None:
-        """The records of a job that is done already, unless its data or models have changed since."""
+    def records_of(self, key: str, fingerprint: str | None) -> pd.DataFrame | None:
+        """The records of a job that is done already, unless its data or models have changed since.
+
+        None as fingerprint: whatever they are.
+        """
         file = self.path / "records" / f"{key}.parquet"
         if not file.exists():
             return None
@@ -141,11 +144,16 @@ class Folder:
             log.warning("%s is damaged and set aside; its job is done again (%s)", file, error)
             file.replace(file.with_suffix(".damaged"))
             return None
-        return found if (found["fingerprint"] == fingerprint).all() else None
+        same = fingerprint is None or (found["fingerprint"] == fingerprint).all()
+        return found if same else None
 
     def artifact(self, key: str) -> str:
         """Where a job's adversarial examples go, inside the folder."""
         return f"adversarial/{key}.npz"
+
+    def adversarial(self, key: str) -> dict[str, np.ndarray]:
+        """What `save` kept of a job beside its records; raises `InvalidData` where it cannot be read."""
+        return read_arrays(self.path / self.artifact(key))
 
     def save(self, key: str, records: pd.DataFrame, arrays: Mapping[str, np.ndarray]) -> None:
         """The adversarial examples found, then the records: with those the job is done."""

@@ -1,7 +1,8 @@
 """Fixed runs, two of each class of access and more: what they gave at revision 48faca9 they give today.
 
 A row that changes is a change of results: raise the attack's revision, and say here why. pgd, revision 2:
-steps fall from eps along a cosine; auto, revision 2: the squares take all of their queries at once.
+steps fall from eps along a cosine; auto, revision 2: the squares take all of their queries at once;
+revision 3: it begins with diversified starts; square, revision 2: squares shrink half as fast.
 """
 
 import pytest

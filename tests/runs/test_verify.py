@@ -1,0 +1,82 @@
+"""`robust verify`: what a run claims is judged again, and what does not hold is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from robustbench_lite.cli.main import main
+from robustbench_lite.core.npz import read_arrays, write_arrays
+from tests.conftest import run_with
+
+
+def verified(folder: Path) -> tuple[pd.DataFrame, int]:
+    answer: Result = CliRunner().invoke(main, ["verify", str(folder), "--json"], catch_exceptions=False)
+    return pd.DataFrame(json.loads(answer.stdout)), answer.exit_code
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    out = tmp_path / "run"
+    run_with(
+        "digits", out=out, models=["logistic", "linear"], attacks=["fgsm"], threats=["linf:0.1"], samples=40
+    )
+    return out
+
+
+def points_of(folder: Path, table: pd.DataFrame, cell: int) -> Path:
+    """The file of a cell's points, told by how many there are."""
+    records = {file.stem: pd.read_parquet(file) for file in (folder / "records").glob("*.parquet")}
+    name = str(table["job"][cell]).split(" ")[0]
+    (key,) = (key for key, one in records.items() if one["model"].iloc[0] == name)
+    return folder / "adversarial" / f"{key}.npz"
+
+
+def test_what_holds_is_confirmed_every_one(folder: Path) -> None:
+    table, status = verified(folder)
+    assert status == 0
+    records = pd.concat(map(pd.read_parquet, (folder / "records").glob("*.parquet")))
+    assert table["confirmed"].sum() == records["success"].sum() > 40
+    assert table["refuted"].sum() == table["cannot_be_judged"].sum() == 0
+    assert (table["told"] == "").all()
+
+
+@pytest.mark.parametrize("how", ["undone", "too_far", "nearer"])
+def test_a_point_that_was_changed_is_refuted_by_name(folder: Path, how: str) -> None:
+    table, _ = verified(folder)
+    file = points_of(folder, table, 0)
+    arrays = read_arrays(file)
+    changed = arrays["adversarial"].copy()
+    changed[3] = {"undone": 0.5 + 0 * changed[3], "too_far": 1 - changed[3], "nearer": changed[4]}[how]
+    write_arrays(file, {**arrays, "adversarial": changed})
+    table, status = verified(folder)
+    assert status == 1
+    assert table["refuted"].tolist() == [1, 0]
+    assert table["told"][0] == f"refuted: samples {arrays['ids'][3]}"
+
+
+def test_what_cannot_be_read_or_is_not_there_is_told(folder: Path) -> None:
+    table, _ = verified(folder)
+    points_of(folder, table, 0).write_bytes(b"no archive")
+    points = points_of(folder, table, 1)
+    arrays = read_arrays(points)
+    write_arrays(points, {"ids": arrays["ids"][1:], "adversarial": arrays["adversarial"][1:]})
+    table, status = verified(folder)
+    assert status == 0  # what is there holds
+    assert table["told"][0].startswith("what it stored cannot be read")
+    assert table["cannot_be_judged"].tolist() == [table["successes"][0], 1]
+    (folder / "records" / f"{points.stem}.parquet").unlink()
+    assert verified(folder)[0]["told"].tolist()[1:] == ["no records"]
+
+
+def test_another_model_is_told(folder: Path) -> None:
+    """The claims are of the model that the config names now; that it is another is said."""
+    records = {file: pd.read_parquet(file) for file in (folder / "records").glob("*.parquet")}
+    for file, one in records.items():
+        one.assign(fingerprint="f" * 24).to_parquet(file)
+    table, _ = verified(folder)
+    assert (table["told"] == "the data or the models are not those that the run had").all()
+    assert np.array_equal(table["confirmed"], table["successes"])  # they are the same, but for their name
