@@ -35,7 +35,7 @@ from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
 
 NEAR = 1e-5  # of the bound, relative: an exact answer lies as far past the boundary as rounding asks for
-QUICK = 0.19  # of the squares, so that with the paths before them they cost an eighth of AutoAttack
+QUICK = 0.19  # of the queries: with the paths before them an eighth of AutoAttack's passes
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Auto(Composite):
     ----------
     version : {"quick", "standard", "plus", "rand"}, default "standard"
         `standard`: as above; `quick`: at a fixed eps the first eighth alone, which nearly always says the
-        same; `plus`: five restarts of the untargeted parts; `rand`: what makes sense on a
-        stochastic model, cross-entropy and DLR, to be run with `--eot 20`; taken by itself where the model
-        says that it is one.
+        same, and by decisions a fifth of the queries; `plus`: five restarts of the untargeted parts; `rand`:
+        what makes sense on a stochastic model, cross-entropy and DLR, to be run with `--eot 20`; taken by
+        itself where the model says that it is one.
     steps : int, default 100
         Of each Auto-PGD; three times as many of sigma-zero, twice of FMN.
     targets : int, default 9
@@ -160,9 +160,10 @@ class Auto(Composite):
         if self.queries and not (random and self._by_gradients(model) and threat.norm is not Norm.L0):
             if self.version != "quick":
                 yield Part(Square(self.queries, begin="best"))
-            yield Part(FewPixels(max(1, self.queries // 200)))
-            yield Part(SparseRS(max(1, self.queries // 5)), starts=3)
-            yield from self._by_decisions(model, threat)
+            queries = self._first_queries if self.version == "quick" else self.queries
+            yield Part(FewPixels(max(1, queries // 200)))
+            yield Part(SparseRS(max(1, queries // 5)), starts=3)
+            yield from self._by_decisions(model, queries)
 
     def _quick(self, threat: Threat) -> Iterator[Part]:
         """What breaks most for an eighth of the cost: short paths from many starts, and squares from their
@@ -172,7 +173,7 @@ class Auto(Composite):
         else:
             yield Part(PGD(max(5, self.steps // 10), 5, loss="margin", diversified=2))
         if self.queries:
-            yield Part(Square(max(1, round(QUICK * self.queries)), begin="best"))
+            yield Part(Square(self._first_queries, begin="best"))
 
     def _smallest(self, model: Model, threat: Threat) -> Iterator[Part]:
         """For the smallest perturbation."""
@@ -189,16 +190,20 @@ class Auto(Composite):
             yield Part(ALMA(2 * self.steps))
         yield Part(FMN(2 * self.steps))
         if self.queries:
-            yield from self._by_decisions(model, threat)
+            yield from self._by_decisions(model, self.queries)
 
-    def _by_decisions(self, model: Model, threat: Threat) -> Iterator[Part]:
+    @property
+    def _first_queries(self) -> int:
+        return max(1, round(QUICK * self.queries))
+
+    def _by_decisions(self, model: Model, queries: int) -> Iterator[Part]:
         """Where gradients are not the model's own."""
         if self._by_gradients(model):
             return
-        yield Part(RayS(self.queries))
+        yield Part(RayS(queries))
         # HopSkipJump's steps of 100 first queries each cost about 67 · steps^1.5.
-        yield Part(HopSkipJump(max(1, round((self.queries / 67) ** (2 / 3)))))
-        yield Part(Pointwise(self.queries))
+        yield Part(HopSkipJump(max(1, round((queries / 67) ** (2 / 3)))))
+        yield Part(Pointwise(queries))
 
     def _by_gradients(self, model: Model) -> bool:
         """Whether gradients are the model's own."""
