@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robustbench_lite.core.threat import Threat
     from robustbench_lite.data.data import Data
     from robustbench_lite.data.load import load_data
+    from robustbench_lite.faces import AutoAttack, benchmark
     from robustbench_lite.models.function import ScoreFunction
     from robustbench_lite.models.load import load_model
     from robustbench_lite.models.names import Reading
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Attack": "search.attack",
     "AttackResult": "api",
+    "AutoAttack": "faces",
     "Config": "runs.config",
     "Data": "data.data",
     "Domain": "core.domain",
@@ -52,6 +54,7 @@ _HOMES = {
     "Threat": "core.threat",
     "TorchModel": "models.torch.module",
     "attack": "api",
+    "benchmark": "faces",
     "diagnose": "api",
     "lift": "models.sklearn.lift",
     "list_attacks": "api",
@@ -67,6 +70,7 @@ _HOMES = {
 __all__ = [
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "Config",
     "Data",
     "Domain",
@@ -80,6 +84,7 @@ __all__ = [
     "Threat",
     "TorchModel",
     "attack",
+    "benchmark",
     "diagnose",
     "lift",
     "list_attacks",

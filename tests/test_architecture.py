@@ -33,6 +33,7 @@ FLOORS = {
     "diagnosis": 9,
     "testing": 9,
     "cli": 10,
+    "faces": 10,
 }
 
 

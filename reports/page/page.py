@@ -39,7 +39,7 @@ TITLES = {
     "per_class": "By class",
     "pairs": "Attacks compared on the same samples",
     "transfer": "From one model to another",
-    "winners": "Which part of a composite attack won",
+    "winners": "What each part of an attack won, and its passes",
 }
 SINGULAR = {"models": "model", "attacks": "attack", "threats": "threat", "goals": "goal"}  # of flags
 SWITCHES = {"compile", "pictures"}  # flags that can be said either way

@@ -177,10 +177,36 @@ def _strongest(broken: pd.DataFrame) -> str:
 
 
 def winners(records: pd.DataFrame) -> pd.DataFrame:
-    """How many successes each part of a composite attack found."""
-    found = direct(records).loc[lambda part: part["success"].astype(bool)]
-    sizes = found.groupby([*GROUP, "winner"], sort=False, observed=True).size()
-    return sizes.rename("successes").reset_index()
+    """What each part of a composite attack found, and what that took: one row a job and part, as they came.
+
+    points: successes in percent of the samples that the model has right. to_success: median forward passes to
+    them. forwards: passes that all samples spent from the last success of the part before to that of this
+    one; forwards_a_point: of each percent.
+    """
+    rows = []
+    for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
+        found = group.loc[group["success"].astype(bool) & group["winner"].notna()]
+        passes = found["queries_at_success"].astype(float).fillna(0.0)
+        parts = passes.groupby(found["winner"], sort=False, observed=True).agg(["size", "median", "max"])
+        before, able = 0.0, max(1, int(right(group).sum()))
+        ordered = parts.sort_values(["max", "median"], kind="stable")
+        for part, size, middle, last in ordered.itertuples():
+            spent = float(group["forwards"].astype(float).clip(upper=last).sum())
+            points = 100 * size / able
+            rows.append(
+                {
+                    **dict(zip(GROUP, key, strict=True)),
+                    "winner": part,
+                    "successes": int(size),
+                    "points": points,
+                    "to_success": middle,
+                    "forwards": spent - before,
+                    "forwards_a_point": (spent - before) / points,
+                }
+            )
+            before = spent
+    columns = ["winner", "successes", "points", "to_success", "forwards", "forwards_a_point"]
+    return pd.DataFrame(rows, columns=[*GROUP, *columns])
 
 
 def per_class(records: pd.DataFrame) -> pd.DataFrame:

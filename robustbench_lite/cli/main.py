@@ -93,6 +93,6 @@ def main(debug: bool) -> None:
 
 for _command in (
     run.run, lists.list_, lists.info, run.diagnose, run.verify, lists.demo, judge.judge, reports.report,
-    reports.show, reports.serve, reports.leaderboard,
+    reports.show, reports.status, reports.serve, reports.leaderboard,
 ):  # fmt: skip
     main.add_command(_command)

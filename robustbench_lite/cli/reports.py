@@ -1,8 +1,9 @@
-"""The commands that read runs: `report`, `show`, `serve` and `leaderboard`."""
+"""The commands that read runs: `report`, `show`, `status`, `serve` and `leaderboard`."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,30 @@ def show(run: Path, names: Sequence[str]) -> None:
         show_result(result, Console())
     for name in names:
         show_table(name, result.table(name), Console())
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(run: Path, as_json: bool) -> None:
+    """How far the run in RUN has come: jobs done, failed and missing, and about how long the rest takes.
+
+    Ends with status 1 while a job is missing or has failed.
+    """
+    from robustbench_lite.records.folder import Folder
+    from robustbench_lite.reports.format import number
+
+    facts = Folder.open(run).progress()
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        left = facts["seconds_left"]
+        rest = "" if left is None else f"; about {number(left)} s of attacks left, one job at a time"
+        click.echo(f"{facts['done']} of {facts['jobs']} jobs done, {facts['failed']} failed, "
+                   f"{facts['missing']} missing{rest}")  # fmt: skip
+        if facts["missing"] or facts["failed"]:
+            click.echo(f"go on with: robust run --resume --out {run}")
+    sys.exit(1 if facts["missing"] or facts["failed"] else 0)
 
 
 @click.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ MANY = "; may be repeated."
 @with_settings()
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/<time>-<data>]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out: jobs that are done are kept.")
+@click.option("--shard", metavar="I/N", help="Carry out this part of the jobs alone, into an --out that all "
+              "parts share; auto: as SLURM or torchrun says.  Then: --resume")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the jobs and an estimate, and stop.")
 @click.option("--quiet", is_flag=True, help="No progress and no tables.")
 @click.option("--verbose", is_flag=True, help="Tell what is decided on the way, on standard error.")
@@ -62,6 +65,7 @@ def run(
     goals); flags go before it.
     """
     from robustbench_lite.runs.config import check_names, make, read
+    from robustbench_lite.runs.shard import parse_shard
 
     if out is not None:
         if out == Path():
@@ -69,6 +73,10 @@ def run(
         out = out.expanduser()
     if resume and out is None:
         raise RobustError("--resume needs --out, the folder of the run to go on with")
+    shard = described.pop("shard")
+    part = parse_shard(shard, os.environ) if isinstance(shard, str) else None
+    if part is not None and out is None:
+        raise RobustError("--shard needs --out, the folder that all parts share")
     trust = bool(described.pop("trust"))
     flags = {name: value for name, value in described.items() if value not in (None, ())}
     kept = Path() if out is None else out / "config.toml"
@@ -90,21 +98,33 @@ def run(
     from robustbench_lite.cli.terminal import show_result, watching
     from robustbench_lite.records.folder import Folder, new_folder
     from robustbench_lite.runs.plan import Subject, plan
-    from robustbench_lite.runs.run import carry_out
+    from robustbench_lite.runs.run import carry_out, carry_out_part
 
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     with aside, watching(quiet or as_json) as watch:  # what a model prints is no JSON
         made = plan(settled, Subject.of(settled), watch)
         if not dry_run:
-            folder = Folder.create(out or new_folder(settled.data), resume)
+            folder = Folder.create(out or new_folder(settled.data), resume or part is not None)
             try:
-                result = carry_out(made, settled, folder, watch)
+                if part is None:
+                    result = carry_out(made, settled, folder, watch)
+                else:
+                    done = carry_out_part(made, settled, folder, part, watch)
             except KeyboardInterrupt:
                 click.echo(f"stopped; go on with: robust run --resume --out {folder.path}", err=True)
                 sys.exit(130)
     if dry_run:
         _show_plan(made)
         return
+    if part is not None:
+        failures = [one for one in done if one.records is None]
+        for one in failures:
+            click.echo(f"{one.job} failed: {one.failure.strip().splitlines()[-1]}", err=True)
+        click.echo(
+            f"shard {part}: {len(done) - len(failures)} of its {len(done)} jobs done, of {len(made.jobs)} in "
+            f"all; when all shards are, robust run --resume --out {folder.path}"
+        )
+        sys.exit(1 if failures else 0)
     if as_json:
         summary = json.loads(result.table("summary").to_json(orient="records"))
         answer = {"path": str(result.path), "summary": summary, "failures": dict(result.failures)}

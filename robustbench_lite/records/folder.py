@@ -125,6 +125,21 @@ class Folder:
         there = {file.stem for file in self._files("records", "parquet")}
         return [key for key in told.jobs or [] if key not in there and key not in told.failed]
 
+    def progress(self) -> dict[str, int | float | None]:
+        """Jobs of the run: in all, done, failed, missing; seconds_left: from those of the jobs that are done.
+
+        None where nothing is left, or nothing known of how long a job takes.
+        """
+        told, files, missing = self.told(), self.shards(), self.missing()
+        seconds = [float(read([file])["seconds"].sum()) for file in files] if missing else []
+        return {
+            "jobs": len(files) if told.jobs is None else len(told.jobs),
+            "done": len(files),
+            "failed": len(told.failed),
+            "missing": len(missing),
+            "seconds_left": len(missing) * sum(seconds) / len(seconds) if seconds else None,
+        }
+
     def records(self) -> pd.DataFrame:
         """All records of the run; of very many, what tables need."""
         files = self.shards()

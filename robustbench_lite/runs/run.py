@@ -27,6 +27,7 @@ from robustbench_lite.reports.build import rebuild
 from robustbench_lite.reports.results import Results
 from robustbench_lite.runs.config import ATTACKS, GOALS, THREATS, Config, as_toml
 from robustbench_lite.runs.plan import AnyCell, Plan, Subject, plan
+from robustbench_lite.runs.shard import Shard
 from robustbench_lite.runs.suite import every
 from robustbench_lite.search.attack import AnyAttack, Attack
 
@@ -114,10 +115,7 @@ def carry_out(
 ) -> Results:
     """Carry out the jobs of a plan; write what they found, the tables and the page."""
     if folder is not None:
-        folder.text("config.toml", as_toml(config, resolved(plan)))
-        folder.tell(
-            _told(plan, []).model_copy(update={"jobs": [job.key() for job in plan.jobs], "finished": False})
-        )
+        _begin(plan, config, folder)
     done = list(serial(plan.jobs, plan.workshop, folder, config.pictures, watch))
     watch("done", 1.0)
     frames = [one.records for one in done if one.records is not None]
@@ -136,6 +134,24 @@ def carry_out(
             except Exception:  # the records are there; a report can be made again
                 log.exception("no report could be made; try: robust report %s", folder.path)
     return results
+
+
+def carry_out_part(
+    plan: Plan, config: Config, folder: Folder, part: Shard, watch: Watch = lambda what, fraction: None
+) -> list[Done]:
+    """Carry out a part of the jobs into a folder that all parts share.
+
+    When all parts are done, the run is resumed there: it finds every record, and makes tables and page.
+    """
+    _begin(plan, config, folder)
+    return list(serial(part.of(plan.jobs), plan.workshop, folder, config.pictures, watch))
+
+
+def _begin(plan: Plan, config: Config, folder: Folder) -> None:
+    """Write down what is going to be done."""
+    folder.text("config.toml", as_toml(config, resolved(plan)))
+    jobs = [job.key() for job in plan.jobs]
+    folder.tell(_told(plan, []).model_copy(update={"jobs": jobs, "finished": False}))
 
 
 def _told(plan: Plan, done: Sequence[Done]) -> Told:

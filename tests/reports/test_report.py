@@ -160,6 +160,22 @@ def test_tables_are_what_a_hand_would_count(records: pd.DataFrame) -> None:
         assert isinstance(table(records), pd.DataFrame), name
 
 
+def test_what_each_part_of_a_composite_found_and_what_that_took() -> None:
+    """Part a breaks samples 0 and 1 in 2 and 4 passes, b sample 2 in 10; sample 3 holds for 20."""
+    columns = {
+        "model": "m", "attack": "auto", "threat": "linf:0.1", "eps": 0.1, "data": "d", "goal": "untargeted",
+        "family": "f", "sample_id": np.arange(4), "label": 0, "clean_prediction": 0, "valid": True,
+        "success": np.array([True, True, True, False]), "winner": np.array([*"aab", None], dtype=object),
+        "queries_at_success": np.array([2, 4, 10, -1]), "forwards": np.array([2, 4, 10, 20]), "backwards": 0,
+    }  # fmt: skip
+    table = TABLES["winners"](recorded(columns, 4)).set_index("winner")
+    assert table["successes"].to_dict() == {"a": 2, "b": 1}
+    assert table["points"].to_dict() == {"a": 50.0, "b": 25.0}
+    assert table["to_success"].to_dict() == {"a": 3.0, "b": 10.0}
+    assert table["forwards"].to_dict() == {"a": 2 + 4 + 4 + 4, "b": (10 - 4) + (10 - 4)}
+    assert table["forwards_a_point"].to_dict() == {"a": 14 / 50, "b": 12 / 25}
+
+
 def test_intervals_are_the_published_ones() -> None:
     assert wilson(500, 1000) == pytest.approx((0.469, 0.531), abs=5e-4)
     assert wilson(5000, 10000) == pytest.approx((0.4902, 0.5098), abs=5e-5)
