@@ -100,9 +100,12 @@ class ZOO(Attack[ZOOState]):
         n, d = z.shape
         count = min(self.coordinates, d)
         drawn = domain.free(problem.random("coordinate").uniform(tuple(problem.x0.shape[1:])) + 1.0)
-        which = drawn.flatten(1).topk(count, 1).indices
+        key, which = drawn.flatten(1).topk(count, 1)  # 0 of what may not change
         reach = domain.at_least_a_step(self.reach, state.z)
-        way = torch.zeros_like(z)[:, None].repeat(1, count, 1).scatter_(2, which[:, :, None], 1.0)
+        able = (key > 0).to(z)
+        way = (
+            torch.zeros_like(z)[:, None].repeat(1, count, 1).scatter_(2, which[:, :, None], able[:, :, None])
+        )
         way = reach * way.view(n, count, *problem.x0.shape[1:])
         both = torch.cat([state.z[:, None] + way, state.z[:, None] - way], 1)
         points = domain.clamp(both.flatten(0, 1))
@@ -119,7 +122,7 @@ class ZOO(Attack[ZOOState]):
         mean = first * state.mean.gather(1, which) + (1 - first) * slope
         square = second * state.square.gather(1, which) + (1 - second) * slope.square()
         move = mean / (1 - first**t) / ((square / (1 - second**t)).sqrt() + 1e-8)
-        ahead = z.scatter(1, which, z.gather(1, which) - self.rate * move).view_as(state.z)
+        ahead = z.scatter(1, which, z.gather(1, which) - self.rate * able * move).view_as(state.z)
         state = replace(
             state,
             z=domain.clamp(ahead),
