@@ -27,7 +27,7 @@ RUNS = [
     ("network", "hopskipjump:steps=3,queries=30,tries=30", "l2:min", 60, 15.13332176360427, 11100, 0),
     ("network", "noise", "linf:0.2", 29, 5.458684630692005, 402, 0),
     ("network", "universal:steps=20", "linf:0.2", 39, 7.799999785143882, 60, 0),
-    ("network", "auto:steps=10,queries=100", "linf:0.05", 27, 1.333848962560296, 7214, 2825),
+    ("network", "auto:steps=10,queries=100", "linf:0.05", 27, 1.333848962560296, 4739, 2330),
 ]
 
 
