@@ -74,8 +74,9 @@ class Auto(Composite):
 
     Notes
     -----
-    Records name the winner. Cost of a fixed eps by gradients: about 1,100 passes a robust sample (`quick`),
-    4,200 (`standard`); AutoAttack's: 8,800. Cost of the smallest perturbation by gradients: at most about 2,000 passes.
+    Records name the winner. Cost of a fixed eps by gradients: about 1,100 passes a robust sample (`quick`) or
+    4,200 (`standard`), where AutoAttack takes 8,800. Cost of the smallest perturbation by gradients: at most
+    about 2,000 passes.
 
     Examples
     --------
