@@ -125,7 +125,7 @@ def _holds(job: Job, won: pd.DataFrame, z: Tensor, shop: Workshop) -> np.ndarray
     some = data[chosen]
     originals = Originals(some.x, some.y, some.ids, shop.clean(job.model)[rows][chosen])
     target = won.loc[known, "target"]
-    aimed = None if target.isna().any() else torch.from_numpy(target.to_numpy(dtype="int64"))
+    aimed = None if target.isna().any() else torch.from_numpy(target.to_numpy(dtype="int64"))[:, None]
     model = shop.model_named(job.model, job.name)
     verdict = judge(
         model, shop.threat(job.threat), shop.goal(job.goal), originals, z[torch.from_numpy(known)], aimed,

@@ -44,6 +44,20 @@ def test_what_holds_is_confirmed_every_one(folder: Path) -> None:
     assert (table["told"] == "").all()
 
 
+@pytest.mark.parametrize(
+    ("attack", "threat", "goal"),
+    [("pgd:steps=5", "rotation:30", "untargeted"), ("pgd:steps=5", "linf:0.2", "random"),
+     ("exact", "l2:min", "untargeted"), ("pgd:steps=5", "linf:0.2", "top:3")],
+)  # fmt: skip
+def test_every_kind_of_claim_can_be_judged(tmp_path: Path, attack: str, threat: str, goal: str) -> None:
+    out = tmp_path / "run"
+    made = {"attacks": [attack], "threats": [threat], "goals": [goal]}
+    run_with("digits", out=out, models=["logistic"], samples=30, **made)
+    table, status = verified(out)
+    assert status == 0
+    assert table["confirmed"].sum() == table["successes"].sum() > 0
+
+
 @pytest.mark.parametrize("how", ["undone", "too_far", "nearer"])
 def test_a_point_that_was_changed_is_refuted_by_name(folder: Path, how: str) -> None:
     table, _ = verified(folder)
