@@ -41,7 +41,7 @@ class AutoAttack:
     version : {"standard", "plus", "rand", "quick"}, default "standard"
         Of `auto`; `quick` is ours alone.
     device : str, optional
-        Where the model and what it is asked are; None: where the samples are.
+        Where a module is moved to; None: it stays where it is. A function is called where the samples are.
 
     Examples
     --------
@@ -104,8 +104,8 @@ class AutoAttack:
         Tensor, or tuple of Tensor
             (n, …), and (n,) where labels are asked for. `result` holds the judged records.
         """
-        device = x_orig.device if self.device is None else torch.device(self.device)
-        self.model.to(device)
+        if self.device is not None or isinstance(self.model, _Called):
+            self.model.to(self.device or x_orig.device)
         threat, search = f"{NORMS[self.norm]}:{self.eps!r}", Search(seed=self.seed, batch_size=bs)
         found = self.result = attack(
             self.model, x_orig, y_orig, f"auto:version={self.version}", threat, search=search
@@ -190,6 +190,7 @@ class _Called(nn.Module):
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
+        self.where = nn.Parameter(torch.empty(0), requires_grad=False)  # tells its device
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)

@@ -108,8 +108,9 @@ class CMA(Attack[CMAState]):
         of_ranks = torch.einsum("k,nkd->nd", weight, best.square()) * state.variance
         old = 1 - c_one - c_mu + (1 - steady) * c_one * c_drift * (2 - c_drift)
         top = margins.argmax(1, keepdim=True)
+        row = torch.arange(n, device=top.device)
         return CMAState(
-            z=points.view(n, self.population, *problem.x0.shape[1:])[torch.arange(n), top[:, 0]],
+            z=points.view(n, self.population, *problem.x0.shape[1:])[row, top[:, 0]],
             mean=state.mean + state.width * scale * mean_draw,
             variance=(old * state.variance + c_one * drift.square() + c_mu * of_ranks).clamp_min(1e-12),
             width=state.width * ((c_sigma / damping) * (length / expected - 1)).clamp(-1, 1).exp(),

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustbench_lite.attacks.adam import adam
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, Length, NonNegative, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate, Schedule
-
-DECAY = 0.9, 0.999  # Adam's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +117,7 @@ class ZOO(Attack[ZOOState]):
         pull = (state.weight * short).to(z)[:, None] * slope
         slope = 2 * delta.gather(1, which) - pull
         t = state.t.gather(1, which) + 1
-        first, second = DECAY
-        mean = first * state.mean.gather(1, which) + (1 - first) * slope
-        square = second * state.square.gather(1, which) + (1 - second) * slope.square()
-        move = mean / (1 - first**t) / ((square / (1 - second**t)).sqrt() + 1e-8)
+        move, mean, square = adam(slope, state.mean.gather(1, which), state.square.gather(1, which), t)
         ahead = z.scatter(1, which, z.gather(1, which) - self.rate * able * move).view_as(state.z)
         state = replace(
             state,
