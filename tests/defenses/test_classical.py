@@ -26,13 +26,13 @@ def drawn(seed: int, n: int = 12, d: int = 2, eps: float = 0.1) -> Samples:
     return Samples(x - eps, x + eps, sign, random.random(n) + 0.1)
 
 
-def worst_loss(samples: Samples, f: int, t: float, left: float, right: float) -> float:
-    """The exponential loss where every sample goes to the worse of the sides it can reach."""
-    margins = []
-    for low, high, sign in zip(samples.low[:, f], samples.high[:, f], samples.sign, strict=True):
-        reach = [left] * bool(low <= t) + [right] * bool(high > t)
-        margins.append(min(sign * value for value in reach))
-    return float((samples.weight * np.exp(-np.array(margins))).sum())
+def worst_loss(samples: Samples, f: int, t: float, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The exponential loss, for each pair of values, where every sample goes to the worse side it reaches."""
+    sign = samples.sign[:, None]
+    to_left, to_right = ((samples.low[:, f] <= t)[:, None], (samples.high[:, f] > t)[:, None])
+    margins = np.minimum(np.where(to_left, sign * left, np.inf), np.where(to_right, sign * right, np.inf))
+    losses: np.ndarray = samples.weight @ np.exp(-margins)
+    return losses
 
 
 @settings(max_examples=30, deadline=None)
@@ -43,21 +43,19 @@ def test_a_split_is_the_best_of_a_grid(seed: int) -> None:
     split = best_split(samples, extra)
     values = np.linspace(-2, 2, 21)
     ends = np.unique(np.concatenate([samples.low, samples.high]))
+    left, right = (side.ravel() for side in np.meshgrid(values, values))
     least = min(
-        worst_loss(samples, f, t, left, right)
-        for f in range(2)
-        for t in (ends[1:] + ends[:-1]) / 2
-        for left, right in itertools.product(values, values)
+        worst_loss(samples, f, t, left, right).min() for f in range(2) for t in (ends[1:] + ends[:-1]) / 2
     )
-    plain = min(worst_loss(samples, 0, -1, value, value) for value in values)
+    plain = worst_loss(samples, 0, -1, values, values).min()
     if split is None:
         assert least >= plain * (1 - 1e-3)
         return
     assert split.loss <= least + 1e-6
     if max(abs(split.left), abs(split.right)) < 2:  # not cut off
-        assert worst_loss(samples, split.feature, split.threshold, split.left, split.right) == pytest.approx(
-            split.loss, rel=1e-3
-        )
+        sides = np.array([split.left]), np.array([split.right])
+        again = worst_loss(samples, split.feature, split.threshold, *sides)
+        assert again[0] == pytest.approx(split.loss, rel=1e-3)
 
 
 @settings(max_examples=30, deadline=None)
@@ -98,16 +96,15 @@ def test_the_worst_of_stumps_is_exact(seed: int) -> None:
     trees.append(Grown.leaf(0.3))
     found = worst_of_stumps(trees, samples.low, samples.high, samples.sign)
     for i, sign in enumerate(samples.sign):
-        margins = []
-        for point in itertools.product(
-            *(np.linspace(a, b, 201) for a, b in zip(samples.low[i], samples.high[i], strict=True))
-        ):
-            total = sum(
-                t.value[0] if len(t.left) == 1 else t.value[1 + (point[t.feature[0]] > t.threshold[0])]
-                for t in trees
-            )
-            margins.append(sign * total)
-        assert min(margins) == pytest.approx(found[i])
+        sides = (np.linspace(a, b, 201) for a, b in zip(samples.low[i], samples.high[i], strict=True))
+        points = np.stack([side.ravel() for side in np.meshgrid(*sides)], 1)
+        margins = sign * sum(
+            np.full(len(points), t.value[0])
+            if len(t.left) == 1
+            else np.where(points[:, t.feature[0]] > t.threshold[0], t.value[2], t.value[1])
+            for t in trees
+        )
+        assert margins.min() == pytest.approx(found[i])
 
 
 @settings(max_examples=60, deadline=None)
