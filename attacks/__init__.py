@@ -43,6 +43,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("fooling", "fooling.fooling:Fooling", "images of nothing that the model is sure of; threat box", "score", "", "Nguyen et al. 2014, arXiv:1412.1897"),
         _entry("genattack", "score_based.genattack:GenAttack", "a small population that breeds", "score", "linf", "Alzantot et al. 2019, arXiv:1805.11090"),
         _entry("geoda", "decision_based.geoda:GeoDA", "the boundary's normal, followed from the sample", "decision", "l2 linf", "Rahmati et al. 2020, arXiv:2003.06468"),
+        _entry("grid", "grid:Grid", "every combination of a transformation's parameters", "decision", "", "Engstrom et al. 2019, arXiv:1712.02779"),
         _entry("hopskipjump", "decision_based.hopskipjump:HopSkipJump", "along the boundary, by decisions alone", "decision", "l2 linf", "Chen, Jordan & Wainwright 2019, arXiv:1904.02144"),
         _entry("iterative", "fixed_budget.bim:Iterative", "FGSM in small steps; targeted too", "gradient", "l1 l2 linf", "Kurakin et al. 2016, arXiv:1607.02533"),
         _entry("jitter", "fixed_budget.jitter:Jitter", "pgd on noisy softmaxes of scaled scores", "gradient", "l1 l2 linf", "Schwinn et al. 2021, arXiv:2105.10304"),

@@ -34,7 +34,7 @@ class Noise(Attack[Iterate]):
     name = "noise"
     access = Access.DECISION
     control = True
-    threats = frozenset({"ball", "box", "rotation"})
+    threats = frozenset({"ball", "box", "transform"})
     paper = "Carlini et al. 2019, arXiv:1902.06705"
 
     def start(self, problem: Problem) -> Iterate:

@@ -131,6 +131,7 @@ SHORT: dict[str, str] = {
     "fooling": "steps=40,population=50",
     "genattack": "steps=40",
     "geoda": "steps=3,queries=20,tries=30",
+    "grid": "points=3",
     "hopskipjump": "steps=3,queries=20,tries=30",
     "jsma": "steps=10",
     "lbfgs": "rounds=4",

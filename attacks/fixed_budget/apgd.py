@@ -80,6 +80,7 @@ class APGD(Attack[APGDState]):
 
     name = "apgd"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
+    threats = frozenset({"ball", "transform"})
     paper = "Croce & Hein 2020, arXiv:2003.01690"
 
     def start(self, problem: Problem) -> APGDState:

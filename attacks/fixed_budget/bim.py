@@ -43,7 +43,7 @@ class Iterative(Attack[Iterate]):
 
     name = "iterative"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
-    threats = frozenset({"ball", "rotation"})
+    threats = frozenset({"ball", "transform"})
     paper = "Kurakin et al. 2016, arXiv:1607.02533"
 
     def start(self, problem: Problem) -> Iterate:

@@ -51,10 +51,11 @@ class MIFGSM(Attack[MIFGSMState]):
 
     name = "mifgsm"
     norms = frozenset({Norm.L2, Norm.LINF})
+    threats = frozenset({"ball", "transform"})
     paper = "Dong et al. 2018, arXiv:1710.06081"
 
     def start(self, problem: Problem) -> MIFGSMState:
-        return MIFGSMState(z=problem.x0, velocity=torch.zeros_like(problem.x0))
+        return MIFGSMState(z=problem.origin, velocity=torch.zeros_like(problem.origin))
 
     def step(self, problem: Problem, state: MIFGSMState) -> MIFGSMState:
         return self.along(problem, state, self.slope(problem, self.ahead(problem, state)))

@@ -55,7 +55,7 @@ class PGD(Attack[Iterate]):
 
     name = "pgd"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
-    threats = frozenset({"ball", "rotation"})
+    threats = frozenset({"ball", "transform"})
     paper = "Madry et al. 2018, arXiv:1706.06083"
     revision = 2
 

@@ -70,6 +70,7 @@ class UPGD(Attack[UPGDState]):
 
     name = "upgd"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
+    threats = frozenset({"ball", "transform"})
     paper = "Madry et al. 2018, arXiv:1706.06083"
 
     def start(self, problem: Problem) -> UPGDState:

@@ -28,7 +28,8 @@ class SPSA(Attack[Iterate]):
     pairs : int, default 32
         Of points for each estimate.
     reach : float, default 0.01
-        How far they lie, in the units of x; the default grows with the box.
+        How far they lie, in the units of x; the default grows with the box. Of parameters of a change, that
+        share of eps.
     step_size : float, optional
         In the units of x; None: 2.5 eps / steps.
 
@@ -50,6 +51,7 @@ class SPSA(Attack[Iterate]):
     name = "spsa"
     access = Access.SCORE
     norms = frozenset({Norm.L2, Norm.LINF})
+    threats = frozenset({"ball", "transform"})
     paper = "Uesato et al. 2018, arXiv:1802.05666"
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
@@ -60,16 +62,21 @@ class SPSA(Attack[Iterate]):
         return (stream.integers(2, shape) * 2 - 1).float()
 
     def start(self, problem: Problem) -> Iterate:
-        return Iterate(z=problem.x0)
+        return Iterate(z=problem.origin)
 
     def step(self, problem: Problem, state: Iterate) -> Iterate:
-        n, shape = len(problem), tuple(problem.x0.shape[1:])
+        n, shape = len(problem), tuple(state.z.shape[1:])
         way = self.directions(problem.random("way"), (self.pairs, *shape)).to(state.z)
-        way = problem.threat.domain.free(way)
-        # A feature that takes steps is probed a step away at least: nearer the model would not be asked.
-        reach = problem.threat.domain.at_least_a_step(self.reach, state.z)
-        both = torch.cat([state.z[:, None] + reach * way, state.z[:, None] - reach * way], 1)
-        points = problem.threat.domain.clamp(both.flatten(0, 1))
+        over_inputs, domain = problem.threat.over_inputs, problem.threat.domain
+        if over_inputs:
+            way = domain.free(way)
+            # A feature that takes steps is probed a step away at least: nearer the model would not be asked.
+            reach = domain.at_least_a_step(self.reach, state.z)
+        else:
+            reach = problem.size(self.reach)
+        apart = reach[:, None] * way
+        both = torch.cat([state.z[:, None] + apart, state.z[:, None] - apart], 1).flatten(0, 1)
+        points = domain.clamp(both) if over_inputs else both
         rows = torch.arange(n, device=points.device).repeat_interleave(2 * self.pairs)
         loss = problem.margins(points, rows).nan_to_num(neginf=0.0).view(n, 2, -1)
         rise = ((loss[:, 0] - loss[:, 1]) / (2 * self.pairs)).to(way)

@@ -58,6 +58,8 @@ class CopiesFGSM(MIFGSM):
     scales: Count = 1
     kernel: Amount = 0
 
+    threats = frozenset({"ball"})
+
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if (self.diversity or self.kernel) and len(model.input_shape) != 3:
             return f"{self.name} moves images (C, H, W); {model.name} takes {model.input_shape}"

@@ -663,7 +663,7 @@ class Problem:
 
     def _free(self, values: Tensor) -> Tensor:
         """Values shaped like z, 0 where the input may not change."""
-        return self.threat.domain.free(values) if values.shape == self.x0.shape else values
+        return self.threat.domain.free(values) if self.threat.over_inputs else values
 
     def _count(self, counter: Tensor, which: Tensor) -> bool:
         """Add to a counter of the ledger for the rows that are (n,) and do not idle; False where none is.
@@ -679,7 +679,7 @@ class Problem:
     def _snap(self, z: Tensor) -> Tensor:
         """z with stepped features on their grid: the nearest point of it that the threat admits."""
         domain = self.threat.domain
-        if domain.spacing is None or z.shape != self.x0.shape:
+        if domain.spacing is None or not self.threat.over_inputs:
             return z
         nearest = domain.snap(z, self.x0, inward=False)
         inside = per_row(self.threat.contains(nearest, self.x0, self.eps), z)
@@ -801,7 +801,7 @@ class Problem:
         """Whether the input that each row's z makes is in the domain (n,)."""
         return (
             self.threat.domain.admits(z, self.x0)
-            if z.shape == self.x0.shape
+            if self.threat.over_inputs
             else self.threat.contains(z, self.x0, self.eps)
         )
 

@@ -64,8 +64,8 @@ class Threat(Protocol):
     """Where an adversarial example may lie around a sample x0.
 
     An attack iterates z (n, …): the input itself for balls and the box, the parameters of a change (an angle,
-    a shift) for others; `render` makes the input of it. Where z has the shape of x0, the domain's mask and
-    steps hold for z itself. eps (n,) float64 is the size allowed to each row, in the units of z.
+    a shift) for others; `render` makes the input of it. Where z is the input, the domain's mask and steps
+    hold for it. eps (n,) float64 is the size allowed to each row, in the units of z.
 
     An author implements every attribute and method, and `__str__`, which is what records call the threat;
     there is nothing to inherit from.
@@ -73,7 +73,9 @@ class Threat(Protocol):
     Attributes
     ----------
     kind : str
-        `ball`, `box`, `rotation`, …: what an attack's `threats` are compared with.
+        `ball`, `box` or `transform`: what an attack's `threats` are compared with.
+    over_inputs : bool
+        Whether z is the input itself.
     norm : Norm or None
         What sizes are measured in, None where they are no norm of the input.
     minimum : bool
@@ -94,6 +96,9 @@ class Threat(Protocol):
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def over_inputs(self) -> bool: ...
 
     @property
     def norm(self) -> Norm | None: ...

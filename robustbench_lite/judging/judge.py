@@ -174,7 +174,7 @@ def judge(
     if len(won):
         other = max(1, min(settings.batch_size or BATCH, len(won)) // 2 + 1)
         again[won.numpy()] = (rate_of(look(x, "again", won, other), won) > 0.5).tolist()
-    if settings.eight_bit and x0.dim() == 4 and z.shape == x0.shape and len(won):
+    if settings.eight_bit and x0.dim() == 4 and threat.over_inputs and len(won):
         grid, possible = eight_bit_image(threat, x[won], x0[won])
         whole = x.clone()
         whole[won] = grid
@@ -296,8 +296,7 @@ def _inadmissible(threat: Threat, z: Tensor, x0: Tensor) -> list[tuple[Reason, s
     x = threat.render(torch.where(per_row(finite, z), z, threat.origin(x0)), x0)
     low, high = domain.bounds(x)
     outside = torch.maximum(low - x, x - high).flatten(1).amax(1).nan_to_num(torch.inf)
-    own = z.shape == x0.shape
-    allowed = domain.changed_only_allowed(x, x0) if own else torch.ones_like(finite)
+    allowed = domain.changed_only_allowed(x, x0) if threat.over_inputs else torch.ones_like(finite)
     distance = threat.distance(z, x0)
     excess = (distance - eps).nan_to_num(torch.inf)
     found: list[tuple[Reason, str] | None] = []

@@ -25,6 +25,10 @@ from robustbench_lite.testing.subjects import Counting, flat_model, linear_model
 from robustbench_lite.threats.named import parse_threat
 
 SIZES = {Norm.LINF: "0.2", Norm.L2: "0.6", Norm.L1: "2", Norm.L0: "2"}
+TRANSFORMS = (  # beside a rotation, which every law is tried on
+    "affine:0.4", "flow:1.5,grid=4", "wasserstein:0.5", "color:0.8", "negative:1", "blur:1.5",
+    "fog:0.8,grid=4", "snow:1", "rain:1", "patch:3x3", "rotation:20+linf:0.1",
+)  # fmt: skip
 PLAIN = Search(certify=0.0)  # without bounds, which are a law of their own
 GOALS = ("untargeted,confidence=0.9", "class:0,margin=0.5")  # that ask for more than another class
 
@@ -66,10 +70,14 @@ def attack_checks(given: str | AnyAttack) -> list[Check]:
         Each callable without arguments; `str(check)` is a test's id.
     """
     chosen = get_attack(given)
+    pairs = [(threat, law) for threat in claimed(chosen) for law in LAWS]
+    if "transform" in chosen.threats:
+        others = [parse_threat(text) for text in TRANSFORMS]
+        fit = [t for t in others if chosen.refuses(small_network(), t, parse_goal("untargeted")) is None]
+        pairs += [(threat, law) for threat in fit for law in MAIN_LAWS]
     found = [
         Check(f"{chosen}-{threat}-{law.__name__}", partial(law, Case(chosen, threat)))
-        for threat in claimed(chosen)
-        for law in LAWS
+        for threat, law in pairs
     ]
     return [*found, *(Check(f"{chosen}-{law.__name__}", partial(law, chosen)) for law in ALONE)]
 
@@ -82,9 +90,8 @@ def claimed(chosen: AnyAttack) -> Iterator[Threat]:
         texts += [f"{norm}:{SIZES[norm]}" for norm in sorted(cls.norms)]
     if "ball" in cls.threats and cls.minimum_norm:
         texts += [f"{norm}:min" for norm in sorted(cls.norms)]
-    texts += [
-        text for kind, text in (("box", "box"), ("rotation", "rotation:30,shift=0.2")) if kind in cls.threats
-    ]
+    others = (("box", "box"), ("transform", "rotation:30,shift=0.2"))
+    texts += [text for kind, text in others if kind in cls.threats]
     return (parse_threat(text) for text in texts)
 
 
@@ -317,7 +324,7 @@ def any_box_is_the_same(case: Case) -> None:
     plain = case.run(model, x, y)
     wide = Case(form.attack(case.attack), form.threat(case.threat)).run(form.model(model), 256 * x, y)
     assert torch.equal(wide.adversarial, 256 * plain.adversarial)
-    unit = 1.0 if case.threat.norm is Norm.L0 or wide.z.shape != x.shape else 256.0
+    unit = 1.0 if case.threat.norm is Norm.L0 or not case.threat.over_inputs else 256.0
     for column, times in (("success", 1.0), ("forwards", 1.0), ("backwards", 1.0), ("distance", unit)):
         one, other = (r.records[column].to_numpy(float) for r in (plain, wide))
         assert ((times * one == other) | (one != one)).all(), column
@@ -339,7 +346,7 @@ def every_pair_runs_or_is_refused_in_a_line(chosen: AnyAttack) -> None:
     from robustbench_lite.core.registry import entries
 
     texts = [f"{norm}:{size}" for norm, size in SIZES.items()] + [f"{norm}:min" for norm in Norm]
-    texts += ["box", "rotation:20", "rotation:20,shift=0.1"]
+    texts += ["box", "rotation:20,shift=0.1", "patch:2x2"]
     assert {text.partition(":")[0] for text in texts} <= set(entries("threats"))
     for model in (linear_model(), small_network()):
         x, y = samples_of(model, 3)
@@ -383,6 +390,7 @@ LAWS: Sequence[Callable[[Case], None]] = (
     steps_of_features_are_kept,
     any_box_is_the_same,
 )
+MAIN_LAWS = (points_are_admissible_and_success_is_recomputed, it_is_at_least_as_strong_as_noise)
 ALONE: Sequence[Callable[[AnyAttack], None]] = (
     it_is_frozen_and_pickles,
     every_pair_runs_or_is_refused_in_a_line,

@@ -60,6 +60,7 @@ class Lp:
     text: str = field(default="", compare=False)  # as it was written
 
     kind: ClassVar[str] = "ball"
+    over_inputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.eps is not None:

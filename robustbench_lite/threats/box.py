@@ -35,6 +35,7 @@ class Box:
     domain: Domain = field(default_factory=Domain)
 
     kind: ClassVar[str] = "box"
+    over_inputs: ClassVar[bool] = True
     norm: ClassVar[Norm | None] = None
     minimum: ClassVar[bool] = False
     eps: ClassVar[float | None] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -10,6 +11,7 @@ from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.core.threat import Threat
+from robustbench_lite.threats.composed import composed
 
 
 def parse_threat(text: str | Threat | tuple[str, object], domain: Domain | None = None) -> Threat:
@@ -19,8 +21,8 @@ def parse_threat(text: str | Threat | tuple[str, object], domain: Domain | None 
     ----------
     text : str, Threat or tuple
         `linf:8/255`, `l2:0.5`, `l1:12`, `l0:1` (pixels), `l2:min` (the smallest perturbation), `box`,
-        `rotation:15,shift=0.1`, or what an installed package adds; or a pair such as `("linf", 0.1)`. A
-        `Threat` stays what it is.
+        `rotation:15,shift=0.1`, `patch:5x5`, `fog:0.5`, or what an installed package adds; several one after
+        another, `rotation:10+linf:2/255`; or a pair such as `("linf", 0.1)`. A `Threat` stays what it is.
     domain : Domain, optional
         The box, mask and steps of the data; None: [0, 1], or a ready threat's own.
 
@@ -43,6 +45,9 @@ def parse_threat(text: str | Threat | tuple[str, object], domain: Domain | None 
             raise InvalidParameter("threat", text, "text such as 'linf:8/255', or a Threat")
         return text if domain is None else text.within(domain)
     written = text.strip().lower()
+    parts = re.split(r"\+(?=[a-z])", written)  # a plus before a digit belongs to a number
+    if len(parts) > 1:
+        return composed([parse_threat(part, domain) for part in parts], written)
     name = read_name("threats", written)
     entry = look_up("threats", name.head)
     make = cast(Callable[..., Threat], load(entry.where, "threat"))
