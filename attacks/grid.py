@@ -50,15 +50,15 @@ class Grid(Attack[Iterate]):
     paper = "Engstrom et al. 2019, arXiv:1712.02779"
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
-        return Schedule(self.points ** _dimensions(model, threat) - 1)
+        return Schedule(self.points ** dimensions(model, threat) - 1)
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if refusal := super().refuses(model, threat, goal):
             return refusal
-        dimensions = _dimensions(model, threat)
-        if self.points**dimensions > LARGEST:
+        count = dimensions(model, threat)
+        if self.points**count > LARGEST:
             return (
-                f"{self.name} tries every combination: {self.points} ^ {dimensions} under {threat}; "
+                f"{self.name} tries every combination: {self.points} ^ {count} under {threat}; "
                 "pgd goes along gradients, noise draws at random"
             )
         return None
@@ -80,13 +80,13 @@ class Grid(Attack[Iterate]):
         share = self._shares(origin[0].numel())[place].to(origin).reshape(origin.shape[1:])
         return problem.project(low + share * (high - low))
 
-    def _shares(self, dimensions: int) -> Tensor:
-        """All combinations (points ^ dimensions, dimensions) of shares of the way, the outermost first."""
+    def _shares(self, count: int) -> Tensor:
+        """All combinations (points ^ count, count) of shares of the way, the outermost first."""
         side = torch.linspace(0, 1, self.points, dtype=torch.float64)
-        every = torch.cartesian_prod(*[side] * dimensions).reshape(-1, dimensions)
+        every = torch.cartesian_prod(*[side] * count).reshape(-1, count)
         return every[(every - 0.5).abs().sum(1).argsort(descending=True, stable=True)]
 
 
-def _dimensions(model: Model, threat: Threat) -> int:
+def dimensions(model: Model, threat: Threat) -> int:
     """How many parameters a change has."""
     return threat.origin(torch.zeros(1, *model.input_shape))[0].numel()

@@ -14,10 +14,13 @@ from robustbench_lite.attacks.decision_based.pointwise import Pointwise
 from robustbench_lite.attacks.decision_based.rays import RayS
 from robustbench_lite.attacks.fixed_budget.apgd import APGD
 from robustbench_lite.attacks.fixed_budget.pgd import PGD
+from robustbench_lite.attacks.grid import Grid, dimensions
 from robustbench_lite.attacks.minimum_norm.alma import ALMA
 from robustbench_lite.attacks.minimum_norm.fab import FAB
 from robustbench_lite.attacks.minimum_norm.fmn import FMN
 from robustbench_lite.attacks.minimum_norm.superdeepfool import SuperDeepFool
+from robustbench_lite.attacks.noise import Noise
+from robustbench_lite.attacks.score_based.spsa import NES
 from robustbench_lite.attacks.score_based.square import Square
 from robustbench_lite.attacks.sparse.few_pixels import FewPixels
 from robustbench_lite.attacks.sparse.pgd_l0 import PGDL0
@@ -35,6 +38,7 @@ from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
 
 NEAR = 1e-5  # of the bound, relative: an exact answer lies as far past the boundary as rounding asks for
+CORNERS = 64  # of what a transformation may do, that are tried first
 QUICK = 0.19  # of the queries: with the paths before them an eighth of AutoAttack's passes
 
 
@@ -56,7 +60,8 @@ class Auto(Composite):
     AutoAttack's passes; then Auto-PGD on cross-entropy and towards the likeliest wrong classes one by one
     (after AutoAttack, Croce & Hein 2020, section 5, without its FAB), and more squares. For the smallest
     perturbation: SuperDeepFool, FAB, ALMA and FMN, in l0 sigma-zero in three settings. By decisions where the
-    gradient is a surrogate's or there is none.
+    gradient is a surrogate's or there is none. Of a transformation: the corners of what it may do, gradients,
+    and a grid where its parameters are few enough, random ones else.
 
     Parameters
     ----------
@@ -91,6 +96,7 @@ class Auto(Composite):
 
     name = "auto"
     access = Access.DECISION
+    threats = frozenset({"ball", "transform"})
     paper = "Croce & Hein 2020, arXiv:2003.01690"
     revision = 3
     minimum_norm = True
@@ -121,7 +127,10 @@ class Auto(Composite):
         -------
         list of Part
         """
-        chosen = self._smallest(model, threat) if threat.minimum else self._within(model, threat, goal)
+        if threat.kind == "transform":
+            chosen = self._transformed(model, threat, goal)
+        else:
+            chosen = self._smallest(model, threat) if threat.minimum else self._within(model, threat, goal)
         solved = [Part(Exact()), Part(LeafTuple())]
         return [part for part in (*solved, *chosen) if part.attack.refuses(model, threat, goal) is None]
 
@@ -131,7 +140,7 @@ class Auto(Composite):
             if isinstance(part.attack, Exact) and not _solved_at_once(problem):
                 continue
             if part.targets:
-                for target in rows.likeliest(rows.scores(rows.x0), part.targets).T:
+                for target in rows.likeliest(rows.scores(rows.origin), part.targets).T:
                     yield part.attack, replace(rows, target=target)
             for start in range(0 if part.targets else part.starts):
                 yield part.attack, replace(rows, lane=rows.lane + (start << 20))  # other random numbers
@@ -175,6 +184,22 @@ class Auto(Composite):
             yield Part(PGD(max(5, self.steps // 10), 5, loss="margin", diversified=2))
         if self.queries:
             yield Part(Square(self._first_queries, begin="best"))
+
+    def _transformed(self, model: Model, threat: Threat, goal: Goal) -> Iterator[Part]:
+        """Of a transformation, whose landscape is rough: its corners break more than gradients do."""
+        few = dimensions(model, threat)
+        if 2**few <= CORNERS:
+            yield Part(Grid(2))
+        restarts = 5 if self.version in ("standard", "plus") else 2
+        yield Part(PGD(max(5, self.steps // 10), 4 * restarts, loss="margin"))
+        if self.version in ("standard", "plus"):
+            targets = 0 if goal.targeted else self.targets
+            yield Part(APGD(max(1, self.steps // 2), loss="dlr"), targets)
+        if not self._by_gradients(model):
+            yield Part(NES(max(1, self._first_queries // 32), pairs=16))
+        queries = self._first_queries if self.version == "quick" else self.queries
+        finest = int(max(1, queries) ** (1 / few) + 1e-9)
+        yield Part(Grid(finest) if finest > 2 else Noise(queries))
 
     def _smallest(self, model: Model, threat: Threat) -> Iterator[Part]:
         """For the smallest perturbation."""

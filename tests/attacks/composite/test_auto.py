@@ -120,5 +120,5 @@ def test_a_random_model_gets_what_makes_sense_on_it() -> None:
 def test_it_says_what_it_has_no_attack_for() -> None:
     model = by_scores(small_network(3))
     x, y = samples_of(model, 4)
-    with pytest.raises(RobustError, match="auto works under threats of kind ball"):
-        attack_with(model, x, y, "auto", "rotation:30")
+    with pytest.raises(RobustError, match="auto works under threats of kind ball or transform"):
+        attack_with(model, x, y, "auto", "box")
