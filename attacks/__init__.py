@@ -27,6 +27,7 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("cma", "score_based.cma:CMA", "a normal distribution of coarse patterns that learns its spread", "score", "l2 linf", "Meunier et al. 2019, arXiv:1910.02244"),
         _entry("contrast", "decision_based.paths:Contrast", "towards the middle of the box", "decision", "l1 l2 linf", "Rauber, Brendel & Bethge 2017, arXiv:1707.04131"),
         _entry("cornersearch", "sparse.cornersearch:CornerSearch", "single pixels ranked, then sets of the best", "score", "l0", "Croce & Hein 2019, arXiv:1909.05040"),
+        _entry("corruption", "corruptions.corruption:Corruption", "noise, blur, weather, compression at five severities; threat box", "decision", "", "Hendrycks & Dietterich 2019, arXiv:1903.12261"),
         ("curve", Entry("curve", "robustbench_lite.attacks.composite.curve:Curve", "curve(NAME): the smallest eps at which another attack succeeds", "gradient", "l1 l2 linf", first="attack", inner="one")),
         _entry("cw", "minimum_norm.cw:CW", "distance against margin, weighed by search", "gradient", "l0 l2 linf", "Carlini & Wagner 2017, arXiv:1608.04644"),
         _entry("ddn", "minimum_norm.ddn:DDN", "smallest l2 perturbation: direction and norm apart", "gradient", "l2", "Rony et al. 2018, arXiv:1811.09600"),

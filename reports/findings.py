@@ -11,6 +11,7 @@ import pandas as pd
 from robustbench_lite.core.registry import entries
 from robustbench_lite.reports.format import share
 from robustbench_lite.reports.results import Results
+from robustbench_lite.reports.tables.corruptions import EVERY, of_attacks
 from robustbench_lite.reports.tables.defenses import OBLIVIOUS
 from robustbench_lite.reports.tables.rates import GROUP
 
@@ -61,7 +62,19 @@ def verdict(results: Results) -> list[str]:
         said = ", ".join(f"{model} {value:.3g}" for model, value in nearest.items())
         aim = "" if goal == "untargeted" else f" ({goal})"
         found.append(f"Median smallest {norm} perturbation found{aim}: {said}.")
-    return found
+    return found + _corrupted(results)
+
+
+def _corrupted(results: Results) -> list[str]:
+    """How often models err on corrupted samples, in the mean."""
+    table = results.table("corruptions")
+    rows = table.loc[table["corruption"] == EVERY].to_dict("records")
+    if not rows:
+        return []
+    said = ", ".join(
+        f"{r['model']} {share(r['error'])} ({share(r['clean_error'])} on clean ones)" for r in rows
+    )
+    return [f"Errors on corrupted samples, in the mean over corruptions and severities: {said}."]
 
 
 def warnings(results: Results) -> list[str]:
@@ -94,7 +107,7 @@ def warnings(results: Results) -> list[str]:
     for row in results.flags.to_dict("records"):
         if row["raised"]:
             found.append(f"{_job(row)}: {row['meaning']} ({row['value']:.3g}). Next: {row['next']}.")
-    if results.flags.empty:
+    if results.flags.empty and len(of_attacks(results.records)):
         found.append(f"The attacks were not diagnosed: robust diagnose {results.path}")
     return found
 

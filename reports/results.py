@@ -13,6 +13,7 @@ import pandas as pd
 from robustbench_lite.core.errors import RobustError, UnknownName
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.reports.tables.catalogue import TABLES, Styled
+from robustbench_lite.reports.tables.corruptions import of_attacks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,7 +113,8 @@ class Results:
         if name not in TABLES:
             raise UnknownName("table", name, TABLES)
         if name not in self._tables:
-            self._tables[name] = TABLES[name](self.records)
+            records = self.records if name == "corruptions" else of_attacks(self.records)
+            self._tables[name] = TABLES[name](records)
         return Styled(self._tables[name])
 
     def to_html(self) -> str:

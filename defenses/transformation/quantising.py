@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.core.jpeg import through_jpeg
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Range
 from robustbench_lite.core.random import Stream
@@ -93,15 +91,7 @@ class JPEG(Preprocessing):
             raise Unsupported(f"jpeg is for images of 1 or 3 channels; {data.name} has {data.x.shape[1]}")
 
     def apply(self, x: Tensor, stream: Stream) -> Tensor:
-        pixels = (x.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        read = np.empty_like(pixels)
-        for place, image in enumerate(pixels):
-            file = io.BytesIO()
-            colours = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-            Image.fromarray(colours).save(file, "JPEG", quality=self.quality)
-            found = np.asarray(Image.open(file))
-            read[place] = found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
-        return torch.from_numpy(read).to(x) / 255
+        return through_jpeg(x, self.quality)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,27 @@ def curves(part: pd.DataFrame, norm: str) -> Figure:
     return figure
 
 
+def corruptions(table: pd.DataFrame) -> Figure:
+    """The error against severity, from no corruption on: a panel a corruption, a line a model."""
+    models, kinds = (list(dict.fromkeys(table[head])) for head in ("model", "corruption"))
+    heads = [head for head in table if str(head).startswith("severity_")]
+    with style():
+        figure, panels = _panels(len(kinds))
+        for kind, axes in zip(kinds, panels, strict=False):
+            for number, model in enumerate(models):
+                line = table.loc[(table["model"] == model) & (table["corruption"] == kind)]
+                if not line.empty:
+                    errors = line.iloc[0][["clean_error", *heads]].to_numpy(float)
+                    colour, dash = SERIES[number % len(SERIES)], STYLES[(number // len(SERIES)) % len(STYLES)]
+                    run = np.flatnonzero(~np.isnan(errors))
+                    axes.plot(run, errors[run], "o", color=colour, lw=1.4, ls=dash, ms=2, label=model)
+            axes.set(title=kind.replace("_", " "), xlim=(0, len(heads)), ylim=(0, 1))
+        figure.supxlabel("severity", fontsize=9)
+        figure.supylabel("error", fontsize=9)
+        _legend(figure, panels)
+    return figure
+
+
 def queries(part: pd.DataFrame, threat: str) -> Figure:
     """Success against forward passes, a panel a model, on a logarithmic scale that all share."""
     models = list(dict.fromkeys(part["model"]))

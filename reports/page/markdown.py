@@ -11,6 +11,7 @@ from robustbench_lite.reports.results import Results
 TITLES = {
     "worst_case": "Worst case over the attacks",
     "defenses": "Defenses: as first claimed, and to attackers who know them",
+    "corruptions": "Errors on corrupted samples",
     "gaps": "Against proven distances",
     "missed": "What each attack missed of what is known to fall",
     "transfer": "From one model to another",

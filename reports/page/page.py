@@ -30,6 +30,7 @@ CARDS = 60  # jobs in the gallery; the pictures of all are in the folder
 TITLES = {
     "worst_case": "Worst case over the attacks, sample by sample",
     "summary": "Every attack",
+    "corruptions": "Errors on corrupted samples",
     "defenses": "Defenses: as first claimed, and to attackers who know them",
     "gaps": "Against proven distances",
     "missed": "What each attack missed of what is known to fall",
@@ -43,7 +44,7 @@ TITLES = {
 }
 SINGULAR = {"models": "model", "attacks": "attack", "threats": "threat", "goals": "goal"}  # of flags
 SWITCHES = {"compile", "pictures"}  # flags that can be said either way
-OPEN = {"worst_case", "summary", "defenses"}  # tables that are not folded away
+OPEN = {"worst_case", "summary", "defenses", "corruptions"}  # tables that are not folded away
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,8 @@ def drawn(results: Results) -> Iterator[tuple[str, str, Figure]]:
             yield "", f"Success, {threat}, {goal}", plots.heat(matrix, "success, %", "", "")
     for threat, title, part in _by_threat(results.table("curves")):
         yield "", f"Robust accuracy against eps, {title}", plots.curves(part, norms.get(threat, threat))
+    if len(results.table("corruptions")):
+        yield "", "Errors on corrupted samples", plots.corruptions(results.table("corruptions"))
     for threat, title, part in _by_threat(results.table("queries")):
         yield "Success against queries", title, plots.queries(part, threat)
     for threat, title, part in _by_threat(results.table("distances")):

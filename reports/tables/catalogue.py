@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 
 import pandas as pd
 
+from robustbench_lite.reports.tables.corruptions import corruptions
 from robustbench_lite.reports.tables.costs import confidence, costs, queries
 from robustbench_lite.reports.tables.defenses import defenses
 from robustbench_lite.reports.tables.pairs import pairs
@@ -23,6 +24,7 @@ from robustbench_lite.reports.tables.sizes import curves, distances, gaps, misse
 RATES = {
     "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "proven", "by_transfer", "of_broken",
     "zero_gradients", "eight_bit", "gap", "gap_95", "above", "missed", "autoattack", "best_known",
+    "clean_error", "error", "severity_1", "severity_2", "severity_3", "severity_4", "severity_5",
     "before", "after", "median_after", "claimed", "adaptive", "transfer", "black_box", "apparent",
 }  # fmt: skip
 
@@ -62,4 +64,5 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "missed": missed,
     "transfer": transfer,
     "defenses": defenses,
+    "corruptions": corruptions,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables.rates import GROUP, direct, median, right
+from robustbench_lite.reports.tables.rates import GROUP, direct, framed, median, right
 
 
 def costs(records: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
                 "zero_gradients": float((group["zero_gradients"] > 0).mean()),
             }
         )
-    return pd.DataFrame(rows)
+    return framed(rows)
 
 
 def _first(values: pd.Series[float]) -> float:
@@ -56,7 +56,7 @@ def confidence(records: pd.DataFrame) -> pd.DataFrame:
                 "median_after": median(broken["adversarial_confidence"].dropna()),
             }
         )
-    return pd.DataFrame(rows)
+    return framed(rows)
 
 
 def queries(records: pd.DataFrame) -> pd.DataFrame:

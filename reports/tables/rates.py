@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -41,6 +42,11 @@ def proven(records: pd.DataFrame) -> float:
     if bound.isna().all() or eps.isna().all():
         return math.nan
     return float((right(records) & (bound > eps)).mean())
+
+
+def framed(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """A frame of rows; of none, with the columns that every table of jobs has."""
+    return pd.DataFrame(rows, columns=None if rows else GROUP)
 
 
 def rates(group: pd.DataFrame) -> dict[str, float]:
@@ -84,7 +90,7 @@ def success(records: pd.DataFrame) -> pd.DataFrame:
     model refused, or answered with NaN; unattacked: those that a limit left out, which count in no rate.
     """
     groups = direct(records).groupby(GROUP, sort=False, observed=True)
-    return pd.DataFrame([{**dict(zip(GROUP, key, strict=True)), **rates(group)} for key, group in groups])
+    return framed([{**dict(zip(GROUP, key, strict=True)), **rates(group)} for key, group in groups])
 
 
 def summary(records: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +119,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
                 "eight_bit": share(broken["eight_bit"]),
             }
         )
-    return pd.DataFrame(rows)
+    return framed(rows)
 
 
 def worst_case(records: pd.DataFrame) -> pd.DataFrame:
@@ -227,7 +233,7 @@ def per_class(records: pd.DataFrame) -> pd.DataFrame:
                 "high": high,
             }
         )
-    return pd.DataFrame(rows)
+    return framed(rows)
 
 
 def confusion(records: pd.DataFrame) -> pd.DataFrame:

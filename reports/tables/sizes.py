@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from robustbench_lite.reports.tables.rates import GROUP, attacked, direct, right
+from robustbench_lite.reports.tables.rates import GROUP, attacked, direct, framed, right
 from robustbench_lite.reports.tables.statistics import wilson
 
 FAR = 1.1  # how much further than the exact answer a surrogate's gradient may lead
@@ -42,7 +42,7 @@ def distances(records: pd.DataFrame) -> pd.DataFrame:
                     "median_all": float(all_sizes.median()) if len(all_sizes) else math.nan,
                 }
             )
-    return pd.DataFrame(rows)
+    return framed(rows)
 
 
 def gaps(records: pd.DataFrame) -> pd.DataFrame:

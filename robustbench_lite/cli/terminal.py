@@ -70,6 +70,8 @@ def show_result(result: Results, console: Console) -> None:
             console.print(_worst(result.table("worst_case")))
         if len(result.table("defenses")):
             console.print(_defenses(result.table("defenses")))
+        if len(result.table("corruptions")):
+            console.print(_corruptions(result.table("corruptions")))
         if len(result.table("gaps")):
             console.print(_gaps(result.table("gaps")))
         for key, part in result.table("transfer").groupby(["attack", "threat", "goal"], sort=False):
@@ -163,6 +165,21 @@ def _defenses(defenses: pd.DataFrame) -> Table:
     for row in defenses.to_dict("records"):
         rates = [percent(row[head.replace(" ", "_")]) for head in heads]
         table.add_row(escape(str(row["model"])), escape(str(row["threat"])), *rates)
+    return table
+
+
+def _corruptions(corruptions: pd.DataFrame) -> Table:
+    """Corruptions as rows, models as columns: the mean error over severities, the clean error first."""
+    table = _table("Errors on corrupted samples, in the mean over severities", ["corruption"], [])
+    table.min_width = len(str(table.title))
+    models = list(dict.fromkeys(corruptions["model"]))
+    for model in models:
+        table.add_column(escape(str(model)), justify="right")
+    clean = corruptions.groupby("model", sort=False)["clean_error"].first()
+    table.add_row("none", *(percent(clean[model]) for model in models))
+    errors = corruptions.pivot_table(index="corruption", columns="model", values="error", sort=False)
+    for kind in dict.fromkeys(corruptions["corruption"]):
+        table.add_row(escape(str(kind)), *(percent(errors.loc[kind, model]) for model in models))
     return table
 
 

@@ -6,7 +6,7 @@ from robustbench_lite.core.registry import Entry
 
 
 def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, Entry]:
-    first = "path" if name in ("folder", "npz", "csv") else ""
+    first = "path" if name in ("folder", "npz", "csv", "cifar10c") else ""
     return name, Entry(name, f"robustbench_lite.data.{where}", summary, paper=paper, first=first)
 
 
@@ -22,6 +22,8 @@ DATA: dict[str, Entry] = dict(
         _entry("wine", "builtin:wine", "178 samples, 13 features, 3 classes"),
         _entry("iris", "builtin:iris", "150 samples, 4 features, 3 classes"),
         _entry("folder", "folder:folder", "folder:PATH[,size=N][,crop=N][,grey=true]: one sub-folder a class"),
+        _entry("cifar10c", "corrupted:cifar10c", "cifar10c:PATH[,kind=fog][,severity=3]: published corrupted images",
+               "Hendrycks & Dietterich 2019, arXiv:1903.12261"),
         _entry("npz", "arrays:npz", "npz:PATH: arrays x and y, uint8 or float in [0, 1]"),
         _entry("csv", "tabular:csv", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D][,split=1]: a table of numbers and text"),
     ]

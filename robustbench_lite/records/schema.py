@@ -86,7 +86,7 @@ SCHEMA = pa.schema(
     ]
 )
 UNTABLED = {
-    "run", "defense", "parameters", "reason", "l0_values", "l1_units", "l2_units", "linf_units",
+    "run", "defense", "reason", "l0_values", "l1_units", "l2_units", "linf_units",
     "bound_by", "bound_alpha", "precision", "artifact", "job", "fingerprint",
 }  # fmt: skip
 ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none

@@ -1,0 +1,1 @@
+"""What images meet in the world: noise, blur, weather and compression, at five severities."""
