@@ -18,6 +18,7 @@ FLOORS = {
     "threats": 1,
     "records": 1,
     "models": 2,
+    "attribution": 3,
     "certify": 3,
     "search": 3,
     "attacks": 4,

@@ -15,6 +15,15 @@ def picture(image: np.ndarray) -> str:
     return _address(levels[:, :, 0] if levels.shape[2] == 1 else levels)
 
 
+def moving(frames: np.ndarray) -> str:
+    """Images (f, C, H, W) uint8 as one that moves, five a second, and rests on the last."""
+    pages = [Image.fromarray(frame[0] if len(frame) == 1 else frame.transpose(1, 2, 0)) for frame in frames]
+    held = io.BytesIO()
+    shown = [200] * (len(pages) - 1) + [1500]
+    pages[0].save(held, "PNG", save_all=True, append_images=pages[1:], duration=shown, loop=0)
+    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+
+
 def signed(change: np.ndarray) -> tuple[str, float]:
     """A perturbation (C, H, W), blue below zero, orange above, and by how much it was magnified."""
     largest = float(np.abs(change).max()) or 1.0

@@ -261,6 +261,7 @@ def _gallery(results: Results) -> Iterator[dict[str, object]]:
             "maps": maps,
             "cut": _cut(results, arrays, number) if number < DRAWN else None,
             "path": _path(arrays, number) if number < DRAWN else None,
+            "moving": images.moving(arrays["frames"]) if "frames" in arrays and number < DRAWN else None,
         }
 
 

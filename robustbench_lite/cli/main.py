@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from robustbench_lite import __version__
-from robustbench_lite.cli import judge, lists, reports, run
+from robustbench_lite.cli import explain, judge, lists, reports, run
 from robustbench_lite.core.errors import RobustError
 
 Handler = Callable[[int, FrameType | None], object] | int
@@ -93,6 +93,6 @@ def main(debug: bool) -> None:
 
 for _command in (
     run.run, lists.list_, lists.info, run.diagnose, run.verify, lists.demo, judge.judge, reports.report,
-    reports.show, reports.status, reports.serve, reports.leaderboard,
+    reports.show, reports.status, reports.serve, reports.leaderboard, explain.explain,
 ):  # fmt: skip
     main.add_command(_command)

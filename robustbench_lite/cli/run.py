@@ -88,7 +88,7 @@ def run(
             f"{out}: was run with another seed; take another folder for seed {settled.search.seed}"
         )
     others = bool(written) or ((settled.suite or "").endswith(".toml") and "models" not in flags)
-    _ask_for_code(settled, others, trust)
+    ask_for_code(settled, others, trust)
     if verbose:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("robustbench_lite").setLevel(logging.INFO)
@@ -134,7 +134,7 @@ def run(
     sys.exit(1 if result.failures else 0)
 
 
-def _ask_for_code(config: Config, from_file: bool, trust: bool) -> None:
+def ask_for_code(config: Config, from_file: bool, trust: bool) -> None:
     """Let a user see the code that a config from a file names, before it is called."""
     from robustbench_lite.runs.trust import references, remember, unknown
 
@@ -177,7 +177,7 @@ def diagnose(folder: Path, samples: int | None, attacks: Sequence[str], as_json:
     from robustbench_lite.runs.config import make, read
 
     settled = make(read(folder / "config.toml"))
-    _ask_for_code(settled, True, trust)
+    ask_for_code(settled, True, trust)
     settled = settled.model_copy(update={"samples": samples} if samples else {})
     with watching(as_json) as watch:
         flags = diagnose_run(settled, attacks, watch)
@@ -210,7 +210,7 @@ def verify(folder: Path, device: str | None, as_json: bool, trust: bool) -> None
     held = Folder.open(folder)
     written = read(folder / "config.toml")
     settled = make({**written, "device": device} if device else written)
-    _ask_for_code(settled, True, trust)
+    ask_for_code(settled, True, trust)
     with watching(as_json) as watch:
         table = judged_again(plan(settled, Subject.of(settled), watch), held, watch)
     confirmed, refuted, unjudged = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from robustbench_lite.attribution.maps import occlusion
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
@@ -23,7 +23,8 @@ FACTS = (
     "model", "attack", "threat", "goal", "sample_id", "label", "adversarial_prediction", "l0", "l1", "l2",
     "linf", "clean_confidence", "adversarial_confidence",
 )  # fmt: skip
-WINDOWS = 8  # along each side of an image, for occlusion
+FRAMES = 24  # of a path, at most
+LARGEST = 1 << 19  # values of all frames together
 CUT = 41  # points along each side of a cut
 
 
@@ -34,7 +35,8 @@ def explanations(work: Work, finished: Finished) -> dict[str, np.ndarray] | None
     as JSON. Of the nearest one: saliency (2, H, W), how steeply the margin changes with each pixel, before
     and after; occlusion (2, H, W), what a grey window costs the margin of the prediction; cut (n, n): the
     class on the plane of the gradient's direction and a random one, reach: half its width, in l2; margins and
-    sure (steps, lanes): the margin and the probability of the class along the attack's path.
+    sure (steps, lanes): the margin and the probability of the class along the attack's path; frames
+    (f, C, H, W) uint8: images along the path of the lane that came furthest, as many as stay small.
     """
     if work.data.x.dim() != 4 or work.data.x.shape[1] not in (1, 3):
         return None
@@ -58,34 +60,54 @@ def explanations(work: Work, finished: Finished) -> dict[str, np.ndarray] | None
     if work.model.access >= Access.GRADIENT:
         slope, _, _ = oracle.gradient(both, lambda scores, s: margin(scores, y[s]))
         found["saliency"] = slope.abs().amax(1).cpu().numpy()
-    found["occlusion"] = _occlusion(oracle, both).cpu().numpy()
+    found["occlusion"] = occlusion(oracle, both).cpu().numpy()
     way = both[1] - both[0] if slope is None or not bool(slope[0].any()) else slope[0]
     reach = 3 * float(torch.linalg.vector_norm((both[1] - both[0]).double()))
     found["cut"] = _cut(oracle, both[0], way, reach).cpu().numpy()
     found["reach"] = np.array(reach)
     if can_be_traced(work.attack, work.model, work.threat, work.goal):
-        scores = trace_of(work, rows[:1], truth=True)
+        trace = traced(work, rows[:1], truth=True)
+        scores = trace.steps(_steps(work))
         if len(scores):
             own = work.data.y[rows[:1]].expand(scores.shape[1])
             found["margins"] = torch.stack([margin(one, own) for one in scores]).numpy()
+            path = trace.points(_steps(work))[:, int(found["margins"][-1].argmin())]
+            found["frames"] = _frames(torch.cat([original[:1], path, adversarial[:1]]))
             sure = _probabilities(work.model, scores.flatten(0, 1))
             if sure is not None:
                 found["sure"] = sure[:, int(own[0])].view(scores.shape[:2]).numpy()
     return found
 
 
-def trace_of(work: Work, rows: list[int], truth: bool = False) -> Tensor:
+def trace_of(work: Work, rows: list[int]) -> Tensor:
     """The scores (steps, lanes · rows, K) along the whole path of an attack on some of the samples.
 
-    Of the face that gradients are taken of, or the truth. Success ends nothing here, and no budget. Empty for
-    attacks that ask for no gradients of the scores.
+    Of the face that gradients are taken of. Success ends nothing here, and no budget. Empty for attacks that
+    ask for no gradients of the scores.
     """
+    return traced(work, rows).steps(_steps(work))
+
+
+def traced(work: Work, rows: list[int], truth: bool = False) -> Trace:
+    """The whole path of an attack on some of the samples; truth: as the true model answers it."""
     some = work[torch.tensor(rows)]
     trace = Trace(truth)
     settings = replace(work.search, batch_size=len(rows), budget=None, time_limit=None)
     goal = replace(work.goal, stop=False)
     search(work.attack, work.model, work.threat, goal, some.seen, settings, observers=(trace,))
-    return trace.steps(work.attack.schedule(work.model, work.threat).steps)
+    return trace
+
+
+def _steps(work: Work) -> int:
+    return work.attack.schedule(work.model, work.threat).steps
+
+
+def _frames(path: Tensor) -> np.ndarray:
+    """Images of a path (steps, C, H, W), evenly spaced, the first and the last among them, as uint8."""
+    count = max(2, min(FRAMES, LARGEST // path[0].numel(), len(path)))
+    place = torch.linspace(0, len(path) - 1, count).round().long()
+    frames: np.ndarray = (path[place].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return frames
 
 
 def _probabilities(model: Model, scores: Tensor) -> Tensor | None:
@@ -105,22 +127,6 @@ def chosen(records: pd.DataFrame, norm: str) -> list[int]:
     size = records[[norm, "l2"]].to_numpy(dtype=float)[won]
     order = won[np.lexsort((size[:, 1], size[:, 0].round(6)))]
     return list(dict.fromkeys(int(order[place]) for place in (0, len(order) // 2, -1)))
-
-
-def _occlusion(oracle: Oracle, images: Tensor) -> Tensor:
-    """How much lower the margin of each image's own prediction is with a grey window over it (m, H, W)."""
-    height, width = images.shape[2:]
-    tall, wide = (max(1, math.ceil(size / WINDOWS)) for size in (height, width))
-    tops, lefts = (torch.arange(0, size, side) for size, side in ((height, tall), (width, wide)))
-    covers = torch.zeros(len(tops) * len(lefts), height, width, dtype=torch.bool, device=images.device)
-    for place, (top, left) in enumerate((t, e) for t in tops.tolist() for e in lefts.tolist()):
-        covers[place, top : top + tall, left : left + wide] = True
-    first = oracle.truth(images)[0]
-    own = oracle.model.prediction(first).clamp_min(0)
-    points = torch.where(covers[None, :, None], 0.5, images[:, None]).flatten(0, 1)
-    lost = margin(oracle.truth(points)[0], own.repeat_interleave(len(covers))).view(len(images), -1)
-    lost = lost - margin(first, own)[:, None]
-    return torch.einsum("mp,phw->mhw", lost.to(images), covers.to(images))
 
 
 def _cut(oracle: Oracle, x: Tensor, way: Tensor, reach: float) -> Tensor:

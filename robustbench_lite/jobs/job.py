@@ -178,7 +178,7 @@ class Finished:
             "ids": own["sample_id"].to_numpy(dtype="int64")[won],
             "adversarial": self.adversarial.numpy()[won],
         }
-        if self.z.shape != self.adversarial.shape:
+        if not torch.equal(self.z, self.adversarial):
             found["z"] = self.z.numpy()[won]
         return found
 
@@ -192,7 +192,7 @@ def carry_out(
     an attack raises, `BoundBroken` and `Unsupported`.
     """
     outcome = attempt(work, progress)
-    if work.written is not None and outcome.z.shape == work.data.x.shape:
+    if work.written is not None and work.threat.over_inputs:
         how = work.written, work.threat.minimum, work.threat.domain
         outcome = replace(outcome, z=in_fewer_bits(outcome.z, work.data.x, *how))
     frames = [_records(work, outcome, work.model, work.clean, run, artifact)]

@@ -170,9 +170,8 @@ def search(
     if not form.plain:
         seen = form.attack(attack), form.model(model), form.threat(threat)
         outcome = search(*seen, goal, samples.seen(form, threat), settings, progress, observers)
-        inputs = outcome.z.shape[1:] == seen[1].input_shape
         named = outcome.attacks if isinstance(attack, Composite) else [str(attack)] * len(outcome.attacks)
-        return replace(outcome, z=form.back(outcome.z) if inputs else outcome.z, attacks=named)
+        return replace(outcome, z=form.back(outcome.z) if threat.over_inputs else outcome.z, attacks=named)
     target = targets_of(goal, model.task, samples, settings)
     model = attack.face(model)
     schedule = attack.schedule(model, threat)

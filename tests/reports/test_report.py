@@ -1,6 +1,9 @@
 """Reports: numbers against hand computations, the page against the tables, and nothing taken at its word."""
 
+import base64
+import io
 import json
+import re
 import shlex
 import threading
 import urllib.error
@@ -15,6 +18,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.stats import binom
 
 import robustbench_lite as rb
@@ -446,3 +450,20 @@ def test_pictures_hold_what_they_say(run: Path) -> None:
     margins = paths["iterative:steps=5"]
     assert len(margins) == 5
     assert margins[0].max() < 0 < margins.max()
+
+
+def test_a_path_is_shown_as_images_that_move(run: Path) -> None:
+    frames = {
+        str(facts["attack"][0]): (arrays["frames"], arrays) for facts, arrays in Folder(run).pictures()
+        if "frames" in arrays
+    }  # fmt: skip
+    assert set(frames) == {"iterative:steps=5"}
+    path, arrays = frames["iterative:steps=5"]
+    assert path.shape == (7, 1, 8, 8), "the sample, five steps, and what was found"
+    assert np.array_equal(path[0], (arrays["original"][0] * 255).round().astype(np.uint8))
+    assert np.array_equal(path[-1], (arrays["adversarial"][0] * 255).round().astype(np.uint8))
+    page = (run / "report.html").read_text()
+    held = re.search(r'data:image/png;base64,([^"]+)" alt="the first sample along', page)
+    assert held is not None
+    moving = Image.open(io.BytesIO(base64.b64decode(held[1])))
+    assert moving.n_frames > 2  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """Threats with parameters: PGD as it is turns and moves images; the judge renders again."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidParameter, RobustError, Unsupported
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
 from robustbench_lite.threats.geometry import Rotation
 from robustbench_lite.threats.named import parse_threat
@@ -213,3 +215,31 @@ def test_threats_one_after_another() -> None:
     ):
         with pytest.raises(RobustError):
             parse_threat(text)
+
+
+def test_parameters_in_the_shape_of_the_image_are_still_parameters(tmp_path: Path) -> None:
+    """Fog on a grid of 8 by 8 over images of 8 by 8: nothing may take one for the other."""
+    result = run_with("digits", ["logistic"], ["pgd:steps=10"], ["fog:0.9"], 60, out=tmp_path)
+    stored = np.load(next((tmp_path / "adversarial").iterdir()))
+    won = result.records.loc[result.records["success"].astype(bool)]
+    assert len(won) > 0
+    assert stored["z"].shape == stored["adversarial"].shape == (len(won), 1, 8, 8)
+    assert np.abs(stored["z"]).reshape(len(won), -1).max(1) == pytest.approx(won["distance"].to_numpy(float))
+    data = rb.load_data("digits", samples=60)
+    model = rb.load_model("logistic", data)
+    narrow = attack_with(model, data.x, data.y, "pgd:steps=10", "fog:0.9")
+    scaled = rb.TorchModel(Scaled(model), (1, 8, 8))
+    wide = attack_with(scaled, 16 * data.x, data.y, "pgd:steps=10", "fog:0.9", domain=rb.Domain(0.0, 16.0))
+    assert torch.equal(narrow.z, wide.z)
+    assert torch.allclose(16 * narrow.adversarial, wide.adversarial, atol=1e-5)
+
+
+class Scaled(torch.nn.Module):
+    """A model of inputs sixteen times as large."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model.gradient_scores(x / 16)

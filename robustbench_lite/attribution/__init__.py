@@ -1,0 +1,1 @@
+"""What a model looks at: maps of inputs, embeddings, and images made to please it."""
