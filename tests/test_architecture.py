@@ -16,6 +16,7 @@ FLOORS = {
     "core": 0,
     "data": 1,
     "threats": 1,
+    "physical": 1,
     "records": 1,
     "models": 2,
     "attribution": 3,

@@ -24,7 +24,8 @@ from robustbench_lite.reports.tables.sizes import curves, distances, gaps, misse
 RATES = {
     "clean", "success", "low", "high", "cp_low", "cp_high", "robust", "proven", "by_transfer", "of_broken",
     "zero_gradients", "eight_bit", "gap", "gap_95", "above", "missed", "autoattack", "best_known",
-    "clean_error", "error", "severity_1", "severity_2", "severity_3", "severity_4", "severity_5",
+    "originals_right", "still_broken", "destroyed", "clean_error", "error",
+    "severity_1", "severity_2", "severity_3", "severity_4", "severity_5",
     "before", "after", "median_after", "claimed", "adaptive", "transfer", "black_box", "apparent",
 }  # fmt: skip
 

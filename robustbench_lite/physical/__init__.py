@@ -1,0 +1,1 @@
+"""Images on paper: sheets to print, and photographs of them read back."""
