@@ -35,6 +35,7 @@ MANY = "; may be repeated."
 @click.option("--goal", "goals", multiple=True, help=f"untargeted, random, least_likely, top:K{MANY}")
 @click.option("--transfer", is_flag=True, default=None, help="Judge what breaks a model on all others too.")
 @click.option("--samples", help="How many test samples, or all.  [default: 500]")
+@click.option("--workers", type=click.IntRange(1), help="Processes that do jobs side by side.  [default: 1]")
 @click.option("--pictures/--no-pictures", default=None, help="Keep what the report shows of samples.")
 @with_settings()
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/<time>-<data>]")

@@ -79,6 +79,19 @@ def parse_name(text: str, declared: Declared = lambda head: ()) -> Name:
     return Name(whole, head, tuple(parse_name(part, declared) for part in inner), parameters, first)
 
 
+def added_names(text: str) -> list[str]:
+    """The names that a text adds up: `rotation:10+linf:2/255`.
+
+    A plus before a digit belongs to a number.
+
+    Examples
+    --------
+    >>> added_names("rotation:10+linf:1e+0")
+    ['rotation:10', 'linf:1e+0']
+    """
+    return re.split(r"\+(?=[A-Za-z])", text)
+
+
 def split_options(text: str, whole: str) -> dict[str, object]:
     """The options `key=value,key=value` that follow a file or a reference; raises `InvalidParameter`."""
     found: dict[str, object] = {}

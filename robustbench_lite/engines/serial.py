@@ -20,6 +20,7 @@ from robustbench_lite.engines.explanations import explanations
 from robustbench_lite.jobs.job import Finished, Job, Work, carry_out
 from robustbench_lite.jobs.make import Watch, Workshop
 from robustbench_lite.records.folder import Folder
+from robustbench_lite.search.driver import Progress
 
 GRACE = 10.0  # seconds
 log = logging.getLogger(__name__)
@@ -38,31 +39,34 @@ class Done:
 def serial(
     jobs: Sequence[Job], workshop: Workshop, folder: Folder | None, pictures: bool, watch: Watch
 ) -> Iterator[Done]:
-    """Carry out jobs; those whose records the folder holds, of the same data and models, are read."""
+    """Carry out jobs, one after the other."""
     for index, job in enumerate(jobs):
 
         def progress(fraction: float, what: str = str(job), done: int = index) -> None:
             watch(what, (done + fraction) / len(jobs))
 
         progress(0.0)
-        try:
-            work = workshop.work(job)
-            known = None if folder is None else folder.records_of(job.key(), work.fingerprint)
-            learnt = _keep_learnt(work, job, folder)
-            if known is not None:
-                yield Done(job, known, learnt=learnt)
-                continue
-            names = ("", "") if folder is None else (folder.name, folder.artifact(job.key()))
-            with ended_by(job.search.time_limit):
-                finished = carry_out(work, *names, progress)
-        except Exception:  # whatever a model or an attack does, the other jobs still count
-            yield Done(job, None, traceback.format_exc())
-            continue
-        if folder is not None:
-            if pictures:
-                _explain(work, finished, job, folder)
-            folder.save(job.key(), finished.records, finished.arrays())
-        yield Done(job, finished.records, learnt=learnt)
+        yield done_by(job, workshop, folder, pictures, progress)
+
+
+def done_by(job: Job, workshop: Workshop, folder: Folder | None, pictures: bool, progress: Progress) -> Done:
+    """Carry out a job, or read its records where the folder holds them, of the same data and models."""
+    try:
+        work = workshop.work(job)
+        known = None if folder is None else folder.records_of(job.key(), work.fingerprint)
+        learnt = _keep_learnt(work, job, folder)
+        if known is not None:
+            return Done(job, known, learnt=learnt)
+        names = ("", "") if folder is None else (folder.name, folder.artifact(job.key()))
+        with ended_by(job.search.time_limit):
+            finished = carry_out(work, *names, progress)
+    except Exception:  # whatever a model or an attack does, the other jobs still count
+        return Done(job, None, traceback.format_exc())
+    if folder is not None:
+        if pictures:
+            _explain(work, finished, job, folder)
+        folder.save(job.key(), finished.records, finished.arrays())
+    return Done(job, finished.records, learnt=learnt)
 
 
 class Hung(RobustError):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from robustbench_lite.core.errors import RobustError, require
 from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.names import added_names
 from robustbench_lite.core.registry import build, check_name
 from robustbench_lite.core.settings import Search
 from robustbench_lite.models.names import Reading, brought
@@ -44,6 +45,7 @@ class Config(BaseModel):
     goals: tuple[str, ...] = ()
     transfer: bool = False
     pictures: bool = True
+    workers: int = Field(default=1, ge=1)
     search: Search = Field(default_factory=Search)
 
     @model_validator(mode="before")
@@ -116,7 +118,7 @@ def check_names(config: Config) -> None:
     cells = config.cells
     known = {
         "attacks": [cell.attack for cell in cells],
-        "threats": [cell.threat for cell in cells],
+        "threats": [part for cell in cells for part in added_names(cell.threat.strip().lower())],
         "data": [config.data],
     }
     for kind, texts in known.items():

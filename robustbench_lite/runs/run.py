@@ -18,6 +18,7 @@ from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
+from robustbench_lite.engines.local import local
 from robustbench_lite.engines.serial import Done, serial
 from robustbench_lite.jobs.make import Watch
 from robustbench_lite.models.load import ModelLike
@@ -116,7 +117,11 @@ def carry_out(
     """Carry out the jobs of a plan; write what they found, the tables and the page."""
     if folder is not None:
         _begin(plan, config, folder)
-    done = list(serial(plan.jobs, plan.workshop, folder, config.pictures, watch))
+    if config.workers > 1:
+        engine = local(plan.jobs, plan.workshop, folder, config.pictures, watch, config.workers)
+    else:
+        engine = serial(plan.jobs, plan.workshop, folder, config.pictures, watch)
+    done = list(engine)
     watch("done", 1.0)
     frames = [one.records for one in done if one.records is not None]
     records = pd.concat(frames, ignore_index=True) if frames else read([])

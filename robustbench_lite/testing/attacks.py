@@ -348,12 +348,15 @@ def every_pair_runs_or_is_refused_in_a_line(chosen: AnyAttack) -> None:
     texts = [f"{norm}:{size}" for norm, size in SIZES.items()] + [f"{norm}:min" for norm in Norm]
     texts += ["box", "rotation:20,shift=0.1", "patch:2x2"]
     assert {text.partition(":")[0] for text in texts} <= set(entries("threats"))
-    for model in (linear_model(), small_network()):
+    network = small_network()
+    for model in (linear_model(), network):
         x, y = samples_of(model, 3)
         pairs = [(text, "untargeted") for text in texts]
         pairs += [(text, goal) for text in ("linf:0.1", "l2:min") for goal in GOALS]
         for text, goal_text in pairs:
             threat, goal = parse_threat(text), parse_goal(goal_text)
+            if model is network and goal_text == "untargeted" and not chosen.refuses(model, threat, goal):
+                continue  # which the other laws run
             frames: list[pd.DataFrame] = []
             run = partial(attack, model, x, y, chosen, threat, goal, PLAIN)
             said = _refusal(lambda: frames.append(run().records))  # noqa: B023

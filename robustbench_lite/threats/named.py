@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.names import added_names
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.threats.composed import composed
@@ -45,7 +45,7 @@ def parse_threat(text: str | Threat | tuple[str, object], domain: Domain | None 
             raise InvalidParameter("threat", text, "text such as 'linf:8/255', or a Threat")
         return text if domain is None else text.within(domain)
     written = text.strip().lower()
-    parts = re.split(r"\+(?=[a-z])", written)  # a plus before a digit belongs to a number
+    parts = added_names(written)
     if len(parts) > 1:
         return composed([parse_threat(part, domain) for part in parts], written)
     name = read_name("threats", written)
