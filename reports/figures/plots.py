@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 INK = "#010203"  # replaced by the page's own text colour
 ACCENT = "#2f6f8f"
@@ -108,7 +109,8 @@ def queries(part: pd.DataFrame, threat: str) -> Figure:
                 x, y = [*line["queries"], most], [*line["success"], line["success"].iloc[-1]]
                 colour = SERIES[number % len(SERIES)]
                 axes.step(x, y, where="post", color=colour, lw=1.4, label=attack)
-            axes.set(title=model, xscale="log", xlim=(1, most * 1.05), ylim=(0, 1))
+            axes.set(title=model, xlim=(1, most * 1.05), ylim=(0, 1))
+            logarithmic(axes)
         figure.supxlabel("forward passes a sample", fontsize=9)
         figure.supylabel("success", fontsize=9)
         _legend(figure, panels)
@@ -197,6 +199,13 @@ def path(margins: np.ndarray, sure: np.ndarray | None) -> Figure:
             right.set_ylabel("probability", fontsize=8, color=SERIES[1])
             right.tick_params(labelsize=7)
     return figure
+
+
+def logarithmic(axes: Axes) -> None:
+    """Powers of ten across, as plain numbers: formulas are not drawn, since names may hold a dollar."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _panels(count: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:

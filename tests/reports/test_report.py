@@ -467,3 +467,9 @@ def test_a_path_is_shown_as_images_that_move(run: Path) -> None:
     assert held is not None
     moving = Image.open(io.BytesIO(base64.b64decode(held[1])))
     assert moving.n_frames > 2  # type: ignore[attr-defined]
+
+
+def test_powers_of_ten_are_written_as_numbers(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert "forward passes a sample" in page
+    assert "mathdefault" not in page

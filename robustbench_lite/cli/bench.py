@@ -1,0 +1,76 @@
+"""The command `bench`: how fast attacks run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from robustbench_lite.cli.options import chosen, with_settings
+from robustbench_lite.cli.run import MANY, ask_for_code
+
+
+@click.command()
+@click.option("--data", default="digits", show_default=True, help="What the models are for.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where torchvision's files are.")
+@click.option("--model", "models", multiple=True, default=("cnn",), show_default=True, help=f"Name{MANY}")
+@click.option(
+    "--attack", "attacks", multiple=True, default=("fgsm", "pgd"), show_default=True, help=f"Name{MANY}"
+)
+@click.option(
+    "--threat", "threats", multiple=True, default=("linf:0.1",), show_default=True, help=f"Size{MANY}"
+)
+@click.option(
+    "--samples", default=500, show_default=True, type=click.IntRange(1), help="How many test samples."
+)
+@click.option(
+    "--on", "devices", multiple=True, help=f"cpu, cuda, cuda:1{MANY}  [default: cpu, and cuda if any]"
+)
+@click.option(
+    "--rounds", default=5, show_default=True, type=click.IntRange(1), help="The median of so many counts."
+)
+@with_settings(("seed", "batch_size", "precision", "compile", "eot"))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the times to this file.")
+@click.option("--against", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A file of --out: how many times as fast is it now?")  # fmt: skip
+@click.option(
+    "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw bars into this PNG file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def bench(
+    ctx: click.Context, /, out: Path | None, against: Path | None, figure: Path | None, as_json: bool,
+    devices: Sequence[str], rounds: int, **described: object,
+) -> None:  # fmt: skip
+    """Time attacks on models, on the CPU and a GPU side by side; nothing is judged.
+
+    over bare: the time over that of the bare forward and backward passes that the attack is made of.
+    """
+    from rich.console import Console
+
+    from robustbench_lite.cli.terminal import show_table, watching
+    from robustbench_lite.records.schema import whole
+    from robustbench_lite.reports.figures import plots
+    from robustbench_lite.reports.figures.rates import speeds
+    from robustbench_lite.runs.bench import bench as timed
+    from robustbench_lite.runs.bench import beside, keep, kept
+    from robustbench_lite.runs.config import check_names, make
+
+    settled = make({**{k: v for k, v in described.items() if v is not None}, **chosen(ctx)})
+    check_names(settled)
+    ask_for_code(settled, False, False)
+    before = None if against is None else kept(against)
+    with watching(as_json) as watch:
+        table = timed(settled, devices, rounds, watch)
+    if out is not None:
+        keep(table, out)
+    if before is not None:
+        table = beside(table, before)
+    if figure is not None:
+        with whole(figure) as temporary, plots.style():
+            speeds(table).savefig(temporary, format="png", dpi=200, facecolor="white")
+    if as_json:
+        click.echo(table.to_json(orient="records", indent=2))
+    else:
+        show_table("speed", table, Console())

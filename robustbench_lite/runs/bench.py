@@ -1,0 +1,184 @@
+"""How fast attacks run: on each device, and beside the bare passes that they are made of."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from robustbench_lite.core.errors import RobustError, Unsupported
+from robustbench_lite.core.losses import cross_entropy
+from robustbench_lite.core.model import Access, Model, reference_precision
+from robustbench_lite.jobs.job import Job, Work, attempt
+from robustbench_lite.jobs.make import Watch
+from robustbench_lite.records.schema import whole
+from robustbench_lite.runs.config import Config
+from robustbench_lite.runs.plan import Plan, Subject, plan
+
+COLUMNS = [
+    "model", "attack", "threat", "device", "precision", "samples", "images_per_second", "passes_per_second",
+    "over_bare", "seconds", "memory_mib",
+]  # fmt: skip
+KEY = COLUMNS[:4]
+WARM = 8  # samples of the run before the clock starts
+
+
+def bench(config: Config, devices: Sequence[str], rounds: int, watch: Watch) -> pd.DataFrame:
+    """Time the searches of a config on devices; nothing is judged, and success ends nothing.
+
+    Parameters
+    ----------
+    config : Config
+        Its goals are taken with `stop=never`, so that the work of every round is the same.
+    devices : sequence of str
+        `cpu`, `cuda`, `cuda:1`; none: the CPU, and a GPU where there is one.
+    rounds : int
+        Runs of each search, at least 1; the median counts.
+    watch : callable
+        Called with (what is going on, fraction of the whole).
+
+    Returns
+    -------
+    DataFrame
+        One row a model, attack, threat and device. images_per_second; passes_per_second, forward and
+        backward ones counted alike; over_bare: the time over that of as many bare passes of the model in one
+        batch, in its own precision, below 1 where the search runs in a faster one; memory_mib: the peak, on a
+        GPU of the search, on the CPU of the process up to then.
+
+    Raises
+    ------
+    RobustError
+        Where nothing can be timed.
+    """
+    every = list(devices) or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rows: list[dict[str, object]] = []
+    for number, device in enumerate(every):
+        search = replace(config.search, device=device, certify=0.0, time_limit=None)
+        settled = config.model_copy(update={"search": search, "transfer": False})
+        made = plan(settled, Subject(settled.data, settled.models, settled.cells))
+        jobs = [job for job in made.jobs if job.begin == 0]
+        for index, job in enumerate(jobs):
+            watch(f"{job} on {device}", (number + index / len(jobs)) / len(every))
+            rows.append(_timed(job, made, rounds))
+    watch("done", 1.0)
+    if not rows:
+        raise Unsupported("nothing to time")
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def beside(now: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """What was timed now, with how many times as fast it is as what was timed before."""
+    known = before.set_index(KEY)["images_per_second"]
+    known = known.loc[~known.index.duplicated()]
+    past = [float(known.get(tuple(row), float("nan"))) for row in now[KEY].itertuples(index=False)]
+    return now.assign(times_as_fast=now["images_per_second"] / pd.Series(past, index=now.index))
+
+
+def keep(table: pd.DataFrame, file: Path) -> None:
+    """Write what was timed, with the machine it was timed on, as JSON."""
+    facts = {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "rows": json.loads(table.to_json(orient="records")),
+    }
+    with whole(file) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def kept(file: Path) -> pd.DataFrame:
+    """What `keep` wrote; raises `RobustError` where it cannot be read."""
+    try:
+        return pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["rows"])[COLUMNS]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RobustError(f"{file}: holds no times of robust bench: {error}") from None
+
+
+def _timed(job: Job, made: Plan, rounds: int) -> dict[str, object]:
+    """One row: a job's search, warmed up on a few of its samples."""
+    shop = made.workshop
+    work = shop.work(job)
+    work = replace(work, goal=replace(work.goal, stop=False))
+    few = torch.arange(min(WARM, len(work.data)))
+    attempt(work[few], lambda fraction: None)
+    on_gpu = work.model.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(work.model.device)
+    outcome = None
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        outcome = attempt(work, lambda fraction: None)
+        times.append(time.perf_counter() - began)
+    assert outcome is not None
+    seconds = statistics.median(times)
+    forwards, backwards = int(outcome.forwards.sum()), int(outcome.backwards.sum())
+    bare = _bare(work, forwards, backwards, rounds)
+    mib = 2**20
+    memory = torch.cuda.max_memory_allocated(work.model.device) / mib if on_gpu else _resident() / mib
+    return {
+        "model": job.name,
+        "attack": str(work.attack),
+        "threat": str(work.threat),
+        "device": str(work.model.device),
+        "precision": outcome.precision,
+        "samples": len(work.data),
+        "images_per_second": len(work.data) / seconds,
+        "passes_per_second": (forwards + backwards) / seconds,
+        "over_bare": seconds / bare if bare else float("nan"),
+        "seconds": seconds,
+        "memory_mib": memory,
+    }
+
+
+def _bare(work: Work, forwards: int, backwards: int, rounds: int) -> float:
+    """Seconds that so many passes of the model alone take, by the median of some on one batch."""
+    model, x, y = work.model, work.data.x.to(work.model.device), work.data.y.to(work.model.device)
+    forward = _each(model, lambda: _forward(model, x), rounds) / len(x)
+    if not backwards or model.access < Access.GRADIENT:
+        return forward * forwards
+    both = _each(model, lambda: _gradient(model, x, y), rounds) / len(x)
+    return both * backwards + forward * max(0, forwards - backwards)
+
+
+def _each(model: Model, run: Callable[[], object], rounds: int) -> float:
+    """The median seconds of a call, after one that warms up; a GPU is waited for."""
+    times = []
+    for number in range(rounds + 2):
+        began = time.perf_counter()
+        run()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        if number:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def _forward(model: Model, x: Tensor) -> Tensor:
+    with torch.no_grad(), reference_precision():
+        return model.scores(x)
+
+
+def _gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad(), reference_precision():
+        (slope,) = torch.autograd.grad(cross_entropy(model.gradient_scores(leaf), y).sum(), leaf)
+    return slope
+
+
+def _resident() -> float:
+    """The most memory that this process has held, in bytes; NaN where the system does not tell."""
+    try:
+        import resource  # not on every system
+    except ImportError:
+        return float("nan")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(most if sys.platform == "darwin" else most * 1024)
