@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 import torch
@@ -20,7 +21,7 @@ LARGEST = 100_000  # combinations
 
 @dataclass(frozen=True)
 class Grid(Attack[Iterate]):
-    """Every combination of evenly spaced values of a transformation's parameters, the largest changes first
+    """Every combination of evenly spaced values of a transformation's parameters, the corners first
     (Engstrom et al. 2019, section 3.2).
 
     What it does not break no point of the grid breaks; between the points something may. Parameters are few
@@ -55,6 +56,8 @@ class Grid(Attack[Iterate]):
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         if refusal := super().refuses(model, threat, goal):
             return refusal
+        if threat.over_inputs:
+            return f"{self.name} tries values of parameters, and {threat} has none: its points are images"
         count = dimensions(model, threat)
         if self.points**count > LARGEST:
             return (
@@ -77,14 +80,20 @@ class Grid(Attack[Iterate]):
             problem.threat.linear_maximum(torch.full_like(origin, sign), problem.x0, problem.eps)
             for sign in (-1.0, 1.0)
         )
-        share = self._shares(origin[0].numel())[place].to(origin).reshape(origin.shape[1:])
+        share = _shares(self.points, origin[0].numel())[place].to(origin).reshape(origin.shape[1:])
         return problem.project(low + share * (high - low))
 
-    def _shares(self, count: int) -> Tensor:
-        """All combinations (points ^ count, count) of shares of the way, the outermost first."""
-        side = torch.linspace(0, 1, self.points, dtype=torch.float64)
-        every = torch.cartesian_prod(*[side] * count).reshape(-1, count)
-        return every[(every - 0.5).abs().sum(1).argsort(descending=True, stable=True)]
+
+@lru_cache(8)
+def _shares(points: int, count: int) -> Tensor:
+    """All combinations (points ^ count, count) of shares of the way from the least to the largest.
+
+    The outermost first, of those alike the largest: where parameters are at least 0 that changes most.
+    """
+    side = torch.linspace(0, 1, points, dtype=torch.float64)
+    every = torch.cartesian_prod(*[side] * count).reshape(-1, count)
+    every = every[every.sum(1).argsort(descending=True, stable=True)]
+    return every[(every - 0.5).abs().sum(1).argsort(descending=True, stable=True)]
 
 
 def dimensions(model: Model, threat: Threat) -> int:

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.corruptions import blur, digital, noise, weather
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.model import Access, Model, reference_precision
 from robustbench_lite.core.parameters import Range
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.threats.transform import no_images
 
 SMALL = 64  # pixels to a side, up to which the strengths are those of CIFAR-10-C, above those of ImageNet-C
 
@@ -85,14 +85,10 @@ class Corruption(Attack[Iterate]):
     control = True
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        shape, domain = model.input_shape, threat.domain
-        if refusal := super().refuses(model, threat, goal):
+        shape = model.input_shape
+        refusal = super().refuses(model, threat, goal) or no_images(self.name, threat.domain, shape)
+        if refusal:
             return refusal
-        if len(shape) != 3 or domain.mask is not None or domain.spacing is not None:
-            return f"{self.name} is for images (C, H, W) whose every pixel may change; not for {tuple(shape)}"
-        width = torch.as_tensor(domain.high) - torch.as_tensor(domain.low)
-        if not bool(width.isfinite().all()):
-            return f"{self.name} is for a box of finite width"
         if self.kind == "saturate" and shape[0] != 3:
             return f"{self.name}: an image of {shape[0]} channels has no colours to saturate"
         if self.kind == "jpeg_compression" and shape[0] not in (1, 3):
@@ -103,5 +99,6 @@ class Corruption(Attack[Iterate]):
         low, high = problem.threat.domain.bounds(problem.x0)
         x = (problem.x0 - low) / (high - low).clamp_min(1e-30)
         small = max(x.shape[2:]) <= SMALL
-        corrupted = KINDS[self.kind](x, self.severity, small, problem.steady("corruption"))
+        with reference_precision():
+            corrupted = KINDS[self.kind](x, self.severity, small, problem.steady("corruption"))
         return Iterate(z=problem.project(low + corrupted.clamp(0, 1) * (high - low)))

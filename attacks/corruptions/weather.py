@@ -7,6 +7,7 @@ from torch import Tensor
 
 from robustbench_lite.attacks.corruptions.blur import dragged, zoomed
 from robustbench_lite.core.random import Stream
+from robustbench_lite.threats.photometry import grey_of
 
 FOG = (
     ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)),  # thickness, smoothness
@@ -24,7 +25,6 @@ SNOW = (  # mean, deviation, zoom, threshold, radius and deviation of the streak
         (0.55, 0.3, 2.5, 0.85, 12, 12.0, 0.55),
     ),
 )  # fmt: skip
-LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 def fog(x: Tensor, severity: int, small: bool, stream: Stream) -> Tensor:
@@ -44,7 +44,7 @@ def snow(x: Tensor, severity: int, small: bool, stream: Stream) -> Tensor:
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp(0, 1)
     angle = -135 + 90 * stream.fold("angle").uniform((1,))[:, 0].to(x)
     flakes = dragged(flakes, int(radius), drag, angle)
-    grey = (x * x.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True) if x.shape[1] == 3 else x
+    grey = grey_of(x) if x.shape[1] == 3 else x
     pale = colour * x + (1 - colour) * torch.maximum(x, 1.5 * grey + 0.5)
     return pale + flakes + flakes.flip((2, 3))
 

@@ -42,9 +42,12 @@ def corruptions(records: pd.DataFrame) -> pd.DataFrame:
         errors = errors.loc[list(dict.fromkeys(part["corruption"]))]
         first = part.groupby("sample_id").first()
         facts = {"model": model, "samples": len(first), "clean_error": 1 - float(first["clean_rate"].mean())}
-        for name, line in pd.concat([errors.mean().to_frame(EVERY).T, errors]).iterrows():
-            each = {_head(s): float(line.get(s, float("nan"))) for s in SEVERITIES}
-            rows.append({**facts, "corruption": name, "error": float(line.mean()), **each})
+        each = errors.mean(axis=1)
+        every = {EVERY: float(each.mean())} | {str(name): float(error) for name, error in each.items()}
+        lines = {EVERY: errors.mean()} | {str(name): errors.loc[name] for name in errors.index}
+        for name, error in every.items():
+            at = {_head(s): float(lines[name].get(s, float("nan"))) for s in SEVERITIES}
+            rows.append({**facts, "corruption": name, "error": error, **at})
     return pd.DataFrame(rows, columns=heads)
 
 

@@ -39,7 +39,7 @@ def grad_cam(model: TorchModel, x: Tensor, classes: Tensor) -> Tensor:
     Unsupported
         Without a convolution, or without Captum.
     """
-    layers = [layer for layer in model.module.modules() if isinstance(layer, nn.Conv2d)]
+    layers = _called(model, x, nn.Conv2d)
     if not layers:
         raise Unsupported(f"{model.name}: has no convolution that Grad-CAM could look at")
     _need_captum()
@@ -99,7 +99,7 @@ def embedding(model: TorchModel, x: Tensor) -> Tensor:
     Tensor
         (n, e), with a gradient where x has one.
     """
-    layers = [layer for layer in model.module.modules() if isinstance(layer, nn.Linear)]
+    layers = _called(model, x[:1], nn.Linear)
     held: list[Tensor] = []
     if not layers:
         return model.gradient_scores(x)
@@ -152,6 +152,23 @@ def class_images(model: TorchModel, classes: Tensor, steps: int = 200) -> Tensor
         model.gradient_scores(image), classes, reduction="none"))  # fmt: skip
 
 
+def _called(model: TorchModel, x: Tensor, kind: type[nn.Module]) -> list[nn.Module]:
+    """The layers of a kind in the order in which they end; a shortcut may be declared after what it skips."""
+    order: list[nn.Module] = []
+    hooks = [
+        layer.register_forward_hook(lambda layer, taken, given: order.append(layer))
+        for layer in model.module.modules()
+        if isinstance(layer, kind)
+    ]
+    try:
+        with torch.no_grad():
+            model.gradient_scores(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return order
+
+
 class _Scores(nn.Module):
     """A model's scores as a module that holds its layers."""
 
@@ -168,9 +185,9 @@ def _made(like: Tensor, steps: int, price: Callable[[Tensor], Tensor]) -> Tensor
     image = torch.full_like(like, 0.5).requires_grad_()
     optimiser = torch.optim.Adam([image], RATE)
     for _ in range(steps):
-        down, across = image.diff(dim=2).abs(), image.diff(dim=3).abs()
-        rough = down.flatten(1).sum(1) + across.flatten(1).sum(1)
         with torch.enable_grad():
+            down, across = image.diff(dim=2).abs(), image.diff(dim=3).abs()
+            rough = down.flatten(1).sum(1) + across.flatten(1).sum(1)
             (slope,) = torch.autograd.grad((price(image) + ROUGHNESS * rough).sum(), image)
         image.grad = slope
         optimiser.step()

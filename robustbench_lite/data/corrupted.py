@@ -26,13 +26,14 @@ def cifar10c(
     if options.split == "train":
         raise InvalidData(f"cifar10c:{path} has no training split: bring a model that is trained")
     images, labels = _read(folder / f"{kind}.npy"), _read(folder / "labels.npy")
-    each = len(images) // SEVERITIES
-    fits = images.ndim == 4 and images.dtype == np.uint8 and len(images) == SEVERITIES * each == len(labels)
-    if not fits or not each:
+    named = labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) > 0 and int(labels.min()) >= 0
+    shown = images.ndim == 4 and images.dtype == np.uint8 and len(images) % SEVERITIES == 0
+    if not named or not shown or len(images) != len(labels):
         raise InvalidData(
-            f"{folder / kind}.npy: {images.dtype} {images.shape} for {len(labels)} labels; "
-            "must be uint8 images, as many as labels, of five severities"
+            f"{folder / kind}.npy: {images.dtype} {images.shape} for labels {labels.dtype} {labels.shape}; "
+            "must be uint8 images, as many as labels from 0 on, of five severities"
         )
+    each = len(images) // SEVERITIES
     first = (severity - 1) * each
     y = torch.from_numpy(labels[first : first + each].astype(np.int64))
 
@@ -40,7 +41,7 @@ def cifar10c(
         chosen = torch.from_numpy(images[first + rows.numpy()])
         return chosen.permute(0, 3, 1, 2).float().div_(255)
 
-    names = tuple(str(c) for c in range(int(y.max()) + 1))
+    names = tuple(str(c) for c in range(int(labels.max()) + 1))
     return Raw(take, y, names, lambda i: f"{kind} at severity {severity}, sample {i}")
 
 
@@ -51,6 +52,6 @@ def _read(file: Path) -> np.ndarray:
         raise InvalidData(f"{file}: not found; the folder holds {', '.join(beside) or 'no .npy file'}")
     try:
         found: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError) as error:
         raise InvalidData(f"{file}: cannot be read: {error}") from None
     return found

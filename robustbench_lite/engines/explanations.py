@@ -66,12 +66,10 @@ def explanations(work: Work, finished: Finished) -> dict[str, np.ndarray] | None
     found["cut"] = _cut(oracle, both[0], way, reach).cpu().numpy()
     found["reach"] = np.array(reach)
     if can_be_traced(work.attack, work.model, work.threat, work.goal):
-        trace = traced(work, rows[:1], truth=True)
-        scores = trace.steps(_steps(work))
+        scores, path = path_of(work, rows[0])
         if len(scores):
             own = work.data.y[rows[:1]].expand(scores.shape[1])
             found["margins"] = torch.stack([margin(one, own) for one in scores]).numpy()
-            path = trace.points(_steps(work))[:, int(found["margins"][-1].argmin())]
             found["frames"] = _frames(torch.cat([original[:1], path, adversarial[:1]]))
             sure = _probabilities(work.model, scores.flatten(0, 1))
             if sure is not None:
@@ -96,6 +94,19 @@ def traced(work: Work, rows: list[int], truth: bool = False) -> Trace:
     goal = replace(work.goal, stop=False)
     search(work.attack, work.model, work.threat, goal, some.seen, settings, observers=(trace,))
     return trace
+
+
+def path_of(work: Work, row: int) -> tuple[Tensor, Tensor]:
+    """The true scores (steps, lanes, K) along an attack on one sample, and the inputs (steps, …) of one lane.
+
+    The lane is that which ended with the largest margin. Both are empty where there is no path.
+    """
+    trace = traced(work, [row], truth=True)
+    scores, points = trace.steps(_steps(work)), trace.points(_steps(work))
+    if not len(scores):
+        return scores, points
+    last = margin(scores[-1], work.data.y[row].expand(scores.shape[1]))
+    return scores, points[:, int(last.nan_to_num(nan=-torch.inf).argmax())]
 
 
 def _steps(work: Work) -> int:

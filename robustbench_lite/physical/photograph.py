@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from robustbench_lite.core.errors import InvalidData
-from robustbench_lite.physical.sheet import BIT, BITS, MARK, Place, bits, marks
+from robustbench_lite.physical.sheet import BIT, MARK, NUMBERED, Place, bits, marks
 
 SMALL = 1200  # pixels of the longer side, in which marks are looked for
 LEAST = 0.0002  # of the photograph that a mark covers
@@ -21,14 +21,24 @@ FINE = 4  # points along each side of a pixel that are averaged
 
 @dataclass(frozen=True)
 class Photograph:
-    """A sheet in a photograph: its colours (H, W, 3) in [0, 1], where centimetres lie, and its number.
+    """A sheet in a photograph.
 
-    flat (3, 3): from centimetres on the paper to pixels of the photograph, in homogeneous coordinates.
+    Parameters
+    ----------
+    colours : ndarray
+        (H, W, 3) float32, the paper's white at 1 and its black at 0.
+    flat : ndarray
+        (3, 3): from centimetres on the paper to pixels, in homogeneous coordinates.
+    sheet : int
+        Its number.
+    code : int, default 0
+        Of its print, as `code_of` makes it.
     """
 
     colours: np.ndarray
     flat: np.ndarray
     sheet: int
+    code: int = 0
 
     def cut(self, place: Place, height: int, width: int) -> np.ndarray:
         """The image at a place (3, height, width): each pixel the mean over the square it was printed as."""
@@ -73,7 +83,7 @@ def read(file: Path) -> Photograph:
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidData(f"{file}: cannot be read as an image: {error}") from None
-    found = found_on(np.asarray(image, dtype=np.float64) / 255)
+    found = found_on(np.asarray(image, dtype=np.float32) / 255)
     if found is None:
         raise InvalidData(
             f"{file}: the four marks of a sheet are not to be seen: is all of it on the picture?"
@@ -83,8 +93,10 @@ def read(file: Path) -> Photograph:
 
 def found_on(colours: np.ndarray) -> Photograph | None:
     """The sheet in a photograph (H, W, 3) in [0, 1]; None where there is none."""
-    factor = max(1.0, max(colours.shape[:2]) / SMALL)
-    small = ndimage.zoom(colours.mean(2), 1 / factor, order=1)
+    factor = max(1, round(max(colours.shape[:2]) / SMALL))
+    tall, wide = (size // factor for size in colours.shape[:2])
+    whole = colours[: tall * factor, : wide * factor].mean(2)
+    small = whole.reshape(tall, factor, wide, factor).mean((1, 3))
     # Light falls off over a page: what is dark is so beside its surroundings.
     bright = ndimage.uniform_filter(ndimage.maximum_filter(small, 15), 101)
     corners = _corners(small < 0.6 * bright)
@@ -92,12 +104,13 @@ def found_on(colours: np.ndarray) -> Photograph | None:
         return None
     for turn in range(4):
         turned = np.roll(corners, -turn, 0)
-        flat = _homography(marks(), (turned + 0.5) * factor - 0.5)
+        flat = plane_map(marks(), (turned + 0.5) * factor - 0.5)
         levels = _balanced(Photograph(colours, flat, 0))
         if levels is not None:
             said = levels.at(bits()).mean(1) < 0.5
-            number = int((said * 2 ** np.arange(BITS)).sum())
-            return Photograph(levels.colours, flat, number) if number else None
+            digits = int((said * 2 ** np.arange(len(said))).sum())
+            number, code = digits % 2**NUMBERED, digits >> NUMBERED
+            return Photograph(levels.colours, flat, number, code) if number else None
     return None
 
 
@@ -154,10 +167,10 @@ def _balanced(photograph: Photograph) -> Photograph | None:
     if (middle[1:].mean(1) > (black + 0.5 * (beside - black)).mean()).any():
         return None
     levels = (photograph.colours - black) / (beside - black)
-    return Photograph(levels, photograph.flat, photograph.sheet)
+    return Photograph(levels.astype(np.float32), photograph.flat, photograph.sheet)
 
 
-def _homography(paper: np.ndarray, picture: np.ndarray) -> np.ndarray:
+def plane_map(paper: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """The map (3, 3) of the plane that takes four points (4, 2) to four others."""
     rows, wanted = [], []
     for (x, y), (u, v) in zip(paper, picture, strict=True):

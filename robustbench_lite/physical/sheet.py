@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ DPI = 300
 MARK = 1.0  # the side of the marks in the corners
 EDGE = 1.0  # of the paper, that stays white around the marks
 GAP = 0.9  # between images, with room for a caption
-BITS, BIT = 8, 0.5  # squares that say the number of the sheet, and their side
+NUMBERED, CODED, BIT = 8, 16, 0.5  # squares that say the sheet's number and its print's code; their side
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,16 @@ def marks() -> np.ndarray:
 
 
 def bits() -> np.ndarray:
-    """The middles of the squares that say the number (BITS, 2)."""
-    first = PAPER[0] / 2 - BITS * BIT / 2 + BIT / 2
-    return np.stack([first + BIT * np.arange(BITS), np.full(BITS, EDGE + MARK / 2)], 1)
+    """The middles of the squares that say number and code (m, 2), the smallest digit first."""
+    count = NUMBERED + CODED
+    first = PAPER[0] / 2 - count * BIT / 2 + BIT / 2
+    return np.stack([first + BIT * np.arange(count), np.full(count, EDGE + MARK / 2)], 1)
+
+
+def code_of(what: str, number: int) -> int:
+    """The code of a sheet: of what was printed and of its number, so that a digit misread is seen."""
+    digest = hashlib.sha256(f"{what} {number}".encode()).digest()
+    return int.from_bytes(digest[: CODED // 8], "big")
 
 
 def arranged(count: int, side: float) -> list[Place]:
@@ -64,7 +72,7 @@ def arranged(count: int, side: float) -> list[Place]:
     columns = int((PAPER[0] - 2 * EDGE + GAP) / (side + GAP)) // 2 * 2
     first = EDGE + MARK + GAP
     rows = int((PAPER[1] - first - EDGE - MARK) / (side + GAP))
-    require(count <= columns * rows * (2**BITS - 1), "samples", count, "few enough to number the sheets")
+    require(count <= columns * rows * (2**NUMBERED - 1), "samples", count, "few enough to number the sheets")
     places = []
     for number in range(count):
         sheet, place = divmod(number, columns * rows)
@@ -75,10 +83,26 @@ def arranged(count: int, side: float) -> list[Place]:
 
 
 def drawn(
-    images: Sequence[np.ndarray], captions: Sequence[str], places: Sequence[Place]
+    images: Sequence[np.ndarray], captions: Sequence[str], places: Sequence[Place], what: str = ""
 ) -> list[Image.Image]:
-    """The sheets, one image (C, H, W) in [0, 1] at every place, its pixels as squares."""
-    made = [_empty(number) for number in range(1, max((p.sheet for p in places), default=0) + 1)]
+    """The sheets of a print, one image at every place, its pixels as squares.
+
+    Parameters
+    ----------
+    images : sequence of ndarray
+        (C, H, W) in [0, 1], of 1 or 3 channels.
+    captions : sequence of str
+        Written below them.
+    places : sequence of Place
+        As `arranged` makes them.
+    what : str, default ""
+        What is printed, in words that no other print has: its code stands on every sheet.
+
+    Returns
+    -------
+    list of PIL.Image.Image
+    """
+    made = [_empty(number, what) for number in range(1, max((p.sheet for p in places), default=0) + 1)]
     for image, caption, place in zip(images, captions, places, strict=True):
         levels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
         shown = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels).convert("RGB")
@@ -92,16 +116,17 @@ def drawn(
     return made
 
 
-def _empty(number: int) -> Image.Image:
-    """A sheet with its marks and its number."""
+def _empty(number: int, what: str) -> Image.Image:
+    """A sheet with its marks, its number and its print's code."""
     sheet = Image.new("RGB", (_dots(PAPER[0]), _dots(PAPER[1])), "white")
     pen = ImageDraw.Draw(sheet)
     for place, middle in enumerate(marks()):
         pen.rectangle(_around(middle, MARK), fill="black")
         if not place:
             pen.rectangle(_around(middle, MARK / 2), fill="white")
+    said = number | code_of(what, number) << NUMBERED
     for place, middle in enumerate(bits()):
-        if number >> place & 1:
+        if said >> place & 1:
             pen.rectangle(_around(middle, BIT), fill="black")
     return sheet
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from robustbench_lite.attribution import maps, networks
 from robustbench_lite.core.errors import InvalidData, RobustError, Unsupported
+from robustbench_lite.core.guard import one_line
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.oracle import Oracle
-from robustbench_lite.engines.explanations import traced
+from robustbench_lite.engines.explanations import path_of
 from robustbench_lite.jobs.job import Job, Work
 from robustbench_lite.jobs.make import Watch, Workshop
 from robustbench_lite.models.torch.module import TorchModel
@@ -22,6 +23,7 @@ from robustbench_lite.runs.plan import Plan
 from robustbench_lite.search.trace import can_be_traced
 
 CLASSES = 30  # that images are made for, at most
+CHUNK = 64  # images embedded at once
 CLOUD = 500  # samples of an embedding, at most
 NEIGHBOURS = 30.0  # of the t-SNE, at most
 Map = Callable[[Tensor, Tensor], Tensor]
@@ -91,13 +93,13 @@ def explain(plan: Plan, folder: Folder, sample: int, watch: Watch) -> list[Looke
     found = []
     for index, job in enumerate(plan.jobs):
         watch(str(job), index / len(plan.jobs))
-        after = _stored(folder, job, sample)
+        after = _stored(folder, shop, job, sample)
         if after is not None:
             both = torch.stack([shop.data.x[place], after]).to(shop.device)
             found.append(look(str(job), shop.model_named(job.model, job.name), both))
     watch("done", 1.0)
     if not found:
-        raise RobustError(f"{folder.path}: no attack of the run broke sample {sample}")
+        raise RobustError(f"{folder.path}: no attack of the run broke sample {sample}, or its models changed")
     return found
 
 
@@ -129,6 +131,8 @@ def look(job: str, model: Model, both: Tensor) -> Looked:
             shown[name] = made(both, classes).detach().cpu().numpy()
         except Unsupported as error:
             left_out.append(f"{name}: {error}")
+        except Exception as error:  # of the network, or of Captum on it
+            left_out.append(f"{name}: fails on {model.name}: {one_line(error)}")
     before, after = ((float("nan"),) * 2) if sure is None else sure.tolist()
     first, second = classes.tolist()
     return Looked(
@@ -170,14 +174,15 @@ def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Cloud]:
             continue
         ways = {}
         for job in jobs:
-            after = _stored(folder, job, sample)
+            after = _stored(folder, shop, job, sample)
             if after is not None:
                 ways[str(job)] = _way(shop.work(job), sample, shop.data.x[place], after)
         data = shop.data[torch.arange(min(CLOUD, len(shop.data)))]
         parts = [data.x, *ways.values()]
         with torch.no_grad():
-            points = networks.embedding(model, torch.cat(parts).to(model.device)).double().cpu().numpy()
-        flat = _flattened(points, len(data), how)
+            images = torch.split(torch.cat(parts), CHUNK)
+            points = torch.cat([networks.embedding(model, some.to(model.device)) for some in images])
+        flat = _flattened(points.double().cpu().numpy(), len(data), how)
         ends = np.cumsum([len(part) for part in parts])
         named = dict(zip(ways, np.split(flat, ends[:-1])[1:], strict=True))
         classes = torch.arange(min(CLASSES, shop.data.num_classes, model.num_classes), device=model.device)
@@ -198,9 +203,9 @@ def _some(ids: Tensor) -> str:
     return ", ".join(map(str, ids[:8].tolist())) + (", …" if len(ids) > 8 else "")
 
 
-def _stored(folder: Folder, job: Job, sample: int) -> Tensor | None:
-    """The adversarial example of a sample that a job left; None where there is none."""
-    if folder.records_of(job.key(), None) is None:
+def _stored(folder: Folder, shop: Workshop, job: Job, sample: int) -> Tensor | None:
+    """The adversarial example of a sample that a job left; None where there is none, or the model changed."""
+    if folder.records_of(job.key(), shop.fingerprint(job)) is None:
         return None
     try:
         arrays = folder.adversarial(job.key())
@@ -212,12 +217,11 @@ def _stored(folder: Folder, job: Job, sample: int) -> Tensor | None:
 
 def _way(work: Work, sample: int, before: Tensor, after: Tensor) -> Tensor:
     """Images from a sample to its adversarial example: the attack's own path where it has one."""
-    if can_be_traced(work.attack, work.model, work.threat, work.goal):
-        row = int((work.data.ids == sample).nonzero()[0, 0]) if bool((work.data.ids == sample).any()) else -1
-        if row >= 0:
-            path = traced(work, [row], truth=True).points(work.attack.schedule(work.model, work.threat).steps)
-            if path.dim() == before.dim() + 2:
-                return torch.cat([before[None], path[:, 0], after[None]])
+    rows = (work.data.ids == sample).nonzero()[:, 0].tolist()
+    if rows and can_be_traced(work.attack, work.model, work.threat, work.goal):
+        scores, path = path_of(work, rows[0])
+        if len(scores):
+            return torch.cat([before[None], path, after[None]])
     return torch.stack([before, after])
 
 

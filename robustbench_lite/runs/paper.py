@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidData, RobustError
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.jobs.job import Job
 from robustbench_lite.jobs.make import Watch, Workshop
-from robustbench_lite.physical.photograph import Photograph, read
-from robustbench_lite.physical.sheet import Place, arranged, drawn
+from robustbench_lite.physical.photograph import read
+from robustbench_lite.physical.sheet import Place, arranged, code_of, drawn
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.records.schema import whole
 from robustbench_lite.reports.tables.statistics import wilson
@@ -30,13 +30,18 @@ COLUMNS = ["photographs", "job", "pairs", "originals_right", "still_broken", "de
 
 @dataclass(frozen=True)
 class Pair:
-    """A sample and its adversarial example on a sheet: of which job, and where both lie."""
+    """A sample and its adversarial example on a sheet: of which job, data and models, and where both lie."""
 
     job: str
+    fingerprint: str
     sample_id: int
     target: int | None
     original: Place
     adversarial: Place
+
+
+PAIRS = TypeAdapter(list[Pair])
+Seen = tuple[Pair, np.ndarray, np.ndarray]  # a pair, its original and its adversarial example as photographed
 
 
 def print_sheets(plan: Plan, folder: Folder, samples: Sequence[int], most: int, side: float) -> list[Path]:
@@ -79,13 +84,16 @@ def print_sheets(plan: Plan, folder: Folder, samples: Sequence[int], most: int, 
     places = arranged(2 * len(found), side)
     images = [image for *_, before, after in found for image in (before, after)]
     words = [f"{sample} {what}" for _, sample, *_ in found for what in ("original", "attacked")]
-    pages = drawn(images, words, places)
     pairs = [
-        Pair(job.key(), sample, target, places[2 * i], places[2 * i + 1])
+        Pair(job.key(), shop.fingerprint(job), sample, target, places[2 * i], places[2 * i + 1])
         for i, (job, sample, target, *_) in enumerate(found)
     ]
+    written = PAIRS.dump_json(pairs, indent=1).decode()
+    pages = drawn(images, words, places, written)
     home = folder.path / HOME
     home.mkdir(exist_ok=True)
+    for old in home.glob("sheet-*.png"):
+        old.unlink()
     files = []
     for number, page in enumerate(pages, 1):
         with whole(home / f"sheet-{number}.png") as temporary:
@@ -94,7 +102,7 @@ def print_sheets(plan: Plan, folder: Folder, samples: Sequence[int], most: int, 
     with whole(home / "sheets.pdf") as temporary:
         pages[0].save(temporary, "PDF", resolution=300, save_all=True, append_images=pages[1:])
     with whole(home / "sheets.json") as temporary:
-        temporary.write_text(json.dumps([asdict(pair) for pair in pairs], indent=1), encoding="utf-8")
+        temporary.write_text(written, encoding="utf-8")
     return [*files, home / "sheets.pdf"]
 
 
@@ -121,27 +129,33 @@ def judge_photographs(
     list of str
         What could not be read.
     """
-    pairs = _printed(folder)
+    pairs, written = _printed(folder)
     jobs = {job.key(): job for job in plan.jobs}
+    changed = {pair.job for pair in pairs if pair.job in jobs}
+    changed = {key for key in changed if _fingerprints(pairs, key) != {plan.workshop.fingerprint(jobs[key])}}
     groups = _grouped(photographs)
-    rows, left_out = [], list[str]()
+    rows = []
+    left_out = [f"{jobs[key]}: its data or model are not those that were printed" for key in changed]
     for index, (name, files) in enumerate(groups.items()):
         watch(name, index / len(groups))
-        seen: dict[str, list[tuple[Pair, Photograph]]] = {}
+        seen: dict[str, list[Seen]] = {}
         for file in files:
             try:
                 photograph = read(file)
             except InvalidData as error:
                 left_out.append(str(error))
                 continue
-            on_it = [pair for pair in pairs if pair.original.sheet == photograph.sheet]
-            if not on_it:
-                left_out.append(f"{file}: sheet {photograph.sheet} is none of the run's")
-            for pair in on_it:
-                seen.setdefault(pair.job, []).append((pair, photograph))
+            if photograph.code != code_of(written, photograph.sheet):
+                left_out.append(f"{file}: shows a sheet of another print, or one that cannot be made out")
+                continue
+            height, width = plan.workshop.data.x.shape[2:]
+            for pair in pairs:
+                if pair.original.sheet == photograph.sheet and pair.job in jobs and pair.job not in changed:
+                    before = photograph.cut(pair.original, height, width)
+                    after = photograph.cut(pair.adversarial, height, width)
+                    seen.setdefault(pair.job, []).append((pair, before, after))
         for key, shown in seen.items():
-            if key in jobs:
-                rows.append({"photographs": name, **_judged(jobs[key], shown, plan.workshop)})
+            rows.append({"photographs": name, **_judged(jobs[key], shown, plan.workshop)})
     watch("done", 1.0)
     if not rows:
         raise RobustError("; ".join(left_out) or f"{photographs}: holds no photographs of the run's sheets")
@@ -152,7 +166,7 @@ def _pairs(
     job: Job, shop: Workshop, folder: Folder, samples: Sequence[int], most: int
 ) -> list[tuple[Job, int, int | None, np.ndarray, np.ndarray]]:
     """The pairs of a job: it, the sample, its target, the image before and after."""
-    records = folder.records_of(job.key(), None)
+    records = folder.records_of(job.key(), shop.fingerprint(job))
     if records is None:
         return []
     try:
@@ -172,22 +186,20 @@ def _pairs(
     return found
 
 
-def _printed(folder: Folder) -> list[Pair]:
-    """What lies where on the run's sheets."""
+def _printed(folder: Folder) -> tuple[list[Pair], str]:
+    """What lies where on the run's sheets, and the text that says so."""
     file = folder.path / HOME / "sheets.json"
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return [
-            Pair(
-                str(one["job"]), int(one["sample_id"]), None if one["target"] is None else int(one["target"]),
-                Place(**one["original"]), Place(**one["adversarial"]),
-            )
-            for one in told
-        ]  # fmt: skip
+        written = file.read_text(encoding="utf-8")
+        return PAIRS.validate_json(written), written
     except FileNotFoundError:
         raise RobustError(f"{folder.path}: no sheets were printed; robust print {folder.path}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RobustError(f"{file}: cannot be read: {error}") from None
+    except (OSError, ValueError) as error:
+        raise RobustError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _fingerprints(pairs: Sequence[Pair], key: str) -> set[str]:
+    return {pair.fingerprint for pair in pairs if pair.job == key}
 
 
 def _grouped(photographs: Path) -> dict[str, list[Path]]:
@@ -200,35 +212,33 @@ def _grouped(photographs: Path) -> dict[str, list[Path]]:
     return {name: files for name, files in found.items() if files}
 
 
-def _judged(job: Job, shown: Sequence[tuple[Pair, Photograph]], shop: Workshop) -> dict[str, object]:
+def _judged(job: Job, shown: Sequence[Seen], shop: Workshop) -> dict[str, object]:
     """What a job's model says of the pairs on photographs."""
     model = shop.model_named(job.model, job.name)
     goal, oracle = shop.goal(job.goal), Oracle(model, chunk=256)
     place = {int(sample): i for i, sample in enumerate(shop.data.ids)}
-    known = [(pair, photograph) for pair, photograph in shown if pair.sample_id in place]
-    y = shop.data.y[[place[pair.sample_id] for pair, _ in known]].to(model.device)
+    y = shop.data.y[[place[pair.sample_id] for pair, *_ in shown]].to(model.device)
+    grey = shop.data.x.shape[1] == 1
 
-    def scores_of(which: str) -> Tensor:
-        channels, height, width = shop.data.x.shape[1:]
-        cut = np.stack([photo.cut(getattr(pair, which), height, width) for pair, photo in known])
-        cut = np.clip(cut.mean(1, keepdims=True) if channels == 1 else cut, 0, 1)
+    def scores_of(images: Sequence[np.ndarray]) -> Tensor:
+        cut = np.stack(images)
+        cut = np.clip(cut.mean(1, keepdims=True) if grey else cut, 0, 1)
         return oracle.truth(torch.from_numpy(cut).float().to(model.device))[0]
 
-    targets = [pair.target for pair, _ in known]
+    targets = [pair.target for pair, *_ in shown]
     aim = None if None in targets else torch.tensor(targets, device=model.device)
-    right = model.prediction(scores_of("original")) == y
-    attacked = scores_of("adversarial")
+    right = model.prediction(scores_of([before for _, before, _ in shown])) == y
+    attacked = scores_of([after for *_, after in shown])
     confidence = model.confidence(attacked) if goal.confidence else None
     broken = goal.met(model.task, attacked, y, aim, confidence)
-    count = len(known)
-    destroyed = count - int(broken.sum())
-    low, high = wilson(destroyed, count)
+    destroyed = len(shown) - int(broken.sum())
+    low, high = wilson(destroyed, len(shown))
     return {
         "job": str(job),
-        "pairs": count,
+        "pairs": len(shown),
         "originals_right": float(right.double().mean()),
         "still_broken": float(broken.double().mean()),
-        "destroyed": destroyed / count if count else float("nan"),
+        "destroyed": destroyed / len(shown),
         "low": low,
         "high": high,
     }

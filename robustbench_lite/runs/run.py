@@ -18,7 +18,7 @@ from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
-from robustbench_lite.engines.local import local
+from robustbench_lite.engines.processes import side_by_side
 from robustbench_lite.engines.serial import Done, serial
 from robustbench_lite.jobs.make import Watch
 from robustbench_lite.models.load import ModelLike
@@ -118,7 +118,7 @@ def carry_out(
     if folder is not None:
         _begin(plan, config, folder)
     if config.workers > 1:
-        engine = local(plan.jobs, plan.workshop, folder, config.pictures, watch, config.workers)
+        engine = side_by_side(plan.jobs, plan.workshop, folder, config.pictures, watch, config.workers)
     else:
         engine = serial(plan.jobs, plan.workshop, folder, config.pictures, watch)
     done = list(engine)

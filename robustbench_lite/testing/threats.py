@@ -152,6 +152,27 @@ def inputs_lie_in_the_box_and_have_slopes(subject: Subject) -> None:
     assert (torch.stack(slopes).amax(0) > 0).all()
 
 
+def numbers_of_64_bits_do_as_well(subject: Subject) -> None:
+    """The same answers, to the rounding of the shorter ones."""
+    threat, x0, eps = subject.threat, subject.x0, subject.eps
+    z = subject.points(0)
+    wide = threat.project(z.double(), x0.double(), eps)
+    assert wide.dtype == torch.float64
+    assert threat.contains(wide, x0.double(), eps).all()
+    assert torch.allclose(threat.render(wide, x0.double()).float(), threat.render(z, x0), atol=1e-4)
+
+
+def a_box_elsewhere_gives_the_same_image_there(subject: Subject) -> None:
+    """Moved by a number: black is the low end of the box, wherever that is."""
+    threat, x0 = subject.threat, subject.x0
+    low, high = (float(bound) for bound in threat.domain.bounds(x0))
+    moved = threat.within(Domain(low - 1, high - 1))
+    z = subject.points(0)
+    other = z - 1 if threat.over_inputs else z
+    there = moved.render(other, x0 - 1)
+    assert torch.allclose(there, threat.render(z, x0) - 1, atol=1e-4)
+
+
 def rows_are_rendered_each_by_itself(subject: Subject) -> None:
     """What is made of a row depends on no other."""
     threat, x0, z = subject.threat, subject.x0, subject.points(0)
@@ -169,4 +190,6 @@ LAWS: Sequence[Callable[[Subject], None]] = (
     the_linear_maximum_is_one,
     inputs_lie_in_the_box_and_have_slopes,
     rows_are_rendered_each_by_itself,
+    numbers_of_64_bits_do_as_well,
+    a_box_elsewhere_gives_the_same_image_there,
 )

@@ -72,21 +72,24 @@ class Composed(Transform):
     def parameters(self, image: Sequence[int]) -> tuple[int, ...]:
         return (sum(self._sizes(image)),)
 
-    def least(self, image: Sequence[int]) -> Tensor:
-        every = []
-        for part in self.parts:
-            least = torch.as_tensor(part.least(image), dtype=torch.float64)
-            every.append(least.expand(part.parameters(image)).flatten())
+    def least(self, image: Sequence[int], like: Tensor) -> Tensor:
+        every = [part.least(image, like).expand(part.parameters(image)).flatten() for part in self.parts]
         return torch.cat(every)
 
     def changed(self, z: Tensor, x0: Tensor) -> Tensor:
         image = x0.shape[1:]
         for part, own in zip(self.parts, torch.split(z, self._sizes(image), 1), strict=True):
-            x0 = part.render(part.eps * own.reshape(-1, *part.parameters(image)), x0)
+            x0 = part.render(_within(part.eps, z.dtype) * own.reshape(-1, *part.parameters(image)), x0)
         return x0
 
     def _sizes(self, image: Sequence[int]) -> list[int]:
         return [math.prod(part.parameters(image)) for part in self.parts]
+
+
+def _within(eps: float, dtype: torch.dtype) -> float:
+    """The largest number of a type that is at most eps."""
+    rounded = torch.tensor(eps, dtype=dtype)
+    return float(rounded if float(rounded) <= eps else torch.nextafter(rounded, torch.zeros_like(rounded)))
 
 
 def composed(parts: Sequence[Threat], text: str) -> Composed:

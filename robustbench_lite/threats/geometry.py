@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import require
@@ -27,7 +26,7 @@ class Rotation(Transform):
 
     z (n, P): the angle; where `shift` is not 0 the moves to the right and down; where `scale` is not 0 the
     growth. The latter are in units in which eps is the whole `shift` or `scale`, so that a size is in
-    degrees, whichever it comes from. What comes into view is 0.
+    degrees, whichever it comes from. What comes into view is the low end of the box.
 
     Parameters
     ----------
@@ -73,7 +72,7 @@ class Rotation(Transform):
             size = 1 / (1 + self.scale / self.eps * z[:, -1])
             cosine, sine = size * cosine, size * sine
         move = -self.shift / self.eps * z[:, 1:3] if self.shift else torch.zeros_like(z[:, :1]).expand(-1, 2)
-        return _mapped(x0, torch.stack([cosine, -sine, sine, cosine], 1), move)
+        return _mapped(x0, torch.stack([cosine, -sine, sine, cosine], 1), move, self.domain)
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ class Affine(Transform):
         return (6,)
 
     def changed(self, z: Tensor, x0: Tensor) -> Tensor:
-        return _mapped(x0, z[:, :4] + z.new_tensor([1.0, 0.0, 0.0, 1.0]), -z[:, 4:] / 2)
+        matrix = torch.stack([1 + z[:, 0], z[:, 1], z[:, 2], 1 + z[:, 3]], 1)
+        return _mapped(x0, matrix, -z[:, 4:] / 2, self.domain)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,16 @@ class Flow(Transform):
 
 
 def spread_over(z: Tensor, size: Sequence[int]) -> Tensor:
-    """Values (n, c, g, g) at the points of a grid, linear between them, over an image of a size."""
-    return functional.interpolate(z, list(size), mode="bilinear", align_corners=True)
+    """Values (n, c, g, g) at the points of a grid, linear between them, over an image of a size.
+
+    By matrices: their gradient is the same in every run, on every device.
+    """
+    for axis in (2, 3):
+        points, pixels = z.shape[axis], size[axis - 2]
+        place = torch.arange(pixels, device=z.device, dtype=z.dtype) * ((points - 1) / max(1, pixels - 1))
+        away = place[:, None] - torch.arange(points, device=z.device, dtype=z.dtype)
+        z = ((1 - away.abs()).clamp_min(0) @ z.movedim(axis, -2)).movedim(-2, axis)
+    return z
 
 
 def sampled(x: Tensor, right: Tensor, down: Tensor) -> Tensor:
@@ -189,14 +197,18 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows[:, None], columns[None]
 
 
-def _mapped(x: Tensor, matrix: Tensor, move: Tensor) -> Tensor:
-    """Images whose value at p is x's at matrix (n, 4) @ p + move (n, 2), the latter in shares of its size."""
+def _mapped(x: Tensor, matrix: Tensor, move: Tensor, domain: Domain) -> Tensor:
+    """Images whose value at p is x's at matrix (n, 4) @ p + move (n, 2), the latter in shares of its size.
+
+    What lies outside is the low end of the box.
+    """
+    low = domain.bounds(x)[0]
     tall, wide = x.shape[2:]
     rows, columns = _centred(x)
     a, b, c, d = matrix[:, :, None, None].unbind(1)
     right = a * columns + b * rows + (move[:, 0] * wide)[:, None, None] + (wide - 1) / 2
     down = c * columns + d * rows + (move[:, 1] * tall)[:, None, None] + (tall - 1) / 2
-    return sampled(x, right, down)
+    return low + sampled(x - low, right, down)
 
 
 def rotation(domain: Domain, eps: Positive, shift: Probability = 0.0, scale: Probability = 0.0) -> Rotation:

@@ -35,6 +35,8 @@ class Patch:
         In the units of x, above 0.
     top, left : int, optional
         Where it lies; None: wherever it is worst.
+    anything : bool, default False
+        Whether eps is the width of the box, of whichever it is put into.
     domain : Domain, default the box [0, 1]
     text : str, optional
         The threat as it was written, for `str`.
@@ -59,6 +61,7 @@ class Patch:
     eps: float
     top: int | None = None
     left: int | None = None
+    anything: bool = False
     domain: Domain = field(default_factory=Domain, kw_only=True)
     text: str = field(default="", compare=False, kw_only=True)
 
@@ -77,10 +80,11 @@ class Patch:
 
     def __str__(self) -> str:
         place = "" if self.top is None else f",top={self.top},left={self.left}"
-        return self.text or f"patch:{self.height}x{self.width},eps={self.eps:g}{place}"
+        size = "" if self.anything else f",eps={self.eps:g}"
+        return self.text or f"patch:{self.height}x{self.width}{size}{place}"
 
     def within(self, domain: Domain) -> Patch:
-        return replace(self, domain=domain)
+        return replace(self, domain=domain, eps=_width(domain) if self.anything else self.eps)
 
     def divided(self, unit: float) -> Patch:
         return replace(self, eps=self.eps / unit)
@@ -89,6 +93,8 @@ class Patch:
         if len(shape) != 3 or self.domain.pixel_axis(shape) not in (0, None):
             return f"{self}: covers a part of images (C, H, W); not {tuple(shape)}"
         bottom, right = (self.top or 0) + self.height, (self.left or 0) + self.width
+        if not bool((torch.as_tensor(self.domain.high) - torch.as_tensor(self.domain.low)).isfinite().all()):
+            return f"{self}: changes images in a box of finite width"
         if bottom > shape[1] or right > shape[2]:
             return f"{self}: does not fit into an image of {shape[1]}x{shape[2]}"
         if self.domain.spacing is not None:
@@ -152,6 +158,8 @@ class Patch:
 
     def _sums(self, values: Tensor) -> Tensor:
         """Values of pixels (n, H, W) summed over each place of the rectangle; -inf where it may not lie."""
+        if not len(values):
+            return values.new_zeros(0, *self._places(values.shape[1:]), dtype=torch.float64)
         sums = functional.avg_pool2d(values.double(), (self.height, self.width), 1, divisor_override=1)
         if self.top is None:
             return sums
@@ -175,6 +183,12 @@ class Patch:
         return inside[:, None].expand(len(place), 1, *image)
 
 
+def _width(domain: Domain) -> float:
+    """How far a value may change at most; 1 in a box without ends, which is refused."""
+    width = float((torch.as_tensor(domain.high) - torch.as_tensor(domain.low)).max())
+    return width if math.isfinite(width) else 1.0
+
+
 def patch(
     domain: Domain, size: str, eps: Positive | None = None, top: int | None = None, left: int | None = None
 ) -> Patch:
@@ -183,5 +197,4 @@ def patch(
     if found is None:
         raise InvalidParameter("size", size, "HEIGHTxWIDTH in pixels, such as 5x5")
     tall, wide = int(found[1]), int(found[2] or found[1])
-    width = float((torch.as_tensor(domain.high) - torch.as_tensor(domain.low)).max())
-    return Patch(tall, wide, width if eps is None else eps, top, left, domain=domain)
+    return Patch(tall, wide, _width(domain) if eps is None else eps, top, left, eps is None, domain=domain)

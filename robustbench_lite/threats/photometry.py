@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import require
@@ -63,8 +62,7 @@ class Color(Transform):
             middle = x.mean(1, keepdim=True)
             around = (x.roll(1, 1) - x.roll(-1, 1)) / math.sqrt(3)
             x = x + angle.sin() * around + (1 - angle.cos()) * (middle - x)
-            grey = (x * x.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
-            x = x + saturation * (x - grey)
+            x = x + saturation * (x - grey_of(x))
         x = x + contrast * (x - x.mean((1, 2, 3), keepdim=True))
         return x + brightness * (high - low)
 
@@ -92,8 +90,8 @@ class Negative(Transform):
     def parameters(self, image: Sequence[int]) -> tuple[int, ...]:
         return (1,)
 
-    def least(self, image: Sequence[int]) -> float:
-        return 0.0
+    def least(self, image: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_zeros(())
 
     def changed(self, z: Tensor, x0: Tensor) -> Tensor:
         low, high = self.domain.bounds(x0)
@@ -104,8 +102,8 @@ class Negative(Transform):
 class Blur(Transform):
     """Images under a Gaussian blur of a standard deviation of at most eps pixels.
 
-    z (n, 1), in [0, eps]: the variance divided by eps, so that eps stands for itself and there is a slope at
-    0. Weights are those of diffusion between pixels (Lindeberg 1990, the discrete Gaussian) and end at four
+    z (n, 1), in [0, eps]: the variance divided by eps, which has a slope at 0; a distance is the deviation.
+    Weights are those of diffusion between pixels (Lindeberg 1990, the discrete Gaussian) and end at four
     times eps; at the edge the image goes on as it ends.
 
     Parameters
@@ -124,8 +122,14 @@ class Blur(Transform):
     def parameters(self, image: Sequence[int]) -> tuple[int, ...]:
         return (1,)
 
-    def least(self, image: Sequence[int]) -> float:
-        return 0.0
+    def least(self, image: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_zeros(())
+
+    def limit(self, eps: Tensor) -> Tensor:
+        return eps.double().square() / self.eps * (1 - 1e-12)  # whose root rounds to no more than eps
+
+    def distance(self, z: Tensor, x0: Tensor) -> Tensor:
+        return (self.eps * super().distance(z, x0)).sqrt()
 
     def changed(self, z: Tensor, x0: Tensor) -> Tensor:
         reach = math.ceil(4 * self.eps)
@@ -139,15 +143,20 @@ class Blur(Transform):
         return x0
 
 
+def grey_of(x: Tensor) -> Tensor:
+    """The luminance (n, 1, H, W) of images in red, green and blue."""
+    red, green, blue = LUMINANCE
+    return red * x[:, :1] + green * x[:, 1:2] + blue * x[:, 2:]
+
+
 def _filtered(x: Tensor, weight: Tensor, axis: int) -> Tensor:
-    """Each image (n, C, H, W) under weights (n, 2 r + 1) of its own along an axis."""
-    reach = weight.shape[1] // 2
-    padding = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
-    n, channels = x.shape[:2]
-    wide = functional.pad(x, padding, mode="replicate").flatten(0, 1)[None]
-    kernel = weight.repeat_interleave(channels, 0)[:, None]
-    kernel = kernel[..., None] if axis == 2 else kernel[:, :, None]
-    return functional.conv2d(wide, kernel, groups=n * channels)[0].view(x.shape)
+    """Each image (n, C, H, W) under weights (n, 2 r + 1) of its own along an axis, the edge going on."""
+    size, reach = x.shape[axis], weight.shape[1] // 2
+    place = torch.arange(size, device=x.device)
+    seen = (place[:, None] + torch.arange(-reach, reach + 1, device=x.device)).clamp(0, size - 1)
+    matrix = torch.zeros(len(x), size, size, dtype=x.dtype, device=x.device)
+    matrix = matrix.scatter_add(2, seen.expand(len(x), -1, -1), weight[:, None].expand(-1, size, -1))
+    return (matrix[:, None] @ x.movedim(axis, -2)).movedim(-2, axis)
 
 
 def color(domain: Domain, eps: Positive, hue: NonNegative = 20.0) -> Color:

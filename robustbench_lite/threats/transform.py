@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import require
+from robustbench_lite.core.model import reference_precision
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm
 
@@ -88,9 +89,16 @@ class Transform(ABC):
         What leaves the box is put back afterwards.
         """
 
-    def least(self, image: Sequence[int]) -> float | Tensor:
-        """The least value of each parameter as a share of eps: -1, or 0 where it is at least 0."""
-        return -1.0
+    def least(self, image: Sequence[int], like: Tensor) -> Tensor:
+        """The least value of each parameter as a share of eps: -1, or 0 where it is at least 0.
+
+        On the device and of the type of `like`; of a shape that broadcasts against z.
+        """
+        return like.new_full((), -1.0)
+
+    def limit(self, eps: Tensor) -> Tensor:
+        """The largest parameter (n,) float64 of rows with sizes eps (n,)."""
+        return eps.double()
 
     def within(self: Self, domain: Domain) -> Self:
         return replace(self, domain=domain)
@@ -99,32 +107,29 @@ class Transform(ABC):
         return self
 
     def refuses(self, shape: Sequence[int]) -> str | None:
-        if len(shape) != 3:
-            return f"{self}: changes images (C, H, W); not {tuple(shape)}"
-        if self.domain.pixel_axis(shape) not in (0, None):
-            return f"{self}: changes images (C, H, W); the channels of {tuple(shape)} are elsewhere"
-        if self.domain.mask is not None or self.domain.spacing is not None:
-            return f"{self}: changes every pixel; not those alone that may change, nor in whole steps"
-        return None
+        return no_images(str(self), self.domain, shape)
 
     def origin(self, x0: Tensor) -> Tensor:
         return x0.new_zeros(len(x0), *self.parameters(x0.shape[1:]))
 
     def render(self, z: Tensor, x0: Tensor) -> Tensor:
-        return self.domain.clamp(self.changed(z, x0)) if len(x0) else x0 + 0 * z.sum()
+        if not len(x0):
+            return x0 + 0 * z.sum()
+        with reference_precision():
+            return self.domain.clamp(self.changed(z, x0))
 
     def distance(self, z: Tensor, x0: Tensor) -> Tensor:
         """The largest parameter; infinite where one is below its least value."""
         wide = z.double()
-        below = (wide < torch.as_tensor(self.least(x0.shape[1:])).to(wide) * wide.abs()).flatten(1).any(1)
+        below = (wide < self.least(x0.shape[1:], wide) * wide.abs()).flatten(1).any(1)
         return torch.where(below, torch.inf, wide.abs().flatten(1).amax(1))
 
     def contains(self, z: Tensor, x0: Tensor, eps: Tensor, slack: float = 0.0) -> Tensor:
         return (self.distance(z, x0) <= eps + slack) & self.domain.inside(self.render(z, x0))
 
     def project(self, z: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        radius = eps.double().reshape(-1, *[1] * (z.dim() - 1))
-        low = radius * torch.as_tensor(self.least(x0.shape[1:])).to(radius)
+        radius = self.limit(eps).reshape(-1, *[1] * (z.dim() - 1))
+        low = radius * self.least(x0.shape[1:], radius)
         inside = torch.minimum(torch.maximum(z.double(), low), radius).to(z.dtype)
         return torch.where(inside.double().abs() > radius, torch.nextafter(inside, 0 * inside), inside)
 
@@ -139,6 +144,20 @@ class Transform(ABC):
         """Uniform in the cube, (n, …)."""
         shape = self.parameters(x0.shape[1:])
         share = stream.uniform(shape, torch.float64).to(x0.device)
-        low = torch.as_tensor(self.least(x0.shape[1:])).to(share)
-        radius = eps.reshape(-1, *[1] * len(shape))
+        low = self.least(x0.shape[1:], share)
+        radius = self.limit(eps).reshape(-1, *[1] * len(shape))
         return self.project((radius * (low + (1 - low) * share)).to(x0.dtype), x0, eps)
+
+
+def no_images(what: str, domain: Domain, shape: Sequence[int]) -> str | None:
+    """Why inputs of a shape are no images (C, H, W) whose every pixel may change; None when they are."""
+    if len(shape) != 3:
+        return f"{what}: changes images (C, H, W); not {tuple(shape)}"
+    if domain.pixel_axis(shape) not in (0, None):
+        return f"{what}: changes images (C, H, W); the channels of {tuple(shape)} are elsewhere"
+    if domain.mask is not None or domain.spacing is not None:
+        return f"{what}: changes every pixel; not those alone that may change, nor in whole steps"
+    width = torch.as_tensor(domain.high) - torch.as_tensor(domain.low)
+    if not bool(width.isfinite().all()):
+        return f"{what}: changes images in a box of finite width"
+    return None

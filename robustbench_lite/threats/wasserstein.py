@@ -17,6 +17,7 @@ from robustbench_lite.core.parameters import Count, Positive
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.threats.projection import onto_ball
+from robustbench_lite.threats.transform import no_images
 
 STEEP = 0.01  # the share of ways that a step goes along
 
@@ -81,11 +82,7 @@ class Wasserstein:
         return self
 
     def refuses(self, shape: Sequence[int]) -> str | None:
-        if len(shape) != 3 or self.domain.pixel_axis(shape) not in (0, None):
-            return f"{self}: carries the mass of images (C, H, W); not {tuple(shape)}"
-        if self.domain.mask is not None or self.domain.spacing is not None:
-            return f"{self}: changes every pixel; not those alone that may change, nor in whole steps"
-        return None
+        return no_images(str(self), self.domain, shape)
 
     def origin(self, x0: Tensor) -> Tensor:
         return x0.new_zeros(len(x0), x0.shape[1], len(self._ways), *x0.shape[2:])
@@ -94,8 +91,9 @@ class Wasserstein:
         low, high = self.domain.bounds(x0)
         mass = x0 - low
         whole = mass.flatten(1).sum(1).reshape(-1, 1, 1, 1, 1)
-        length = z.new_tensor([math.hypot(*way) for way in self._ways])[:, None, None]
-        wanted = z * whole / length * self._on_the_image(z)
+        lengths = [math.hypot(*way) for way in self._ways]
+        each = [z[:, :, k] * (1 / length) for k, length in enumerate(lengths)]
+        wanted = torch.stack(each, 2) * whole * self._on_the_image(z)
         gives = (mass / wanted.sum(2).clamp_min(1e-30)).clamp_max(1)
         given = wanted * gives[:, :, None]
         arriving = torch.stack([_moved(given[:, :, k], way) for k, way in enumerate(self._ways)], 2)

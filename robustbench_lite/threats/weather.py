@@ -50,8 +50,8 @@ class Fog(Transform):
     def parameters(self, image: Sequence[int]) -> tuple[int, ...]:
         return (1, self.grid, self.grid)
 
-    def least(self, image: Sequence[int]) -> float:
-        return 0.0
+    def least(self, image: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_zeros(())
 
     def changed(self, z: Tensor, x0: Tensor) -> Tensor:
         white = self.domain.bounds(x0)[1]
@@ -83,14 +83,14 @@ class Snow(Transform):
     white: ClassVar[float] = 1.0  # the flakes' own grey, as a share of the box
 
     def parameters(self, image: Sequence[int]) -> tuple[int, ...]:
-        return (len(_places(*image[1:], self.density)),)
+        return (len(_places(*image[1:], self.density, torch.device("cpu"))),)
 
-    def least(self, image: Sequence[int]) -> float:
-        return 0.0
+    def least(self, image: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_zeros(())
 
     def changed(self, z: Tensor, x0: Tensor) -> Tensor:
         tall, wide = x0.shape[2:]
-        place = _places(tall, wide, self.density).to(x0.device)
+        place = _places(tall, wide, self.density, x0.device)
         cover = z.new_zeros(len(z), tall * wide).index_copy(1, place, z).view(-1, 1, tall, wide)
         clear = torch.ones_like(cover)
         for down, right in self.streak:
@@ -123,11 +123,11 @@ class Rain(Snow):
 
 
 @cache
-def _places(tall: int, wide: int, density: float) -> Tensor:
+def _places(tall: int, wide: int, density: float, device: torch.device) -> Tensor:
     """The pixels that flakes begin at, as many as the density says and at least one, the same for every image
     of a size."""
     order = Stream.of(0, torch.zeros(1, dtype=torch.int64)).fold("flakes").uniform((tall * wide,))[0]
-    return order.argsort()[: max(1, round(density * tall * wide))].sort().values
+    return order.argsort()[: max(1, round(density * tall * wide))].sort().values.to(device)
 
 
 def fog(domain: Domain, eps: Positive, grid: Count = 8) -> Fog:

@@ -96,9 +96,11 @@ def test_maps_are_those_of_captum() -> None:
     cam = (slope.mean((2, 3), keepdim=True) * active).sum(1, keepdim=True).relu()
     wanted = nn.functional.interpolate(cam, (6, 6), mode="bilinear")[:, 0]
     assert torch.allclose(networks.grad_cam(model, x, y), wanted, atol=1e-5)
-    assert networks.guided_gradient(model, x, y).shape == (5, 6, 6)
+    guided = networks.guided_gradient(model, x, y)
+    assert guided.shape == (5, 6, 6)
+    assert not torch.allclose(guided, maps.saliency(oracle, x, y), atol=1e-4), "rectified on the way back too"
     with pytest.raises(Unsupported, match="no convolution"):
-        networks.grad_cam(small_network(), x, y)
+        networks.grad_cam(small_network(4, (3, 6, 6)), x, y)
     with pytest.raises(Unsupported, match="rectified"):
         networks.guided_gradient(smooth_network(), x, y)
 

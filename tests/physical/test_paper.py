@@ -10,10 +10,10 @@ from PIL import Image
 
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
-from robustbench_lite.physical.camera import Camera
 from robustbench_lite.physical.photograph import found_on, read
-from robustbench_lite.physical.sheet import arranged, drawn
+from robustbench_lite.physical.sheet import arranged, code_of, drawn
 from tests.conftest import run_with
+from tests.physical.camera import Camera
 
 CAMERAS = {
     "flat": (Camera(), 0.02),
@@ -36,11 +36,20 @@ def test_what_was_printed_is_read_back(how: str) -> None:
     (sheet,) = drawn(some, [str(i) for i in range(14)], places)
     found = found_on(camera.taken(sheet, 1500))
     assert found is not None
-    assert found.sheet == 1
+    assert (found.sheet, found.code) == (1, code_of("", 1))
     for image, place in zip(some, places, strict=True):
         cut = found.cut(place, 16, 16)
         assert np.abs(cut - image).mean() < most
         assert np.corrcoef(cut.ravel(), image.ravel())[0, 1] > 0.97
+
+
+def test_large_photographs_are_laid_flat_as_exactly() -> None:
+    some, places = images(2, side=64), arranged(2, 4.0)
+    (sheet,) = drawn(some, ["", ""], places)
+    found = found_on(Camera().taken(sheet, 4400))
+    assert found is not None
+    for image, place in zip(some, places, strict=True):
+        assert np.abs(found.cut(place, 64, 64) - image).mean() < 0.03
 
 
 def test_sheets_are_numbered_and_pairs_stay_together() -> None:
@@ -111,6 +120,14 @@ def test_photographs_are_judged_a_folder_each(printed: Path, tmp_path: Path) -> 
     assert dim["destroyed"] > clear["destroyed"]
     assert clear["still_broken"] == 1 - clear["destroyed"]
     assert clear["low"] <= clear["destroyed"] <= clear["high"]
+
+
+def test_sheets_of_another_print_are_left_out(printed: Path, tmp_path: Path) -> None:
+    (sheet,) = drawn(images(2, 1, 8), ["", ""], arranged(2, 4.0), "another")
+    sheet.save(tmp_path / "other.png")
+    said = CliRunner().invoke(main, ["photo", str(printed), str(tmp_path)])
+    assert said.exit_code == 2
+    assert "another print" in said.output
 
 
 def test_what_cannot_be_is_refused_in_a_line(printed: Path, tmp_path: Path) -> None:

@@ -22,9 +22,14 @@ from PIL import Image
 from scipy.stats import binom
 
 import robustbench_lite as rb
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import InvalidParameter, RobustError
-from robustbench_lite.engines.explanations import chosen
+from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.task import margin
+from robustbench_lite.engines.explanations import chosen, path_of
+from robustbench_lite.jobs.job import Work
+from robustbench_lite.judging.judge import look_clean
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.records.schema import read_compact
 from robustbench_lite.reports.build import rebuild, server
@@ -473,3 +478,19 @@ def test_powers_of_ten_are_written_as_numbers(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "forward passes a sample" in page
     assert "mathdefault" not in page
+
+
+def test_the_path_shown_is_of_the_lane_that_came_furthest() -> None:
+    data = rb.load_data("digits", samples=30)
+    model = rb.load_model("cnn", data)
+    clean = look_clean(model, data.x, data.y, data.ids)
+    attack = get_attack("pgd:steps=6,restarts=5")
+    work = Work(data, model, clean, attack, rb.parse_threat("linf:0.1"), parse_goal("untargeted"))
+    told = 0
+    for row in range(8):
+        scores, path = path_of(work, row)
+        margins = margin(scores[-1], data.y[row].expand(5))
+        shown = margin(model.scores(path[-1:]), data.y[row : row + 1])
+        assert shown.item() == pytest.approx(float(margins.max()), abs=1e-4)
+        told += float(margins.max() - margins.min()) > 1e-3
+    assert told, "all lanes came as far"

@@ -19,13 +19,11 @@ from tests.conftest import attack_with, linear_model, run_with, samples_of
 
 def test_a_quarter_turn_and_a_shift_of_whole_pixels() -> None:
     x = torch.rand(3, 2, 6, 6)
-    quarter = Rotation(90.0).render(torch.tensor([[90.0, 0, 0]]).expand(3, -1), x)
-    assert torch.allclose(quarter, torch.rot90(x, -1, (2, 3)), atol=1e-5) or torch.allclose(
-        quarter, torch.rot90(x, 1, (2, 3)), atol=1e-5
-    )
+    quarter = Rotation(90.0).render(torch.full((3, 1), 90.0), x)
+    assert torch.allclose(quarter, torch.rot90(x, 1, (2, 3)), atol=1e-5), "against the clock"
     moved = Rotation(10.0, 1 / 6).render(torch.tensor([[0.0, 10.0, 0]]).expand(3, -1), x)
     assert torch.allclose(moved[:, :, :, 1:], x[:, :, :, :-1], atol=1e-5)
-    assert torch.allclose(Rotation(10.0).render(torch.zeros(3, 3), x), x, atol=1e-6)
+    assert torch.equal(Rotation(10.0).render(torch.zeros(3, 1), x), x)
 
 
 def test_points_are_projected_into_the_limits() -> None:
@@ -52,6 +50,7 @@ def test_pgd_turns_what_noise_turns_and_more() -> None:
         assert torch.equal(again, found.adversarial)
         rate[attack] = records["success"].mean()
     assert rate["pgd:steps=20"] > rate["noise:steps=0"] > 0
+    assert rate["iterative:steps=20"] > rate["noise:steps=0"]
 
 
 def test_a_run_keeps_the_parameters_beside_the_images(tmp_path: object) -> None:
@@ -243,3 +242,27 @@ class Scaled(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model.gradient_scores(x / 16)
+
+
+def test_a_deviation_is_a_distance_and_a_smaller_size_reaches_no_further() -> None:
+    threat, x = parse_threat("blur:1.5"), torch.rand(3, 1, 9, 9)
+    z = torch.tensor([[0.0], [0.75**2 / 1.5], [1.5]])
+    assert threat.distance(z, x).tolist() == pytest.approx([0.0, 0.75, 1.5])
+    near = threat.project(torch.full((3, 1), 9.0), x, torch.tensor([0.3, 0.75, 1.5], dtype=torch.float64))
+    assert threat.distance(near, x).tolist() == pytest.approx([0.3, 0.75, 1.5], rel=1e-5)
+
+
+def test_a_patch_may_change_anything_in_whichever_box_it_is_put() -> None:
+    wide = rb.Domain(0.0, 255.0)
+    assert parse_threat("patch:2x2").within(wide).eps == parse_threat("patch:2x2", wide).eps == 255
+    assert parse_threat("patch:2x2,eps=0.5").within(wide).eps == 0.5
+    x = torch.rand(0, 1, 4, 4)
+    assert parse_threat("patch:2x2").distance(x, x).shape == (0,)
+
+
+def test_boxes_without_an_end_are_refused_in_a_line() -> None:
+    endless = rb.Domain(-torch.inf, torch.inf)
+    for text in ("fog:0.5", "rotation:10", "wasserstein:0.1", "patch:2x2"):
+        said = parse_threat(text, endless).refuses((1, 6, 6))
+        assert said is not None
+        assert "finite width" in said

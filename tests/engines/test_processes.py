@@ -1,7 +1,5 @@
 """Workers: the records of one process, whatever becomes of them on the way."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,8 @@ import pytest
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import RobustError
+from robustbench_lite.engines import processes
+from robustbench_lite.runs.plan import Subject, plan
 from tests.conftest import run_with
 
 UNLIKE = ["run", "seconds", "certify_seconds", "fit_seconds"]  # what time and place make of the same run
@@ -37,6 +37,19 @@ def scores(x):
         os.kill(os.getpid(), signal.SIGKILL)
     return x.reshape(len(x), -1) @ WEIGHT
 """
+
+
+def _processes() -> list[int]:
+    return [int(file.name) for file in Path("/proc").iterdir() if file.name.isdecimal()]
+
+
+def _group(pid: int) -> int:
+    """The process group of a process that is alive, 0 of others."""
+    try:
+        state, group = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0:3:2]
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(group)
 
 
 def sorted_records(result: rb.Results) -> pd.DataFrame:
@@ -73,13 +86,30 @@ def test_a_job_that_takes_three_workers_with_it_has_failed(
     assert not len(result.records)
 
 
+def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
+    config = rb.Config(samples=20, models=("linear",), attacks=("noise",), threats=("linf:0.1",))
+    base = plan(config, Subject.of(config))
+    crew = processes._Crew(base.jobs, processes._benches(base.workshop, None, False, 1))
+    try:
+        crew.workers[0].process.kill()
+        crew.workers[0].process.join()
+        while 0 not in crew.done:
+            crew.hand_out()
+            crew.listen()
+        assert crew.done[0].records is not None
+        assert crew.tries == [0], "which is not the job's fault"
+    finally:
+        crew.dismiss()
+
+
 def test_live_objects_are_refused_in_a_line(tmp_path: Path) -> None:
     data = rb.load_data("digits", samples=20)
     with pytest.raises(RobustError, match="use one worker"):
         run_with("digits", [rb.load_model("linear", data)], ["noise"], THREATS, 20, workers=2)
 
 
-def test_killed_with_its_workers_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are not listed here")
+def test_killed_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """No record is lost, doubled or torn."""
     models, attacks, killed = ["linear", "tree"], ["noise:steps=3", "boundary:steps=300"], tmp_path / "killed"
     named = [word for m in models for word in ("--model", m)] + [
@@ -91,11 +121,18 @@ def test_killed_with_its_workers_a_run_goes_on_where_it_was(tmp_path: Path) -> N
         "--no-pictures", "--quiet", "--out", str(killed),
     ]  # fmt: skip
     process = subprocess.Popen(command, start_new_session=True)
+    late = time.monotonic() + 120
     while not list(killed.glob("records/*.parquet")):  # in the middle, however slow the machine is
         assert process.poll() is None
+        assert time.monotonic() < late
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = [pid for pid in _processes() if _group(pid) == process.pid and pid != process.pid]
+    assert len(workers) >= 2
+    process.kill()  # alone: its workers end by themselves
     process.wait()
+    while [pid for pid in workers if _group(pid) == process.pid]:
+        assert time.monotonic() < late
+        time.sleep(0.05)
     subprocess.run([*command, "--resume"], check=True)
     whole = run_with("digits", models, attacks, ["l2:1"], 60, out=tmp_path / "whole", pictures=False)
     pd.testing.assert_frame_equal(sorted_records(whole), sorted_records(rb.Results.open(killed)))

@@ -1,11 +1,17 @@
-"""The local engine: jobs side by side in worker processes of this machine, each with devices of its own."""
+"""The engine of processes: jobs side by side in workers on this machine, each with a device or cores."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
+import traceback
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -21,6 +27,7 @@ from robustbench_lite.jobs.make import Source, Watch, Workshop
 from robustbench_lite.records.folder import Folder
 
 TRIES = 3  # of a job whose worker dies
+OFTEN = 0.2  # seconds between two words of how far a job has come
 STOPPING = 5.0  # seconds that a worker has to end by itself
 log = logging.getLogger(__name__)
 
@@ -50,7 +57,7 @@ class Worker:
     models: set[str] = field(default_factory=set)
 
 
-def local(
+def side_by_side(
     jobs: Sequence[Job], workshop: Workshop, folder: Folder | None, pictures: bool, watch: Watch, workers: int
 ) -> Iterator[Done]:
     """Carry out jobs side by side, and yield what became of them in their order.
@@ -115,31 +122,35 @@ class _Crew:
             if worker.job is None and self.waiting:
                 index = self._next_for(worker)
                 self.waiting.remove(index)
-                worker.job = index
-                worker.models.add(self.jobs[index].model)
                 try:
                     worker.pipe.send(self.jobs[index])
-                except OSError:
-                    self._replace(place)
+                except OSError:  # it died while it had nothing to do, which is not the job's fault
+                    self.waiting.insert(0, index)
+                    _dismiss(worker)
+                    self.workers[place] = _hired(self.benches[place])
+                    continue
+                worker.job = index
+                worker.models.add(self.jobs[index].model)
 
     def listen(self) -> int | None:
-        """Wait for a word from a worker: the job it has come further with; None where one is over."""
+        """Wait for a word from workers: a job that came further; None where one is over, or nobody works."""
         pipes = {worker.pipe: place for place, worker in enumerate(self.workers) if worker.job is not None}
-        for pipe in wait(list(pipes)):
+        further = None
+        for pipe in wait(list(pipes)) if pipes else []:
             worker = self.workers[pipes[pipe]]  # type: ignore[index]
             assert worker.job is not None
             try:
                 answer = worker.pipe.recv()
             except (EOFError, OSError):
                 self._replace(pipes[pipe])  # type: ignore[index]
-                return None
-            if not isinstance(answer, Done):
+                continue
+            if isinstance(answer, Done):
+                self._note(worker.job, answer)
+                worker.job, worker.fraction = None, 0.0
+            else:
                 worker.fraction = float(answer)
-                return worker.job
-            self._note(worker.job, answer)
-            worker.job, worker.fraction = None, 0.0
-            return None
-        return None
+                further = worker.job
+        return further
 
     def dismiss(self) -> None:
         """End all workers."""
@@ -205,9 +216,37 @@ def _hired(bench: Bench) -> Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(bench, there), daemon=True)
-    process.start()
+    with _by_itself():
+        process.start()
     there.close()
     return Worker(process, here)
+
+
+@contextlib.contextmanager
+def _by_itself() -> Iterator[None]:
+    """Start a process that imports nothing of the script that is running, and leaves Ctrl-C to this one.
+
+    Jobs are texts: the script is not needed, and without a guard would start workers of its own.
+    """
+    script = sys.modules["__main__"]
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that hired this one, and end too, whatever is going on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _dismiss(worker: Worker) -> None:
@@ -223,13 +262,25 @@ def _dismiss(worker: Worker) -> None:
 
 def _work(bench: Bench, pipe: Connection) -> None:
     """What a worker does: jobs, until nobody sends any more."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(sys.stderr.fileno(), 1)  # what a model prints is not what the command prints
     torch.set_num_threads(bench.threads)
     workshop: Workshop | None = None
-    try:
+    last = 0.0
+
+    def progress(fraction: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > OFTEN:
+            last = now
+            pipe.send(fraction)
+
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionError, KeyboardInterrupt):
         while True:
             job: Job = pipe.recv()
-            workshop = workshop or Workshop(bench.source, bench.search)
-            pipe.send(done_by(job, workshop, bench.folder, bench.pictures, pipe.send))
-    except (EOFError, OSError, KeyboardInterrupt):
-        return
+            try:
+                workshop = workshop or Workshop(bench.source, bench.search)
+            except Exception:  # data that can no longer be read, say
+                pipe.send(Done(job, None, traceback.format_exc()))
+                continue
+            pipe.send(done_by(job, workshop, bench.folder, bench.pictures, progress))

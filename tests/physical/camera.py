@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from robustbench_lite.core.errors import require
+from robustbench_lite.physical.photograph import plane_map
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,6 @@ class Camera:
     quality : int, optional
         Of the JPEG file; None: none is written.
     seed : int, default 0
-
-    Examples
-    --------
-    >>> Camera(turn=1).taken(Image.new("RGB", (40, 60), "white"), 50).shape
-    (50, 50, 3)
     """
 
     tilt: float = 0.0
@@ -63,7 +59,7 @@ class Camera:
         corners = side / 2 + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
         corners += self.tilt * side * random.uniform(-0.5, 0.5, (4, 2)) * 0.5
         whole = np.array([[0, 0], [wide, 0], [wide, tall], [0, tall]], dtype=float)
-        back = _coefficients(corners, whole)
+        back = plane_map(corners, whole).flatten()[:8].tolist()
         shown = sheet.transform(
             (side, side), Image.Transform.PERSPECTIVE, back, Image.Resampling.BICUBIC, fillcolor="#8a8a8a"
         )
@@ -78,12 +74,3 @@ class Camera:
             levels = np.asarray(Image.open(file))
         taken: np.ndarray = levels / 255
         return taken
-
-
-def _coefficients(picture: np.ndarray, sheet: np.ndarray) -> list[float]:
-    """Pillow's eight numbers that take points of the picture (4, 2) to the sheet (4, 2)."""
-    rows, wanted = [], []
-    for (x, y), (u, v) in zip(picture, sheet, strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        wanted += [u, v]
-    return [float(value) for value in np.linalg.solve(np.array(rows), np.array(wanted))]
