@@ -29,6 +29,7 @@ from robustbench_lite.records.schema import frame
 from robustbench_lite.search.attack import AnyAttack, Attack
 from robustbench_lite.search.driver import Samples
 from robustbench_lite.search.fitting import fit
+from robustbench_lite.testing import Check
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # tests run side by side
@@ -113,14 +114,14 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 SHORT: dict[str, str] = {
     "admix": "steps=3",
     "alma": "steps=60",
-    "auto": "steps=10,queries=50",
+    "auto": "steps=8,queries=30",
     "bandits": "steps=60",
-    "blended_noise": "steps=20",
-    "blur": "steps=20",
+    "blended_noise": "steps=12",
+    "blur": "steps=12",
     "boundary": "steps=60,tries=30",
     "brendel_bethge": "steps=25,tries=30",
     "cma": "steps=10,population=8",
-    "contrast": "steps=20",
+    "contrast": "steps=12",
     "cornersearch": "steps=60,batch=20",
     "curve": "rounds=5",
     "cw": "steps=30,rounds=3,rate=0.1,weight=1",
@@ -145,11 +146,11 @@ SHORT: dict[str, str] = {
     "pdpgd": "steps=60",
     "pgd_l0": "steps=20",
     "pixle": "steps=100",
-    "pointwise": "steps=150",
+    "pointwise": "steps=80",
     "procedural": "steps=10,images=40",
     "qeba": "steps=3,queries=20,tries=30",
-    "rays": "steps=150",
-    "salt_and_pepper": "steps=20",
+    "rays": "steps=100",
+    "salt_and_pepper": "steps=12",
     "sigma_zero": "steps=40",
     "sign_flip": "steps=40,tries=30",
     "sign_opt": "steps=3,queries=10,tries=30",
@@ -159,7 +160,7 @@ SHORT: dict[str, str] = {
     "sparsefool": "steps=30",
     "spgd": "steps=30",
     "spsa": "steps=10,pairs=8",
-    "square": "steps=200",
+    "square": "steps=100",
     "substitute": "samples=60,rounds=2,epochs=8,steps=4",
     "superdeepfool": "steps=30",
     "surfree": "steps=10,tries=30",
@@ -175,6 +176,27 @@ SHORT: dict[str, str] = {
 def short(name: str) -> str:
     """A registered attack as short as the laws may be tested on."""
     return f"{name}:{SHORT[name]}" if name in SHORT else name
+
+
+def together(checks: Sequence[Check]) -> list[tuple[str, list[Check]]]:
+    """Checks of one thing as one test: a test costs more than most laws; each that is broken is named."""
+    found: dict[str, list[Check]] = {}
+    for check in checks:
+        found.setdefault(str(check).rpartition("-")[0], []).append(check)
+    return list(found.items())
+
+
+def hold(checks: Sequence[Check]) -> None:
+    """Hold something to every one of its laws, and raise what all of those that it breaks say."""
+    broken: list[Exception] = []
+    for check in checks:
+        try:
+            check()
+        except Exception as error:
+            error.add_note(str(check))
+            broken.append(error)
+    if broken:
+        raise ExceptionGroup("broken laws", broken)
 
 
 def attack_with(

@@ -11,15 +11,15 @@ from robustbench_lite.core.parameters import hints_of
 from robustbench_lite.core.registry import entries, signature
 from robustbench_lite.search.attack import defaults
 from robustbench_lite.testing import Check, attack_checks
-from tests.conftest import attack_class, short
+from tests.conftest import attack_class, hold, short, together
 
 CHECKS = [check for name in entries("attacks") for check in attack_checks(short(name))]
 names = pytest.mark.parametrize("name", list(ATTACKS))
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_law(check: Check) -> None:
-    check()
+@pytest.mark.parametrize(("what", "checks"), together(CHECKS))
+def test_laws(what: str, checks: list[Check]) -> None:
+    hold(checks)
 
 
 @names

@@ -4,6 +4,7 @@ import pytest
 
 from robustbench_lite.core.registry import entries
 from robustbench_lite.testing import Check, threat_checks
+from tests.conftest import hold, together
 
 SIZES = (
     "linf:0.3", "l2:0.8", "l1:2", "patch:2x3", "rotation:30,shift=0.2,scale=0.3", "affine:0.3",
@@ -15,9 +16,9 @@ SIZES = (
 CHECKS = [check for text in SIZES for check in threat_checks(text)]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_law(check: Check) -> None:
-    check()
+@pytest.mark.parametrize(("what", "checks"), together(CHECKS))
+def test_laws(what: str, checks: list[Check]) -> None:
+    hold(checks)
 
 
 def test_no_threat_is_left_out() -> None:
