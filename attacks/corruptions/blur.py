@@ -47,7 +47,10 @@ def defocus_blur(x: Tensor, severity: int, small: bool, stream: Stream) -> Tenso
 
 
 def glass_blur(x: Tensor, severity: int, small: bool, stream: Stream) -> Tensor:
-    """Pixels swapped with near ones, one after the other, between two Gaussians."""
+    """Pixels swapped with near ones, one after the other, between two Gaussians.
+
+    Their code, whose NumPy rows are views, copies the near pixel instead of swapping two in colour images.
+    """
     deviation, reach, rounds = GLASS[not small][severity - 1]
     n, _, tall, wide = x.shape
     x = smoothed(x, deviation)
