@@ -63,7 +63,7 @@ def explain(
         figure = attributions.cloud(title, cloud.points, cloud.labels, names, cloud.ways)
         drawn[f"sample-{sample}-embedding-{number}.png"] = figure
         title = f"{cloud.model}: smooth images that it is surest of, class by class"
-        drawn[f"classes-{number}.png"] = attributions.sheet(title, cloud.pleasing, names)
+        drawn[f"classes-{number}.png"] = attributions.sheet(title, cloud.class_images, names)
     for name, figure in drawn.items():
         with whole(home / name) as temporary, plots.style():
             figure.savefig(temporary, format="png", dpi=200, facecolor="white")

@@ -27,13 +27,13 @@ from robustbench_lite.jobs.make import Source, Watch, Workshop
 from robustbench_lite.records.folder import Folder
 
 TRIES = 3  # of a job whose worker dies
-OFTEN = 0.2  # seconds between two words of how far a job has come
-STOPPING = 5.0  # seconds that a worker has to end by itself
+INTERVAL = 0.2  # seconds between two words of how far a job has come
+PATIENCE = 5.0  # seconds that a worker has to end by itself
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Bench:
+class WorkerSettings:
     """What a worker makes its workshop of, and where it works: texts and numbers only."""
 
     source: Source
@@ -87,29 +87,29 @@ def side_by_side(
         For live objects, which exist in this process only.
     """
     _check(jobs, workshop)
-    crew = _Crew(jobs, _benches(workshop, folder, pictures, min(workers, len(jobs))))
+    pool = _WorkerPool(jobs, _settings_of_workers(workshop, folder, pictures, min(workers, len(jobs))))
     try:
         for index in range(len(jobs)):
-            while index not in crew.done:
-                crew.hand_out()
-                told = crew.listen()
+            while index not in pool.done:
+                pool.hand_out()
+                told = pool.listen()
                 if told is not None:
-                    watch(str(jobs[told]), crew.fraction)
-            yield crew.done.pop(index)
+                    watch(str(jobs[told]), pool.fraction)
+            yield pool.done.pop(index)
     finally:
-        crew.dismiss()
+        pool.stop()
 
 
-class _Crew:
+class _WorkerPool:
     """The workers, the jobs that wait for one, and what became of the others."""
 
-    def __init__(self, jobs: Sequence[Job], benches: Sequence[Bench]) -> None:
-        self.jobs, self.benches = jobs, benches
+    def __init__(self, jobs: Sequence[Job], settings: Sequence[WorkerSettings]) -> None:
+        self.jobs, self.settings = jobs, settings
         self.waiting = list(range(len(jobs)))
         self.tries = [0] * len(jobs)
         self.done: dict[int, Done] = {}
         self.finished = 0
-        self.workers = [_hired(bench) for bench in benches]
+        self.workers = [_started(one) for one in settings]
 
     @property
     def fraction(self) -> float:
@@ -126,23 +126,24 @@ class _Crew:
                     worker.pipe.send(self.jobs[index])
                 except OSError:  # it died while it had nothing to do, which is not the job's fault
                     self.waiting.insert(0, index)
-                    _dismiss(worker)
-                    self.workers[place] = _hired(self.benches[place])
+                    _stop(worker)
+                    self.workers[place] = _started(self.settings[place])
                     continue
                 worker.job = index
                 worker.models.add(self.jobs[index].model)
 
     def listen(self) -> int | None:
         """Wait for a word from workers: a job that came further; None where one is over, or nobody works."""
-        pipes = {worker.pipe: place for place, worker in enumerate(self.workers) if worker.job is not None}
+        busy = [worker.pipe for worker in self.workers if worker.job is not None]
+        ready = wait(busy) if busy else []
         further = None
-        for pipe in wait(list(pipes)) if pipes else []:
-            worker = self.workers[pipes[pipe]]  # type: ignore[index]
-            assert worker.job is not None
+        for place, worker in enumerate(list(self.workers)):
+            if worker.job is None or worker.pipe not in ready:
+                continue
             try:
                 answer = worker.pipe.recv()
             except (EOFError, OSError):
-                self._replace(pipes[pipe])  # type: ignore[index]
+                self._replace(place)
                 continue
             if isinstance(answer, Done):
                 self._note(worker.job, answer)
@@ -152,10 +153,10 @@ class _Crew:
                 further = worker.job
         return further
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End all workers."""
         for worker in self.workers:
-            _dismiss(worker)
+            _stop(worker)
 
     def _note(self, index: int, done: Done) -> None:
         self.done[index] = done
@@ -171,7 +172,7 @@ class _Crew:
     def _replace(self, place: int) -> None:
         """A new worker in the place of one that died; its job waits again, or has failed."""
         worker = self.workers[place]
-        worker.process.join(STOPPING)
+        worker.process.join(PATIENCE)
         index = worker.job
         assert index is not None
         self.tries[index] += 1
@@ -181,8 +182,8 @@ class _Crew:
             self.waiting.insert(0, index)
         else:
             self._note(index, Done(self.jobs[index], None, f"RobustError: {said}, {TRIES} times"))
-        _dismiss(worker)
-        self.workers[place] = _hired(self.benches[place])
+        _stop(worker)
+        self.workers[place] = _started(self.settings[place])
 
 
 def _check(jobs: Sequence[Job], workshop: Workshop) -> None:
@@ -197,7 +198,9 @@ def _is_live(text: str) -> bool:
     return text.startswith("object:")
 
 
-def _benches(workshop: Workshop, folder: Folder | None, pictures: bool, workers: int) -> list[Bench]:
+def _settings_of_workers(
+    workshop: Workshop, folder: Folder | None, pictures: bool, workers: int
+) -> list[WorkerSettings]:
     """One a worker: GPUs in turn where there are several, else a share of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // workers)
@@ -207,15 +210,15 @@ def _benches(workshop: Workshop, folder: Folder | None, pictures: bool, workers:
         if device == "cuda" and torch.cuda.device_count() > 1:
             device = f"cuda:{number % torch.cuda.device_count()}"
         search = replace(workshop.search, device=device)
-        found.append(Bench(workshop.source, search, folder, pictures, threads))
+        found.append(WorkerSettings(workshop.source, search, folder, pictures, threads))
     return found
 
 
-def _hired(bench: Bench) -> Worker:
-    """A new worker at a bench."""
+def _started(settings: WorkerSettings) -> Worker:
+    """A new worker at a settings."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(bench, there), daemon=True)
+    process = context.Process(target=_work, args=(settings, there), daemon=True)
     with _by_itself():
         process.start()
     there.close()
@@ -242,36 +245,36 @@ def _by_itself() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the process that hired this one, and end too, whatever is going on."""
+    """Wait for the end of the process that started this one, and end too, whatever is going on."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
 
 
-def _dismiss(worker: Worker) -> None:
+def _stop(worker: Worker) -> None:
     """End a worker, in good order where it waits, at once where it works."""
     worker.pipe.close()
     if worker.job is not None:
         worker.process.terminate()
-    worker.process.join(STOPPING)
+    worker.process.join(PATIENCE)
     if worker.process.is_alive():
         worker.process.kill()
         worker.process.join()
 
 
-def _work(bench: Bench, pipe: Connection) -> None:
+def _work(settings: WorkerSettings, pipe: Connection) -> None:
     """What a worker does: jobs, until nobody sends any more."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(sys.stderr.fileno(), 1)  # what a model prints is not what the command prints
-    torch.set_num_threads(bench.threads)
+    torch.set_num_threads(settings.threads)
     workshop: Workshop | None = None
     last = 0.0
 
     def progress(fraction: float) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last > OFTEN:
+        if now - last > INTERVAL:
             last = now
             pipe.send(fraction)
 
@@ -279,8 +282,8 @@ def _work(bench: Bench, pipe: Connection) -> None:
         while True:
             job: Job = pipe.recv()
             try:
-                workshop = workshop or Workshop(bench.source, bench.search)
+                workshop = workshop or Workshop(settings.source, settings.search)
             except Exception:  # data that can no longer be read, say
                 pipe.send(Done(job, None, traceback.format_exc()))
                 continue
-            pipe.send(done_by(job, workshop, bench.folder, bench.pictures, progress))
+            pipe.send(done_by(job, workshop, settings.folder, settings.pictures, progress))

@@ -23,14 +23,16 @@ from robustbench_lite.runs.plan import Plan
 from robustbench_lite.search.trace import can_be_traced
 
 CLASSES = 30  # that images are made for, at most
+INVERTED = "same embedding"  # an image, and no map
+FEWEST = 4  # points that a plane is laid through
 CHUNK = 64  # images embedded at once
-CLOUD = 500  # samples of an embedding, at most
+EMBEDDED = 500  # samples of an embedding, at most
 NEIGHBOURS = 30.0  # of the t-SNE, at most
 Map = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Looked:
+class Explanation:
     """A sample before and after an attack, and what the model looks at in both.
 
     images (2, C, H, W), in [0, 1]; predictions and confidences of both; maps: name -> (2, H, W); inverted
@@ -48,10 +50,10 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Cloud:
+class Embedding:
     """Samples in the plane that shows most of their embeddings, and attacks' ways through it.
 
-    points (n, 2); labels (n,); ways: job -> (steps, 2), from the sample to where it came; pleasing
+    points (n, 2); labels (n,); ways: job -> (steps, 2), from the sample to where it came; class_images
     (k, C, H, W): an image of each of the first classes that the network is surest of.
     """
 
@@ -59,10 +61,10 @@ class Cloud:
     points: np.ndarray
     labels: np.ndarray
     ways: dict[str, np.ndarray]
-    pleasing: np.ndarray
+    class_images: np.ndarray
 
 
-def explain(plan: Plan, folder: Folder, sample: int, watch: Watch) -> list[Looked]:
+def explain(plan: Plan, folder: Folder, sample: int, watch: Watch) -> list[Explanation]:
     """What the models of a run look at in a sample, before and after every attack that broke it.
 
     Parameters
@@ -78,7 +80,7 @@ def explain(plan: Plan, folder: Folder, sample: int, watch: Watch) -> list[Looke
 
     Returns
     -------
-    list of Looked
+    list of Explanation
         One a job.
 
     Raises
@@ -103,7 +105,7 @@ def explain(plan: Plan, folder: Folder, sample: int, watch: Watch) -> list[Looke
     return found
 
 
-def look(job: str, model: Model, both: Tensor) -> Looked:
+def look(job: str, model: Model, both: Tensor) -> Explanation:
     """What a model looks at in two images (2, C, H, W)."""
     oracle = Oracle(model, chunk=256)
     scores = oracle.truth(both)[0]
@@ -117,13 +119,12 @@ def look(job: str, model: Model, both: Tensor) -> Looked:
             "smooth gradient": lambda x, c: maps.smooth_gradient(oracle, x, c),
             **ways,
         }
-    inverted = None
     if isinstance(model, TorchModel):
         ways |= {
             "Grad-CAM": lambda x, c: networks.grad_cam(model, x, c),
             "guided gradient": lambda x, c: networks.guided_gradient(model, x, c),
+            INVERTED: lambda x, c: networks.inverted(model, x),
         }
-        inverted = networks.inverted(model, both).cpu().numpy()
     shown: dict[str, np.ndarray] = {}
     left_out = []
     for name, made in ways.items():
@@ -133,9 +134,10 @@ def look(job: str, model: Model, both: Tensor) -> Looked:
             left_out.append(f"{name}: {error}")
         except Exception as error:  # of the network, or of Captum on it
             left_out.append(f"{name}: fails on {model.name}: {one_line(error)}")
+    inverted = shown.pop(INVERTED, None)
     before, after = ((float("nan"),) * 2) if sure is None else sure.tolist()
     first, second = classes.tolist()
-    return Looked(
+    return Explanation(
         job,
         model.name,
         both.cpu().numpy(),
@@ -147,7 +149,7 @@ def look(job: str, model: Model, both: Tensor) -> Looked:
     )
 
 
-def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Cloud]:
+def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Embedding]:
     """The samples of a run as each of its networks embeds them, with the ways of the attacks on one.
 
     Parameters
@@ -161,8 +163,8 @@ def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Cloud]:
 
     Returns
     -------
-    list of Cloud
-        One a network; none for other models.
+    list of Embedding
+        One a network whose embedding has two numbers or more; none of fewer than four samples.
     """
     shop = plan.workshop
     place = _place(shop, sample)
@@ -177,17 +179,19 @@ def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Cloud]:
             after = _stored(folder, shop, job, sample)
             if after is not None:
                 ways[str(job)] = _way(shop.work(job), sample, shop.data.x[place], after)
-        data = shop.data[torch.arange(min(CLOUD, len(shop.data)))]
+        data = shop.data[torch.arange(min(EMBEDDED, len(shop.data)))]
         parts = [data.x, *ways.values()]
         with torch.no_grad():
             images = torch.split(torch.cat(parts), CHUNK)
             points = torch.cat([networks.embedding(model, some.to(model.device)) for some in images])
+        if len(data) < FEWEST or points.shape[1] < 2:
+            continue
         flat = _flattened(points.double().cpu().numpy(), len(data), how)
         ends = np.cumsum([len(part) for part in parts])
         named = dict(zip(ways, np.split(flat, ends[:-1])[1:], strict=True))
         classes = torch.arange(min(CLASSES, shop.data.num_classes, model.num_classes), device=model.device)
-        pleasing = networks.class_images(model, classes).cpu().numpy()
-        found.append(Cloud(model.name, flat[: ends[0]], data.y.numpy(), named, pleasing))
+        class_images = networks.class_images(model, classes).cpu().numpy()
+        found.append(Embedding(model.name, flat[: ends[0]], data.y.numpy(), named, class_images))
     return found
 
 

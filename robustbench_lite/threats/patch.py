@@ -18,6 +18,7 @@ from robustbench_lite.core.parameters import Positive
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, far_along, norms
+from robustbench_lite.threats.transform import no_images
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,13 @@ class Patch:
         return replace(self, eps=self.eps / unit)
 
     def refuses(self, shape: Sequence[int]) -> str | None:
-        if len(shape) != 3 or self.domain.pixel_axis(shape) not in (0, None):
-            return f"{self}: covers a part of images (C, H, W); not {tuple(shape)}"
-        bottom, right = (self.top or 0) + self.height, (self.left or 0) + self.width
-        if not bool((torch.as_tensor(self.domain.high) - torch.as_tensor(self.domain.low)).isfinite().all()):
-            return f"{self}: changes images in a box of finite width"
-        if bottom > shape[1] or right > shape[2]:
-            return f"{self}: does not fit into an image of {shape[1]}x{shape[2]}"
         if self.domain.spacing is not None:
             return f"{self}: changes values freely, not in whole steps"
+        if refusal := no_images(str(self), replace(self.domain, mask=None), shape):
+            return refusal
+        bottom, right = (self.top or 0) + self.height, (self.left or 0) + self.width
+        if bottom > shape[1] or right > shape[2]:
+            return f"{self}: does not fit into an image of {shape[1]}x{shape[2]}"
         return None
 
     def origin(self, x0: Tensor) -> Tensor:

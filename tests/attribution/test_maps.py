@@ -123,3 +123,14 @@ def test_the_command_draws_every_job_that_broke_the_sample(tmp_path: Path) -> No
         said = CliRunner().invoke(main, ["explain", str(tmp_path), "--sample", wrong, "--embedding", "none"])
         assert said.exit_code == 2
         assert why in said.output
+
+
+def test_a_run_of_few_samples_has_maps_and_no_plane(tmp_path: Path) -> None:
+    result = run_with("digits", ["conv_small"], ["pgd:steps=20"], ["linf:0.5"], 2, out=tmp_path)
+    sample = int(result.records.loc[result.records["success"].astype(bool), "sample_id"].iloc[0])
+    for how in ("pca", "tsne"):
+        said = CliRunner().invoke(
+            main, ["explain", str(tmp_path), "--sample", str(sample), "--embedding", how]
+        )
+        assert said.exit_code == 0, said.output
+        assert "embedding-0" not in said.output

@@ -90,17 +90,17 @@ def test_a_job_that_takes_its_workers_with_it_has_failed(
 def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
     config = rb.Config(samples=20, models=("linear",), attacks=("noise",), threats=("linf:0.1",))
     base = plan(config, Subject.of(config))
-    crew = processes._Crew(base.jobs, processes._benches(base.workshop, None, False, 1))
+    pool = processes._WorkerPool(base.jobs, processes._settings_of_workers(base.workshop, None, False, 1))
     try:
-        crew.workers[0].process.kill()
-        crew.workers[0].process.join()
-        while 0 not in crew.done:
-            crew.hand_out()
-            crew.listen()
-        assert crew.done[0].records is not None
-        assert crew.tries == [0], "which is not the job's fault"
+        pool.workers[0].process.kill()
+        pool.workers[0].process.join()
+        while 0 not in pool.done:
+            pool.hand_out()
+            pool.listen()
+        assert pool.done[0].records is not None
+        assert pool.tries == [0], "which is not the job's fault"
     finally:
-        crew.dismiss()
+        pool.stop()
 
 
 def test_live_objects_are_refused_in_a_line(tmp_path: Path) -> None:
