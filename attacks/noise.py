@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from robustbench_lite.core.model import Access
 from robustbench_lite.core.parameters import Amount
 from robustbench_lite.core.problem import Problem
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import EVERY_TASK, Attack, Iterate
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Noise(Attack[Iterate]):
     access = Access.DECISION
     control = True
     threats = frozenset({"ball", "box", "transform"})
+    tasks = EVERY_TASK
     paper = "Carlini et al. 2019, arXiv:1902.06705"
 
     def start(self, problem: Problem) -> Iterate:

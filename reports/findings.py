@@ -13,7 +13,7 @@ from robustbench_lite.reports.format import share
 from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.corruptions import EVERY, of_attacks
 from robustbench_lite.reports.tables.defenses import OBLIVIOUS
-from robustbench_lite.reports.tables.rates import GROUP
+from robustbench_lite.reports.tables.rates import GROUP, right
 
 MOST_APPARENT = 5  # defenses that are named
 FEW = 10  # samples, below which an accuracy says nothing of chance
@@ -23,7 +23,7 @@ CONTROLS = {"noise", "fgsm", "bim", "linear_demo", OBLIVIOUS}  # attacks that pr
 
 def verdict(results: Results) -> list[str]:
     """A sentence or two a threat: what is left of the models' accuracy, and what took the rest."""
-    found = []
+    found = _answered(results)
     worst = results.table("worst_case").to_dict("records")
     for threat, goal in dict.fromkeys((row["threat"], row["goal"]) for row in worst):
         part = [row for row in worst if (row["threat"], row["goal"]) == (threat, goal)]
@@ -63,6 +63,27 @@ def verdict(results: Results) -> list[str]:
         aim = "" if goal == "untargeted" else f" ({goal})"
         found.append(f"Median smallest {norm} perturbation found{aim}: {said}.")
     return found + _corrupted(results)
+
+
+def _answered(results: Results) -> list[str]:
+    """Under each fixed threat, what the attack that took most left of each model's answers."""
+    table = results.table("answers")
+    fixed = set(results.records.loc[~results.records["minimum"].astype(bool), "threat"].astype(str))
+    table = table.loc[table["threat"].isin(fixed)]
+    found = []
+    for _, part in table.groupby(["threat", "goal", "model"], sort=False, observed=True):
+        row = max(part.to_dict("records"), key=lambda r: float(r["wrong"]))
+        threat, goal, model = row["threat"], row["goal"], row["model"]
+        aim = "" if goal == "untargeted" else f" ({goal})"
+        if math.isnan(row["iou"]):
+            what = f"{share(row['clean_edits'])} to {share(row['edits'])} edits a character"
+        else:
+            what = f"a mean IoU of {share(row['clean_iou'])} to one of {share(row['iou'])}"
+        found.append(
+            f"Under {threat}{aim}, {row['attack']} takes {model} from {what}; {share(row['wrong'])} of its "
+            f"answers' positions are wrong then, {share(row['clean_wrong'])} before."
+        )
+    return found
 
 
 def _corrupted(results: Results) -> list[str]:
@@ -107,7 +128,9 @@ def warnings(results: Results) -> list[str]:
     for row in results.flags.to_dict("records"):
         if row["raised"]:
             found.append(f"{_job(row)}: {row['meaning']} ({row['value']:.3g}). Next: {row['next']}.")
-    if results.flags.empty and len(of_attacks(results.records)):
+    of_classes = of_attacks(results.records)
+    of_classes = of_classes.loc[of_classes["wrong_share"].isna()]
+    if results.flags.empty and len(of_classes):
         found.append(f"The attacks were not diagnosed: robust diagnose {results.path}")
     return found
 
@@ -179,7 +202,7 @@ def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
         )
     if row["unattacked"]:
         found.append(f"{row['unattacked']} samples were not attacked, because a limit was reached")
-    if len(here) >= FEW:
+    if len(here) >= FEW and here["label"].notna().any():
         usual = here["label"].value_counts(normalize=True)
         if row["clean"] <= usual.iloc[0] + 0.02:
             found.append(
@@ -192,7 +215,7 @@ def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
             f"the model answered {row['nan']} of {tried} samples with NaN: neither held nor broken (goal "
             "option nan=success counts them)"
         )
-    bound = here.loc[here["clean_prediction"] == here["label"], "lower_bound"]
+    bound = here.loc[right(here), "lower_bound"]
     if bound.notna().any() and bound.isna().any():
         found.append(
             f"bounds were sought for {bound.notna().sum()} of {len(bound)} samples only; the others count as "

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.named import get_attack
+from robustbench_lite.core.dense import Segmentation
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.goal import Goal, Targets, parse_goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.registry import entries
 from robustbench_lite.core.settings import Search
+from robustbench_lite.core.task import Classification
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.arrays import told
 from robustbench_lite.data.columns import Column, Columns
@@ -129,13 +132,14 @@ def attack(
     x : Tensor, array, DataFrame or list
         (n, …) floating point, in the threat's domain: [0, 1] unless it says otherwise.
     y : Tensor, array, Series or list
-        (n,) the true classes: whole numbers, an estimator's own labels, or one-hot rows.
+        (n,) the true classes: whole numbers, an estimator's own labels, or one-hot rows; (n, H, W) of a
+        segmentation, -1 where a pixel has none.
     attack : str, Attack or class of attacks
         Such as `"iterative:steps=100"`.
     threat : str or Threat, default "linf:8/255"
         Text means the box [0, 1]; `rb.parse_threat(text, domain)` makes one in another domain.
     goal : str, Goal, Tensor or list, default "untargeted"
-        `random`, `least_likely`, `top:3`, `class:7`, …; or (n,) classes to reach.
+        `random`, `least_likely`, `top:3`, `class:7`, …; or (n,) classes to reach, (n, H, W) masks.
     search : Search, optional
         Seed, batch size, budget and the like. The search runs where the model is.
     progress : callable, optional
@@ -160,20 +164,21 @@ def attack(
     work = work_of(model, x, y, attack, threat, goal, Search() if search is None else search)
     with watched(str(work), progress) as tell:
         found = carry_out(work, progress=tell)
+    notes = (*work.data.task.told(), *work.model.notes)
     if work.data.columns is not None:
         cells = torch.from_numpy(work.data.columns.array(found.adversarial))
         return AttackResult(
             cells.to(x) if isinstance(x, Tensor) else cells,
             found.records,
             found.z,
-            work.model.notes,
+            notes,
             work.data.x,
         )
     handed = x.detach() if isinstance(x, Tensor) and x.is_floating_point() else work.data.x
     handed = handed.to_dense() if handed.layout is not torch.strided else handed
     moved, changed = found.adversarial.to(handed), found.adversarial != work.data.x
     adversarial = torch.where(changed.to(handed.device), moved, handed)
-    return AttackResult(adversarial, found.records, found.z, work.model.notes, work.data.x)
+    return AttackResult(adversarial, found.records, found.z, notes, work.data.x)
 
 
 def diagnose(
@@ -207,7 +212,7 @@ def work_of(
     chosen, within = get_attack(attack), parse_threat(threat)
     data, written = _as_data(model, x, y, within.domain)
     within = within if data.columns is None else within.within(data.domain)
-    aim, given = _aim(goal, len(data))
+    aim, given = _aim(goal, data)
     found = _model_for(model, data)
     own = tuple(str(c) for c in range(found.num_classes))
     data = replace(data, class_names=(*data.class_names, *own[data.num_classes :]), source=lambda: data)
@@ -221,7 +226,7 @@ def work_of(
     return replace(work, fitting=learn(work, data)) if isinstance(chosen, Fitted) else work
 
 
-def _aim(goal: object, n: int) -> tuple[Goal, Tensor | None]:
+def _aim(goal: object, data: Data) -> tuple[Goal, Tensor | None]:
     """A goal, and the classes to reach where these were given."""
     if isinstance(goal, Goal):
         return goal, None
@@ -230,7 +235,9 @@ def _aim(goal: object, n: int) -> tuple[Goal, Tensor | None]:
     if goal is None or isinstance(goal, int | float | dict):
         allowed = "a goal such as 'random' or 'class:7', or a class to reach for each sample"
         raise InvalidParameter("goal", goal, allowed)
-    targets, names = classes(goal, n, "goal")
+    if data.y.dim() > 1:
+        return Goal(Targets.GIVEN), _labels(goal, tuple(data.y.shape[1:]), len(data), "goal")
+    targets, names = classes(goal, len(data), "goal")
     if names is not None:
         raise InvalidData("goal: classes to reach must be whole numbers")
     return Goal(Targets.GIVEN), targets
@@ -284,22 +291,47 @@ def _as_data(model: object, x: object, y: object, domain: Domain) -> tuple[Data,
     columns = None
     if plain.dim() == 2 and bool(plain.isnan().any()):
         columns, plain, domain = _with_gaps(plain, domain)
+    task = model.task if isinstance(model, Model) else Classification()
+    shown = numbers(y, "y") if isinstance(y, Tensor | np.ndarray) else None
+    if task.kind == "classification" and shown is not None and shown.dim() == 3:
+        task = Segmentation()
+    if task.kind != "classification":
+        shape = tuple(shown.shape[1:]) if shown is not None else ()
+        answers = _labels(y, shape, len(plain), "y")
+        _inside(plain, domain)
+        named = tuple(map(str, range(int(answers.max()) + 1)))
+        data = Data("own data", plain, answers, torch.arange(len(answers)), named, domain, task=task)
+        return data, given.dtype if given.dtype in (torch.float16, torch.bfloat16) else None
     labels = [] if getattr(model, "classes_", None) is None else list(model.classes_)  # type: ignore[attr-defined]
     own = numbered(y, labels, len(plain)) if labels else None
     names = None if own is None else tuple(map(str, labels))
     number = own
     if number is None:
         number, names = classes(y, len(plain), "y")
-    good = domain.inside(plain)
-    if not bool(good.all()):
-        row = int((~good).nonzero()[0])
-        low, high = float(plain[row].min()), float(plain[row].max())
-        raise InvalidData(f"x, sample {row}: values from {low:g} to {high:g}; must lie in the box, [0, 1]")
+    _inside(plain, domain)
     if int(number.min()) < 0:
         raise InvalidData(f"y, sample {int(number.argmin())}: class {int(number.min())}; must be at least 0")
     named = tuple(names or map(str, range(int(number.max()) + 1)))
     data = Data("own data", plain, number, torch.arange(len(number)), named, domain, columns)
     return data, given.dtype if given.dtype in (torch.float16, torch.bfloat16) else None
+
+
+def _inside(x: Tensor, domain: Domain) -> None:
+    good = domain.inside(x)
+    if not bool(good.all()):
+        row = int((~good).nonzero()[0])
+        low, high = float(x[row].min()), float(x[row].max())
+        raise InvalidData(f"x, sample {row}: values from {low:g} to {high:g}; must lie in the box, [0, 1]")
+
+
+def _labels(values: object, shape: tuple[int, ...], n: int, what: str) -> Tensor:
+    """Labels (n, *shape) of answers with positions, -1 where there is none."""
+    found = numbers(values, what)
+    if found.is_floating_point() or found.shape != (n, *shape) or not shape:
+        raise InvalidData(f"{what} is {told(found)}; must be whole numbers {(n, *shape)}, a class a position")
+    if found.numel() and int(found.min()) < -1:
+        raise InvalidData(f"{what}: class {int(found.min())}; must be at least 0, or -1 where there is none")
+    return found.long()
 
 
 def _with_gaps(x: Tensor, domain: Domain) -> tuple[Columns, Tensor, Domain]:

@@ -114,6 +114,8 @@ def samples_of(model: Model, n: int = 20, seed: int = 0) -> tuple[Tensor, Tensor
 SHORT: dict[str, str] = {
     "admix": "steps=3",
     "alma": "steps=60",
+    "alma_prox": "steps=60,step_size=0.02",
+    "asma": "steps=60,rate=0.1,least=0.05",
     "auto": "steps=8,queries=30",
     "bandits": "steps=60",
     "blended_noise": "steps=12",
@@ -125,6 +127,8 @@ SHORT: dict[str, str] = {
     "cornersearch": "steps=60,batch=20",
     "curve": "rounds=5",
     "cw": "steps=30,rounds=3,rate=0.1,weight=1",
+    "dag": "steps=60,step_size=0.02",
+    "dense_pdpgd": "steps=60,dual_rate=0.5",
     "ead": "steps=20,rounds=4",
     "evolutionary": "steps=60,tries=30",
     "fab": "steps=20",
@@ -322,7 +326,9 @@ def attack_class(name: str) -> type[AnyAttack]:
 
 
 def threats_of(name: str, sizes: Mapping[Norm, float]) -> list[str]:
-    """Every threat that a registered attack claims: of the sizes given, and the smallest."""
+    """Every threat that a registered attack on classes claims: of the sizes given, and the smallest."""
     cls = attack_class(name)
+    if "classification" not in cls.tasks:
+        return []
     fixed = [f"{norm}:{sizes[norm]:g}" for norm in sorted(cls.norms)] if cls.fixed_budget else []
     return fixed + ([f"{norm}:min" for norm in sorted(cls.norms)] if cls.minimum_norm else [])

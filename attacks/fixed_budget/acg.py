@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.fixed_budget.apgd import APGD, APGDState, looked_at, shortened
-from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm
@@ -52,7 +51,7 @@ class ACG(APGD):
 
     def step(self, problem: Problem, state: APGDState) -> ACGState:
         assert isinstance(state, ACGState)
-        found = problem.evaluate(state.z, loss_named(self.loss))
+        found = problem.evaluate(state.z, problem.loss_named(self.loss))
         before = state.gradient
         looked = looked_at(state, found)
         gradient = found.gradient

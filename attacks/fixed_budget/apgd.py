@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.fixed_budget.odi import diversified_start
-from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.parameters import Amount, Count, LossName
 from robustbench_lite.core.problem import Evaluation, Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import EVERY_TASK, Attack, Iterate
 
 MOMENTUM = 0.75  # the weight of the new step against the last one
 RISING = 0.75  # the share of steps between checkpoints that ought to raise the loss
@@ -54,7 +53,7 @@ class APGD(Attack[APGDState]):
         How many.
     restarts : int, default 1
         Side by side.
-    loss : {"ce", "dlr", "margin"}, default "ce"
+    loss : {"ce", "dlr", "margin", "houdini"}, default "ce"
         That the steps raise.
     diversified : int, default 0
         Steps of eps along a random mixture of the scores before the first (ODI; its authors take 2).
@@ -81,6 +80,7 @@ class APGD(Attack[APGDState]):
     name = "apgd"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     threats = frozenset({"ball", "transform"})
+    tasks = EVERY_TASK
     paper = "Croce & Hein 2020, arXiv:2003.01690"
 
     def start(self, problem: Problem) -> APGDState:
@@ -104,7 +104,7 @@ class APGD(Attack[APGDState]):
         )
 
     def step(self, problem: Problem, state: APGDState) -> APGDState:
-        found = problem.evaluate(state.z, loss_named(self.loss))
+        found = problem.evaluate(state.z, problem.loss_named(self.loss))
         state = looked_at(state, found)
         gradient = found.gradient
         period = self._checked(problem.step, _is_l1(problem))

@@ -10,7 +10,7 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, Length
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm, Threat
-from robustbench_lite.search.attack import Attack, Iterate, Schedule
+from robustbench_lite.search.attack import EVERY_TASK, Attack, Iterate, Schedule
 
 GREY = 1 / 255  # one grey level
 
@@ -44,6 +44,7 @@ class Iterative(Attack[Iterate]):
     name = "iterative"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     threats = frozenset({"ball", "transform"})
+    tasks = EVERY_TASK
     paper = "Kurakin et al. 2016, arXiv:1607.02533"
 
     def start(self, problem: Problem) -> Iterate:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import EVERY_TASK, Attack, Iterate
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class FGSM(Attack[Iterate]):
 
     name = "fgsm"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
+    tasks = EVERY_TASK
     paper = "Goodfellow et al. 2014, arXiv:1412.6572"
 
     def start(self, problem: Problem) -> Iterate:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from robustbench_lite.attacks.fixed_budget.pgd import PGD
 from robustbench_lite.core.errors import require
-from robustbench_lite.core.losses import Loss
 from robustbench_lite.core.parameters import NonNegative, Positive
 from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.task import Loss
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 from robustbench_lite.attacks.fixed_budget.odi import diversified_start
-from robustbench_lite.core.losses import Loss, loss_named
 from robustbench_lite.core.parameters import Amount, Count, Length, LossName
 from robustbench_lite.core.problem import Problem
+from robustbench_lite.core.task import Loss
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import EVERY_TASK, Attack, Iterate
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PGD(Attack[Iterate]):
     step_size : float, optional
         In the units of x; None: eps, falling to 0 along a cosine. The best point is remembered, so that large
         steps cost nothing, and on networks break more than equal ones of eps / 4 or 2.5 eps / steps.
-    loss : {"ce", "dlr", "margin"}, default "ce"
+    loss : {"ce", "dlr", "margin", "houdini"}, default "ce"
         That the steps raise.
     random_start : bool, default True
         False begins at x0, without diversified steps.
@@ -56,6 +56,7 @@ class PGD(Attack[Iterate]):
     name = "pgd"
     norms = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     threats = frozenset({"ball", "transform"})
+    tasks = EVERY_TASK
     paper = "Madry et al. 2018, arXiv:1706.06083"
     revision = 2
 
@@ -65,7 +66,7 @@ class PGD(Attack[Iterate]):
 
     def objective(self, problem: Problem) -> Loss:
         """What the steps raise."""
-        return loss_named(self.loss)
+        return problem.loss_named(self.loss)
 
     def step(self, problem: Problem, state: Iterate) -> Iterate:
         gradient = problem.evaluate(state.z, self.objective(problem)).gradient

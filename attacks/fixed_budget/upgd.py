@@ -11,7 +11,6 @@ from torch import Tensor
 
 from robustbench_lite.attacks.adam import adam, steps_so_far
 from robustbench_lite.attacks.fixed_budget.odi import diversified_start
-from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.parameters import Amount, Count, LossName, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
@@ -44,7 +43,7 @@ class UPGD(Attack[UPGDState]):
     step_size : float, default 0.5
         The first step as a share of eps; it falls to 0 along a cosine. In linf the largest change of a
         feature, in l2 and l1 the length of the step.
-    loss : {"ce", "dlr", "margin"}, default "ce"
+    loss : {"ce", "dlr", "margin", "houdini"}, default "ce"
         That the steps raise.
     diversified : int, default 0
         As in `pgd`.
@@ -78,7 +77,9 @@ class UPGD(Attack[UPGDState]):
         return UPGDState(z=x, mean=torch.zeros_like(x), square=torch.zeros_like(x))
 
     def step(self, problem: Problem, state: UPGDState) -> UPGDState:
-        gradient = problem.threat.domain.free(problem.evaluate(state.z, loss_named(self.loss)).gradient)
+        gradient = problem.threat.domain.free(
+            problem.evaluate(state.z, problem.loss_named(self.loss)).gradient
+        )
         gradient = gradient / per_row(size_of(gradient, 2).clamp_min(1e-30), gradient)
         mean, square = state.mean, state.square
         match self.optimizer:

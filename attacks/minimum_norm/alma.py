@@ -93,10 +93,10 @@ class ALMA(Attack[ALMAState]):
         # A target may lead y and yet not the others, and a goal may ask for more than a change of class.
         gap = -found.loss.double()
         gap = torch.where(found.adversarial, gap, gap.clamp_min(LEAST))
-        weight = _slope(gap, state.steepness, state.multiplier)
+        weight = penalty_slope(gap, state.steepness, state.multiplier)
         multiplier = weight if problem.step == 1 else AVERAGE * state.multiplier + (1 - AVERAGE) * weight
         multiplier = multiplier.clamp(1e-6, 1e12)
-        weight = _slope(gap, state.steepness, multiplier)
+        weight = penalty_slope(gap, state.steepness, multiplier)
         delta = state.z - problem.x0
         away = delta.sign() if problem.threat.norm is Norm.L1 else 2 * delta
         slope = domain.free(away - per_row(weight, delta) * found.gradient)
@@ -116,8 +116,8 @@ class ALMA(Attack[ALMAState]):
         return replace(state, steepness=steepness, gap=gap, reached=torch.zeros_like(state.reached))
 
 
-def _slope(gap: Tensor, steepness: Tensor, multiplier: Tensor) -> Tensor:
-    """P'(c) of the penalty P2 (Birgin et al. 2005) (n,)."""
+def penalty_slope(gap: Tensor, steepness: Tensor, multiplier: Tensor) -> Tensor:
+    """P'(c) of the penalty P2 (Birgin et al. 2005), in the shape of its arguments."""
     beyond, before = gap.clamp_min(0), gap.clamp_max(0)
     rising = multiplier + 2 * multiplier * steepness * beyond + steepness.square() * beyond.square() / 2
-    return torch.where(gap >= 0, rising, multiplier / (1 - steepness * before).square())
+    return torch.where(gap >= 0, rising, multiplier / (1 - steepness.clamp_min(1) * before).square())

@@ -15,7 +15,7 @@ from robustbench_lite.core.parameters import Count, Share
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
 from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import EVERY_TASK, Attack, Iterate
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which the area halves
 HORIZON = 5_000  # queries of those that its own are spread over
@@ -66,6 +66,7 @@ class Square(Attack[SquareState]):
     name = "square"
     access = Access.SCORE
     norms = frozenset({Norm.L2, Norm.LINF})
+    tasks = EVERY_TASK
     paper = "Andriushchenko et al. 2020, arXiv:1912.00049"
     revision = 2
 

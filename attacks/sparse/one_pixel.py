@@ -10,7 +10,6 @@ from torch import Tensor
 
 from robustbench_lite.attacks.sparse.pixels import Pixels, painted
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, LossName, Positive, Range
 from robustbench_lite.core.problem import Problem
@@ -52,7 +51,7 @@ class OnePixel(Attack[OnePixelState]):
         Of the difference b - c, as above.
     levels : int, default 17
         At least 2; 17 are all a digit has, 256 an 8-bit image.
-    loss : {"ce", "dlr", "margin"}, default "ce"
+    loss : {"ce", "dlr", "margin", "houdini"}, default "ce"
         What fitness is, `ce` as in the paper (the probability of the class) or `margin`.
 
     Notes
@@ -127,7 +126,7 @@ class OnePixel(Attack[OnePixelState]):
         n, count = where.shape[:2]
         rows = torch.arange(n, device=where.device).repeat_interleave(count)
         scores = problem.proposals(painted(problem, where, colour), rows)
-        loss = problem[rows].loss_of(loss_named(self.loss), scores)
+        loss = problem[rows].loss_of(problem.loss_named(self.loss), scores)
         return loss.nan_to_num(nan=-torch.inf).view(n, count)
 
     def _children(self, problem: Problem, state: OnePixelState, grid: Pixels) -> tuple[Tensor, Tensor]:

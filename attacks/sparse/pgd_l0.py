@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.parameters import Count, LossName, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
@@ -29,7 +28,7 @@ class PGDL0(Attack[Iterate]):
         Side by side.
     step_size : float, default 64.0
         The l1 length of a step, in half widths of the box for every pixel allowed.
-    loss : {"ce", "dlr", "margin"}, default "ce"
+    loss : {"ce", "dlr", "margin", "houdini"}, default "ce"
         That the steps raise.
 
     Notes
@@ -55,7 +54,9 @@ class PGDL0(Attack[Iterate]):
         return Iterate(z=problem.random_start())
 
     def step(self, problem: Problem, state: Iterate) -> Iterate:
-        gradient = problem.threat.domain.free(problem.evaluate(state.z, loss_named(self.loss)).gradient)
+        gradient = problem.threat.domain.free(
+            problem.evaluate(state.z, problem.loss_named(self.loss)).gradient
+        )
         low, high = problem.threat.domain.bounds(state.z)
         length = self.step_size * problem.eps * float((high - low).amax()) / 2
         length = length / size_of(gradient, 1).clamp_min(1e-30)

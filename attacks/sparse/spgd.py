@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, LossName, Positive
 from robustbench_lite.core.problem import Problem
@@ -47,7 +46,7 @@ class SPGD(Attack[SPGDState]):
         Of weights, times the square root of the number of pixels.
     projected : bool, default False
         Whether only the values of pixels in the mask move, rather than those of all.
-    loss : {"ce", "dlr", "margin"}, default "ce"
+    loss : {"ce", "dlr", "margin", "houdini"}, default "ce"
         That the steps raise.
 
     Notes
@@ -90,7 +89,7 @@ class SPGD(Attack[SPGDState]):
     def step(self, problem: Problem, state: SPGDState) -> SPGDState:
         domain = problem.threat.domain
         low, high = domain.bounds(problem.x0)
-        gradient = domain.free(problem.evaluate(state.z, loss_named(self.loss)).gradient)
+        gradient = domain.free(problem.evaluate(state.z, problem.loss_named(self.loss)).gradient)
         share = state.weight.sigmoid()
         # Signed steps know no share: of the mask's pixels alone, or of all.
         moves = domain.spread(self._mask(problem, state.weight), gradient) if self.projected else 1.0

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from robustbench_lite.attacks.universal.batches import batches
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.losses import loss_named
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, LossName
 from robustbench_lite.core.problem import Problem
@@ -39,7 +38,7 @@ class Patch(Fitted):
         How many of the training split at most, gone through again and again in another order.
     batch : int, default 100
         Images in each step.
-    loss : {"ce", "dlr", "margin"}, default "ce"
+    loss : {"ce", "dlr", "margin", "houdini"}, default "ce"
         That the steps raise.
     shape : {"square", "disc"}, default "square"
         The largest one of at most eps pixels.
@@ -83,7 +82,7 @@ class Patch(Fitted):
         for step, images in enumerate(islice(batches(problem, self.batch, 1 << 30), self.steps)):
             images = replace(images, step=step + 1)  # another place, and another draw of a stochastic model
             where = self._corners(images, side)
-            found = images.evaluate(_put(images.x0, patch, mask, where), loss_named(self.loss))
+            found = images.evaluate(_put(images.x0, patch, mask, where), images.loss_named(self.loss))
             gradient = _window(found.gradient, where, side).mean(0, keepdim=True)
             size = 0.1 * (high - low) * (1 - step / self.steps)
             patch = (patch + size * gradient.sign() * mask).clamp(low, high)

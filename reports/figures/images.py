@@ -6,6 +6,7 @@ import base64
 import io
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
 
 
@@ -32,6 +33,14 @@ def signed(change: np.ndarray) -> tuple[str, float]:
     weight = np.abs(mean)[:, :, None]
     colours = 247 * (1 - weight) + np.where(mean[:, :, None] < 0, low, high) * weight
     return _address(colours.round().astype(np.uint8)), 1 / largest
+
+
+def mask(classes: np.ndarray) -> str:
+    """A class a pixel (H, W) as colours, the same for a class everywhere; white where there is none."""
+    palette = (colormaps["tab20"](np.arange(20))[:, :3] * 255).round().astype(np.uint8)
+    background = np.array([32, 32, 32], np.uint8)
+    colours = np.where((classes > 0)[..., None], palette[(classes - 1) % len(palette)], background)
+    return _address(np.where((classes < 0)[..., None], np.uint8(255), colours))
 
 
 def heat(values: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from robustbench_lite.reports.figures import images
@@ -68,7 +68,22 @@ def _pictures(results: Results, threat: str) -> dict[str, tuple[str, str, str]]:
         model = str(facts["model"][0])
         if str(facts["threat"][0]) != threat or model in found or arrays["original"].ndim != 4:
             continue
-        label, taken = (results.class_name(facts[f][0]) for f in ("label", "adversarial_prediction"))
+        label, taken = said(results, {name: values[0] for name, values in facts.items()})
         shown = images.picture(arrays["original"][0]), images.picture(arrays["adversarial"][0])
-        found[model] = (*shown, f"{label}, taken for {taken}")
+        between = "then" if facts.get("task", [None])[0] == "segmentation" else "taken for"
+        found[model] = (*shown, f"{label}, {between} {taken}")
     return found
+
+
+def said(results: Results, fact: Mapping[str, object]) -> tuple[str, str]:
+    """What a sample is, and what a model made of it in the end: classes, strings, or shares of pixels."""
+    if fact.get("said") is not None:
+        both = [fact[key] for key in ("meant", "said")]
+        first, second = (
+            " ".join(results.class_name(c) for c in one) if isinstance(one, list) else "" for one in both
+        )
+        return first, second
+    if fact.get("task") == "segmentation":
+        first, second = (share(float(str(fact[key]))) for key in ("clean_wrong_share", "wrong_share"))
+        return f"{first} of the pixels wrong", f"{second} wrong"
+    return results.class_name(fact["label"]), results.class_name(fact["adversarial_prediction"])

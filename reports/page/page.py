@@ -20,7 +20,7 @@ from robustbench_lite.reports.figures import images, plots
 from robustbench_lite.reports.findings import verdict, warnings
 from robustbench_lite.reports.format import number as written
 from robustbench_lite.reports.format import share
-from robustbench_lite.reports.page.cards import cards, main_threat
+from robustbench_lite.reports.page.cards import cards, main_threat, said
 from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.catalogue import RARE, RATES
 from robustbench_lite.reports.tables.pairs import compared
@@ -28,6 +28,7 @@ from robustbench_lite.reports.tables.pairs import compared
 DRAWN = 24  # of them with figures of their own
 CARDS = 60  # jobs in the gallery; the pictures of all are in the folder
 TITLES = {
+    "answers": "Pixels or places that are wrong, before and after",
     "worst_case": "Worst case over the attacks, sample by sample",
     "summary": "Every attack",
     "corruptions": "Errors on corrupted samples",
@@ -44,7 +45,7 @@ TITLES = {
 }
 SINGULAR = {"models": "model", "attacks": "attack", "threats": "threat", "goals": "goal"}  # of flags
 SWITCHES = {"compile", "pictures"}  # flags that can be said either way
-OPEN = {"worst_case", "summary", "defenses", "corruptions"}  # tables that are not folded away
+OPEN = {"answers", "worst_case", "summary", "defenses", "corruptions"}  # tables that are not folded away
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def page(results: Results, others: Sequence[Results] = ()) -> str:
         ],
         figures=_grouped(results),
         gallery=list(_gallery(results)),
+        answers=len(tables["answers"]) > 0,
         learnt=list(_learnt(results)),
         refused=sorted(set(results.refused.values())),
         notes=results.notes,
@@ -231,14 +233,16 @@ def _gallery(results: Results) -> Iterator[dict[str, object]]:
         for row, (before, after) in enumerate(zip(arrays["original"], arrays["adversarial"], strict=True)):
             change, factor = images.signed(after - before)
             fact = {name: values[row] for name, values in facts.items()}
+            label, prediction = said(results, fact)
             shown.append(
                 {
                     "before": images.picture(before),
                     "after": images.picture(after),
                     "change": change,
                     "factor": f"{factor:.3g}",
-                    "label": results.class_name(fact["label"]),
-                    "prediction": results.class_name(fact["adversarial_prediction"]),
+                    "label": label,
+                    "prediction": prediction,
+                    "masks": _masks(arrays, row),
                     "sure": _sure(fact["adversarial_confidence"]),
                     "sure_before": _sure(fact["clean_confidence"]),
                     "l0": f"{float(str(fact['l0'])):.0f}",
@@ -263,6 +267,14 @@ def _gallery(results: Results) -> Iterator[dict[str, object]]:
             "path": _path(arrays, number) if number < DRAWN else None,
             "moving": images.moving(arrays["frames"]) if "frames" in arrays and number < DRAWN else None,
         }
+
+
+def _masks(arrays: dict[str, np.ndarray], row: int) -> list[tuple[str, str]]:
+    """The label of a segmented image, and what the model made of it before and after."""
+    if "masks" not in arrays:
+        return []
+    names = ("label", "before", "after")
+    return [(name, images.mask(mask)) for name, mask in zip(names, arrays["masks"][:, row], strict=True)]
 
 
 def _cut(results: Results, arrays: dict[str, np.ndarray], number: int) -> Markup | None:

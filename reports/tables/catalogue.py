@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 
 import pandas as pd
 
+from robustbench_lite.reports.tables.answers import answers
 from robustbench_lite.reports.tables.corruptions import corruptions
 from robustbench_lite.reports.tables.costs import confidence, costs, queries
 from robustbench_lite.reports.tables.defenses import defenses
@@ -26,6 +27,7 @@ RATES = {
     "zero_gradients", "eight_bit", "gap", "gap_95", "above", "missed", "autoattack", "best_known",
     "originals_right", "still_broken", "destroyed", "clean_error", "error",
     "severity_1", "severity_2", "severity_3", "severity_4", "severity_5",
+    "clean_wrong", "wrong", "clean_iou", "iou", "clean_edits", "edits",
     "before", "after", "median_after", "claimed", "adaptive", "transfer", "black_box", "apparent",
 }  # fmt: skip
 
@@ -66,4 +68,5 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "transfer": transfer,
     "defenses": defenses,
     "corruptions": corruptions,
+    "answers": answers,
 }

@@ -27,7 +27,7 @@ def counted(records: pd.DataFrame) -> pd.DataFrame:
 
 def right(records: pd.DataFrame) -> pd.Series[bool]:
     """Whether the model had each sample right before the attack."""
-    found: pd.Series[bool] = (records["clean_prediction"] == records["label"]).astype(bool)
+    found: pd.Series[bool] = (records["outcome"] != "wrong").astype(bool)
     return found
 
 
@@ -151,7 +151,7 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
         known = count - left_out  # wrong by itself, or attacked
         low, high = wilson(robust * known, known) if not math.isnan(robust) else (0.0, 1.0)
         bound = part.groupby("sample_id").agg(
-            dict.fromkeys(("clean_prediction", "label", "eps"), "first") | {"lower_bound": "max"}
+            dict.fromkeys(("outcome", "eps"), "first") | {"lower_bound": "max"}
         )
         rows.append(
             {

@@ -66,6 +66,8 @@ def show_result(result: Results, console: Console) -> None:
     if len(result.records):
         for (threat, goal), part in result.table("summary").groupby(["threat", "goal"], sort=False):
             console.print(_summary(f"{threat}, {goal}", part, result.records, console.width))
+        if len(result.table("answers")):
+            console.print(_answers(result.table("answers")))
         if len(result.table("worst_case")):
             console.print(_worst(result.table("worst_case")))
         if len(result.table("defenses")):
@@ -144,6 +146,19 @@ def _worst(worst: pd.DataFrame) -> Table:
             proven_to(row["proven"], row["robust"]),
             interval(row["low"], row["high"]),
         )
+    return table
+
+
+def _answers(answers: pd.DataFrame) -> Table:
+    """Shares of wrong pixels or places, and the task's own measure, before and after."""
+    measure = "edits" if answers["iou"].isna().all() else "iou"
+    title = {"iou": "mean IoU of each image", "edits": "edits over the length of a string"}[measure]
+    heads = ["wrong", "after", "IoU" if measure == "iou" else "edits", "after", "95 %"]
+    table = _table(f"Wrong pixels or places, and {title}", ["model", "attack", "threat"], heads)
+    for row in answers.to_dict("records"):
+        names = [escape(str(row[head])) for head in ("model", "attack", "threat")]
+        values = [row["clean_wrong"], row["wrong"], row[f"clean_{measure}"], row[measure]]
+        table.add_row(*names, *map(percent, values), interval(row["low"], row["high"]))
     return table
 
 

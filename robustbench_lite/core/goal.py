@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a goal is parsed before torch starts
     from torch import Tensor
 
     from robustbench_lite.core.random import Stream
-    from robustbench_lite.core.task import Classification
+    from robustbench_lite.core.task import Task
 
 
 class Targets(StrEnum):
@@ -96,12 +96,14 @@ class Goal:
         """Whether success is a certain class rather than any other."""
         return self.targets is not Targets.NONE
 
-    def misfit(self, classes: int) -> str | None:
+    def misfit(self, classes: int, task: Task | None = None) -> str | None:
         """Why the goal means nothing among so many classes; None where it does.
 
         Parameters
         ----------
         classes : int
+        task : Task, optional
+            What the model's scores mean; None: classes of samples.
 
         Returns
         -------
@@ -117,11 +119,14 @@ class Goal:
             return f"goal {self}: must name fewer than all {classes} classes"
         if self.targets is Targets.CLASS and self.label >= classes:
             return f"goal {self}: must be a class below {classes}"
+        scored = self.margin or self.confidence or self.targets is Targets.TOP
+        if task is not None and task.kind != "classification" and scored:
+            return f"goal {self}: means nothing to a {task.kind}, whose positions have scores of their own"
         return None
 
     def met(
         self,
-        task: Classification,
+        task: Task,
         scores: Tensor,
         y: Tensor,
         target: Tensor | None,
@@ -131,14 +136,14 @@ class Goal:
 
         Parameters
         ----------
-        task : Classification
+        task : Task
             What scores mean.
         scores : Tensor
-            (n, K).
+            (n, K, …).
         y : Tensor
-            (n,) true classes.
+            (n, …) true classes.
         target : Tensor or None
-            (n,) classes to reach; looked at when the goal is targeted.
+            (n, …) classes to reach; looked at when the goal is targeted.
         confidence : Tensor, optional
             (n,) of the predictions, where the model has one.
 
@@ -154,9 +159,8 @@ class Goal:
         """
         prediction = task.prediction(scores)
         nothing, rejected = ~task.answered(prediction), task.rejected(prediction)
-        reached = (~task.right(prediction, y) | self.own) & ~rejected
-        if self.targeted:
-            reached = reached & (prediction == target)
+        reached = task.reached(prediction, y, target if self.targeted else None)
+        reached = (reached | self.own) & ~rejected
         if self.margin > 0:
             reached = reached & (self.progress(task, scores, y, target) >= self.margin)
         if self.confidence > 0:
@@ -170,18 +174,18 @@ class Goal:
             reached = reached | (rejected & ~task.right(prediction, y))
         return reached | nothing if self.nan else reached
 
-    def progress(self, task: Classification, scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    def progress(self, task: Task, scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         """The margin that rises towards this goal.
 
         Parameters
         ----------
-        task : Classification
+        task : Task
         scores : Tensor
-            (n, K).
+            (n, K, …).
         y : Tensor
-            (n,) true classes.
+            (n, …) true classes.
         target : Tensor or None
-            (n,) classes to reach; looked at when the goal is targeted.
+            (n, …) classes to reach; looked at when the goal is targeted.
 
         Returns
         -------
@@ -199,46 +203,59 @@ class Goal:
         Parameters
         ----------
         scores : Tensor
-            (n, K), without an attack.
+            (n, K, …), without an attack.
         y : Tensor
-            (n,) int64, true classes.
+            (n, …) int64, true classes.
         stream : Stream
-            For `random`: every class but y, evenly.
+            For `random`: every class but y, evenly; the same distance from y at every position.
         given : Tensor, optional
-            (n,) for `given`: classes below K, other than y.
+            (n, …) for `given`: classes below K, other than y; of an answer with positions any, or -1.
 
         Returns
         -------
         Tensor or None
-            (n, k) int64, any of which will do; None when untargeted.
+            (n, k, …) int64, any of which will do; None when untargeted.
 
         Raises
         ------
         InvalidParameter
             Where given classes are missing or not legal, `label` is no class, or `k` is not below K.
         """
-        n, classes = scores.shape
+        classes, own = scores.shape[1], y[:, None].clamp_min(0)
         match self.targets:
             case Targets.NONE:
                 return None
             case Targets.GIVEN:
-                if given is None:
-                    raise InvalidParameter("target", None, "one class a sample where the goal is given")
-                given = given.to(y)
-                legal = given.shape == (n,) and bool(((given >= 0) & (given < classes) & (given != y)).all())
-                require(legal, "target", given.tolist()[:8], f"(n,) classes below {classes} other than y")
-                return given[:, None]
+                return _legal(given, y, classes)[:, None]
             case Targets.RANDOM:
                 draw = stream.fold("target").integers(classes - 1, (1,))
-                return draw + (draw >= y[:, None])  # every class but y, evenly
+                draw = draw.view(-1, *[1] * y.dim())
+                target = draw + (draw >= own)  # every class but y, evenly
             case Targets.LEAST_LIKELY:
-                return scores.scatter(1, y[:, None], math.inf).argmin(1, keepdim=True)
+                target = scores.scatter(1, own, math.inf).argmin(1, keepdim=True)
             case Targets.CLASS:
                 require(self.label < classes, "label", self.label, f"a class below {classes}")
-                return (0 * y + self.label)[:, None]
+                target = 0 * own + self.label
             case Targets.TOP:
                 require(self.k < classes, "k", self.k, f"below the number of classes, {classes}")
-                return scores.scatter(1, y[:, None], -math.inf).topk(self.k, dim=1).indices
+                target = scores.scatter(1, own, -math.inf).topk(self.k, dim=1).indices
+        return target.masked_fill(y[:, None] < 0, -1)  # where there is no label, none is to be reached
+
+
+def _legal(given: Tensor | None, y: Tensor, classes: int) -> Tensor:
+    """Answers to reach (n, …) that a user chose; raises `InvalidParameter`."""
+    if given is None:
+        raise InvalidParameter("target", None, "one class a sample where the goal is given")
+    given = given.to(y)
+    if y.dim() == 1:
+        legal = given.shape == y.shape and bool(((given >= 0) & (given < classes) & (given != y)).all())
+        require(legal, "target", given.tolist()[:8], f"(n,) classes below {classes} other than y")
+    else:
+        legal = given.shape == y.shape and bool(((given >= -1) & (given < classes)).all())
+        allowed = f"{tuple(y.shape)} classes below {classes}, or -1 where it does not matter"
+        held = f"{tuple(given.shape)} from {int(given.min())} to {int(given.max())}"
+        require(legal, "target", held, allowed)
+    return given
 
 
 def parse_goal(text: str) -> Goal:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustbench_lite.core.errors import require
-from robustbench_lite.core.task import margin
+from robustbench_lite.core.task import Loss, Task, margin
 
+LEAST_COST = 1e-6  # of an answer that is right: a loss of nothing has no slope
 LEAST_SLOPE = 1e-15  # whose square float32 still holds
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @runtime_checkable
@@ -175,17 +176,112 @@ def dlr(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     return gap / (top[:, 0] - low).clamp_min(1e-12)
 
 
+class AnswerLoss(ABC):
+    """A loss of a whole answer (n, K, …) with labels (n, …), not of its positions one by one."""
+
+    @abstractmethod
+    def __call__(self, scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+        """The loss of each answer.
+
+        Parameters
+        ----------
+        scores : Tensor
+            (n, K, …).
+        y : Tensor
+            (n, …) int64, -1 where a position has no label.
+        target : Tensor, optional
+            (n, …) int64, the answer to reach.
+
+        Returns
+        -------
+        Tensor
+            (n,), differentiable; it rises as an attack gains.
+        """
+
+    def __getitem__(self, rows: Tensor | slice) -> AnswerLoss:
+        """The loss of some rows: the same, unless it holds something for every row."""
+        return self
+
+
+@dataclass(frozen=True)
+class Houdini(AnswerLoss):
+    """The task's own loss times the probability of a stochastic margin (Cisse et al. 2017, equation 3).
+
+    L(y', y) · mean over positions of P[g(y) - g(y') < Z], Z standard normal, y' the answer given, g the score
+    of a class at its position. Where y' is right the probability of its own class has no slope, so that the
+    best other class stands in its place. Towards a target it is the same with the target in y's place, and
+    is lowered.
+
+    Parameters
+    ----------
+    task : Task
+        Its `error` is L; of a classification 1.
+    logarithm : bool, default False
+        The logarithm of it, or the negative logarithm towards a target: the same direction, which does not
+        underflow where all margins are wide.
+
+    Examples
+    --------
+    >>> from robustbench_lite.core.task import Classification
+    >>> Houdini(Classification())(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([0]))
+    tensor([0.5000])
+    """
+
+    task: Task
+    logarithm: bool = False
+
+    def __call__(self, scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+        # Towards a target the others are to lose: its gaps have the other sign.
+        gaps, labelled = self.task.gaps(scores, y, target)
+        lead, sign = (gaps, 1.0) if target is None else (-gaps, -1.0)
+        meant = y if target is None else target
+        cost = self.task.error(self.task.prediction(scores.detach()), meant, scores.shape[1])
+        cost = cost.nan_to_num(nan=1.0).to(scores)
+        count = labelled.sum(1).clamp_min(1)
+        if self.logarithm:
+            each = torch.special.log_ndtr(lead).masked_fill(~labelled, -torch.inf).logsumexp(1)
+            logarithm: Tensor = sign * (each - count.log() + cost.clamp_min(LEAST_COST).log())
+            return logarithm
+        share = torch.where(labelled, torch.special.ndtr(lead), 0.0).sum(1) / count
+        loss: Tensor = sign * cost * share
+        return loss
+
+
 STEEP: dict[Loss, Loss] = {cross_entropy: steep_cross_entropy}  # of losses whose slope may underflow
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
+HOUDINI = "houdini"
 
 
-def loss_named(name: str) -> Loss:
+def steep(loss: Loss) -> Loss:
+    """A loss with the same direction whose slope does not underflow.
+
+    Parameters
+    ----------
+    loss : callable
+
+    Returns
+    -------
+    callable
+        The same where its slope does not.
+
+    Examples
+    --------
+    >>> steep(cross_entropy) is steep_cross_entropy
+    True
+    """
+    return Houdini(loss.task, logarithm=True) if isinstance(loss, Houdini) else STEEP.get(loss, loss)
+
+
+def loss_named(name: str, task: Task | None = None) -> Loss:
     """The loss of a name.
 
     Parameters
     ----------
-    name : {"ce", "dlr", "margin"}
-        Cross-entropy, difference of logits ratio, or the best other score less y's.
+    name : {"ce", "dlr", "margin", "houdini"}
+        Cross-entropy, difference of logits ratio, the best other score less y's, or the task's own loss
+        behind a stochastic margin.
+    task : Task, optional
+        What scores mean, for houdini.
 
     Returns
     -------
@@ -202,5 +298,7 @@ def loss_named(name: str) -> Loss:
     >>> loss_named("dlr") is dlr
     True
     """
+    if name == HOUDINI and task is not None:
+        return Houdini(task)
     require(name in LOSSES, "loss", name, f"one of {', '.join(LOSSES)}")
     return LOSSES[name]

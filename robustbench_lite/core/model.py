@@ -16,7 +16,7 @@ from torch import Tensor
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Precision
 from robustbench_lite.core.structure import Structure
-from robustbench_lite.core.task import Classification
+from robustbench_lite.core.task import Classification, Task
 
 
 class Access(IntEnum):
@@ -87,7 +87,7 @@ class Model(ABC):
         Where it computes and expects its inputs.
     access : Access, default Access.GRADIENT
         The most that it allows an attack.
-    task : Classification
+    task : Task, default Classification()
         What its scores mean.
     stochastic : bool, default False
         Whether `scores` differs from call to call.
@@ -130,7 +130,7 @@ class Model(ABC):
     input_shape: tuple[int, ...]
     device: torch.device
     access: Access = Access.GRADIENT
-    task: Classification = Classification()
+    task: Task = Classification()
     stochastic: bool = False
     votes: bool = False
     batch_draws: bool = False
@@ -197,7 +197,7 @@ class Model(ABC):
         Tensor or None
             (n,) in [0, 1]; None where the scores have no scale.
         """
-        return scores.softmax(1).amax(1)
+        return self.task.confidence(scores)
 
     def prediction(self, scores: Tensor) -> Tensor:
         """The class of each row of scores, as the task reads them.

@@ -49,7 +49,7 @@ Length = Annotated[float, Range(0, open_low=True), LENGTH]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # above 0, at most 1
 Fraction = Annotated[float, Range(0, 1, open_low=True, open_high=True)]  # between 0 and 1
 Probability = Annotated[float, Range(0, 1)]
-LossName = Literal["ce", "dlr", "margin"]  # see core.losses
+LossName = Literal["ce", "dlr", "margin", "houdini"]  # see core.losses
 Size = NonNegative | Literal["min"]  # of a ball; min: the smallest that succeeds
 
 

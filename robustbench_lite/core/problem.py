@@ -14,10 +14,11 @@ from torch import Tensor
 
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.ledger import Ledger
-from robustbench_lite.core.losses import STEEP, Loss, of_rows
+from robustbench_lite.core.losses import loss_named, of_rows, steep
 from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
+from robustbench_lite.core.task import Loss
 from robustbench_lite.core.threat import Threat
 
 CONFIRMED = 20  # fresh draws of a stochastic model that all have to stand before a sample leaves
@@ -54,7 +55,7 @@ class Evaluation:
     loss : Tensor
         (n,): the mean over the draws of a stochastic model.
     scores : Tensor
-        (n, K): the mean over the draws likewise.
+        (n, K, …): the mean over the draws likewise.
     adversarial : Tensor of bool
         (n,): whether the point is admissible and reaches the goal, as far as the true model was asked.
     """
@@ -104,7 +105,7 @@ class Problem:
     x0 : Tensor
         (n, …) samples, in the domain.
     y : Tensor
-        (n,) true classes.
+        (n,) true classes; (n, …) where an answer has positions.
     eps : Tensor
         (n,) float64, the size allowed; inf for the smallest perturbation.
     ids : Tensor
@@ -118,7 +119,7 @@ class Problem:
     nearest : Tensor, optional
         (n, …): the nearest adversarial examples that certifiers met, x0 where none was; None: none looked.
     target : Tensor, optional
-        (n,), the class to aim at.
+        (n,), the class to aim at; (n, …) as y.
     idle : Tensor of bool, optional
         (n,): rows that have nothing left to do, and stay only until the batch is packed; None: no row.
     seed : int, default 0
@@ -385,7 +386,7 @@ class Problem:
             )
         z = self._snap(z)
         if self.explore and draws == 1:  # a row's direction alone matters: no gradients are averaged
-            loss = STEEP.get(loss, loss)
+            loss = steep(loss)
 
         def objective(scores: Tensor, s: slice) -> Tensor:
             return self._loss(
@@ -553,6 +554,20 @@ class Problem:
         chosen = self if rows is None else self[rows]
         return chosen.met(self.scores(points, rows))
 
+    def loss_named(self, name: str) -> Loss:
+        """The loss of a name, for what the model's scores mean: see `core.losses.loss_named`.
+
+        Parameters
+        ----------
+        name : {"ce", "dlr", "margin", "houdini"}
+
+        Returns
+        -------
+        callable
+            As for `evaluate`.
+        """
+        return loss_named(name, self.oracle.model.task)
+
     def loss_of(self, loss: Loss, scores: Tensor) -> Tensor:
         """A loss of scores of a point for each row, towards its target if it has one.
 
@@ -635,7 +650,7 @@ class Problem:
 
     def _loss(self, loss: Loss, scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         task = self.oracle.model.task
-        return loss(*task.attacked(scores, y, target, self.goal.rejection), target)
+        return task.loss(loss, scores, y, target, self.goal.rejection)
 
     @property
     def _confirmations(self) -> int:
@@ -736,7 +751,7 @@ class Problem:
     def _remember(self, z: Tensor, answers: Tensor) -> Tensor:
         """Look at a point (n, …) of each row as the truth answered it (D, n, K): is it adversarial?"""
         met, margin = self._reached(answers)
-        self._count(self.ledger.nans, answers.isnan().any(2).any(0))
+        self._count(self.ledger.nans, answers.flatten(2).isnan().any(2).any(0))
         distance = self.threat.distance(z, self.x0)
         admissible = (distance <= self.eps) & self._admitted(z)
         if self.idle is not None:  # how long a row idles depends on its neighbours
@@ -768,7 +783,7 @@ class Problem:
         model, flat = self.oracle.model, answers.flatten(0, 1)
         y, target = self.y, self.target
         if draws > 1:
-            y, target = y.repeat(draws), None if target is None else target.repeat(draws)
+            y, target = torch.cat([y] * draws), None if target is None else torch.cat([target] * draws)
         confidence = model.confidence(flat) if self.goal.confidence else None
         met = self.goal.met(model.task, flat, y, target, confidence).view(draws, -1)
         margin = self.goal.progress(model.task, flat, y, target).view(draws, -1)

@@ -50,6 +50,8 @@ class Entry:
         The parameter that a value without a key is for, as in `linf:8/255`.
     inner : {"", "one", "many"}, default ""
         What its brackets hold: nothing, one name, or any number of them.
+    task : str, default "classification"
+        Of a model: what it does; "": whatever the data asks for.
 
     Examples
     --------
@@ -65,6 +67,7 @@ class Entry:
     paper: str = ""
     first: str = ""
     inner: Literal["", "one", "many"] = ""
+    task: str = "classification"
 
 
 def table_of(kind: str) -> dict[str, Entry]:

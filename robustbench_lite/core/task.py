@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.parameters import Amount, check_fields
 
-NOTHING = -1  # the prediction of scores that hold a NaN
+NOTHING = -1  # the prediction of scores that hold a NaN, and the label of a position that has none
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def margin(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -23,8 +28,90 @@ def margin(scores: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     return other - own if target is None else own - other
 
 
+class Task(ABC):
+    """What scores (n, K, …) mean: one of K classes for a sample, or for every position of its answer.
+
+    Attributes
+    ----------
+    kind : str
+        What records and errors call it.
+    graded : bool, default False
+        Whether one wrong answer may be worse than another, so that a search in a given ball goes on after the
+        first.
+    reject : int or None
+        The class that means "I will not say".
+    """
+
+    kind: ClassVar[str]
+    graded: ClassVar[bool] = False
+    reject: int | None
+
+    def prediction(self, scores: Tensor) -> Tensor:
+        """The class of each row of scores (n, K, …), (n, …) int64; -1 where a score is NaN."""
+        return torch.where(scores.isnan().any(1), NOTHING, scores.argmax(1))
+
+    def answered(self, prediction: Tensor) -> Tensor:
+        """Whether there is a prediction at all (n,)."""
+        return (prediction != NOTHING)[:, None].flatten(1).all(1)
+
+    def confidence(self, scores: Tensor) -> Tensor:
+        """The largest softmax (n,), the mean over the positions of an answer."""
+        return scores.softmax(1).amax(1, keepdim=True).flatten(1).mean(1)
+
+    def told(self) -> tuple[str, ...]:
+        """What a reader of results should know of it."""
+        return ()
+
+    @abstractmethod
+    def right(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """Whether each prediction is as good as the true answer (n,)."""
+
+    @abstractmethod
+    def reached(self, prediction: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        """Whether each prediction is no longer right, or the target (n,)."""
+
+    @abstractmethod
+    def open(self, prediction: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        """Which predictions without an attack leave something to reach (n,); target: (n, k, …)."""
+
+    @abstractmethod
+    def rejected(self, prediction: Tensor) -> Tensor:
+        """Whether each sample is refused (n,)."""
+
+    @abstractmethod
+    def loss(self, loss: Loss, scores: Tensor, y: Tensor, target: Tensor | None, rejection: bool) -> Tensor:
+        """A loss of each sample (n,) that is to lead away from y, or to the target."""
+
+    def gaps(self, scores: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The margin of every position (n, P), above 0 where it is changed, and which are labelled (n, P)."""
+        each = margin(scores, y, target)[:, None]
+        return each, torch.ones_like(each, dtype=torch.bool)
+
+    def needed(self, labelled: Tensor, targeted: bool) -> Tensor:
+        """Of how many labelled positions (n,) an attack has to change the class, or reach its target (n,)."""
+        return torch.ones_like(labelled)
+
+    @abstractmethod
+    def margin(
+        self, scores: Tensor, y: Tensor, target: Tensor | None = None, rejection: bool = True
+    ) -> Tensor:
+        """How far an attack has come (n,); below 0 until it has. rejection: whether a refusal will do."""
+
+    def wrong(self, scores: Tensor, y: Tensor, rejection: bool) -> Tensor:
+        """Scores (n, K) with -inf for y, and for the class that rejects where a refusal will not do."""
+        raise Unsupported(f"a {self.kind} has no class that a whole sample could be led to")
+
+    @abstractmethod
+    def wrong_share(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """The share of an answer's positions that are wrong (n,) float64; NaN where it has none."""
+
+    @abstractmethod
+    def error(self, prediction: Tensor, y: Tensor, classes: int) -> Tensor:
+        """What the task counts as its loss (n,) float64, 0 for a perfect answer; NaN where it has none."""
+
+
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """One class a sample: the first of the largest score.
 
     Parameters
@@ -35,20 +122,21 @@ class Classification:
 
     reject: Amount | None = None
 
+    kind = "classification"
+
     def __post_init__(self) -> None:
         check_fields(self)
-
-    def prediction(self, scores: Tensor) -> Tensor:
-        """The class of each row of scores (n, K), (n,) int64; -1 where a score is NaN."""
-        return torch.where(scores.isnan().any(1), NOTHING, scores.argmax(1))
-
-    def answered(self, prediction: Tensor) -> Tensor:
-        """Whether there is a prediction at all (n,)."""
-        return prediction != NOTHING
 
     def right(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Whether each prediction is the true class (n,)."""
         return prediction == y
+
+    def reached(self, prediction: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        missed = ~self.right(prediction, y)
+        return missed if target is None else missed & (prediction == target)
+
+    def open(self, prediction: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        return self.right(prediction, y)
 
     def rejected(self, prediction: Tensor) -> Tensor:
         """Whether each sample is refused (n,)."""
@@ -74,8 +162,10 @@ class Classification:
         rest = [merged[:, : self.reject], merged[:, self.reject + 1 :]]
         return torch.cat(rest, 1), y - (y > self.reject).long()
 
+    def loss(self, loss: Loss, scores: Tensor, y: Tensor, target: Tensor | None, rejection: bool) -> Tensor:
+        return loss(*self.attacked(scores, y, target, rejection), target)
+
     def wrong(self, scores: Tensor, y: Tensor, rejection: bool) -> Tensor:
-        """Scores (n, K) with -inf for y, and for the class that rejects where a refusal will not do."""
         wrong = scores.scatter(1, y[:, None], -torch.inf)
         if self.reject is None or rejection:
             return wrong
@@ -84,8 +174,13 @@ class Classification:
     def margin(
         self, scores: Tensor, y: Tensor, target: Tensor | None = None, rejection: bool = True
     ) -> Tensor:
-        """How far an attack has come (n,); below 0 until it has. rejection: whether a refusal will do."""
         if target is not None or rejection or self.reject is None:
             return margin(scores, y, target)
         own = torch.maximum(scores.gather(1, y[:, None])[:, 0], scores[:, self.reject])
         return self.wrong(scores, y, rejection).amax(1) - own
+
+    def wrong_share(self, prediction: Tensor, y: Tensor) -> Tensor:
+        return torch.full(y.shape, torch.nan, dtype=torch.float64, device=y.device)
+
+    def error(self, prediction: Tensor, y: Tensor, classes: int) -> Tensor:
+        return self.wrong_share(prediction, y)

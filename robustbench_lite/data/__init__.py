@@ -6,13 +6,15 @@ from robustbench_lite.core.registry import Entry
 
 
 def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, Entry]:
-    first = "path" if name in ("folder", "npz", "csv", "cifar10c") else ""
+    first = "path" if name in ("folder", "masks", "npz", "csv", "cifar10c") else ""
     return name, Entry(name, f"robustbench_lite.data.{where}", summary, paper=paper, first=first)
 
 
 DATA: dict[str, Entry] = dict(
     [
         _entry("digits", "builtin:digits", "1797 grey 8×8 digits, in scikit-learn", "Alpaydin & Kaynak 1998"),
+        _entry("digit_scenes", "canvases:digit_scenes", "digits on 32×32 canvases, a label a pixel: segmentation"),
+        _entry("digit_strings", "canvases:digit_strings", "two to four digits in a row, a label a place: strings"),
         _entry("mnist", "vision:mnist", "70,000 grey 28×28 digits", "LeCun et al. 1998"),
         _entry("fashionmnist", "vision:fashionmnist", "70,000 grey 28×28 clothes", "Xiao et al. 2017"),
         _entry("cifar10", "vision:cifar10", "60,000 colour 32×32 images, 10 classes", "Krizhevsky 2009"),
@@ -24,6 +26,7 @@ DATA: dict[str, Entry] = dict(
         _entry("folder", "folder:folder", "folder:PATH[,size=N][,crop=N][,grey=true]: one sub-folder a class"),
         _entry("cifar10c", "corrupted:cifar10c", "cifar10c:PATH[,kind=fog][,severity=3]: published corrupted images",
                "Hendrycks & Dietterich 2019, arXiv:1903.12261"),
+        _entry("masks", "masks:masks", "masks:PATH[,size=N][,share=0.99][,void=255]: folders images and masks"),
         _entry("npz", "arrays:npz", "npz:PATH: arrays x and y, uint8 or float in [0, 1]"),
         _entry("csv", "tabular:csv", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D][,split=1]: a table of numbers and text"),
     ]

@@ -13,6 +13,7 @@ from torch import Tensor
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, Unsupported, require
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.task import NOTHING, Classification, Task
 from robustbench_lite.data.columns import Columns
 
 
@@ -55,6 +56,10 @@ class Raw:
         What the features of a table stand for.
     notes : tuple of str
         What a reader of results should know.
+    task : Task, default Classification()
+    answers : callable, optional
+        Indices (m,) -> labels (m, …) int64 of tasks whose answer has positions, -1 where one has no label;
+        y is then not looked at.
 
     Examples
     --------
@@ -69,6 +74,8 @@ class Raw:
     domain: Domain = field(default_factory=Domain)
     columns: Columns | None = None
     notes: tuple[str, ...] = ()
+    task: Task = field(default_factory=Classification)
+    answers: Callable[[Tensor], Tensor] | None = None
 
 
 def in_memory(x: Tensor, y: Tensor, class_names: Sequence[str], what: str) -> Raw:
@@ -88,7 +95,7 @@ class Data:
     x : Tensor
         (n, …) float32, in the domain.
     y : Tensor
-        (n,) int64, classes.
+        (n,) int64, classes; (n, …) where an answer has positions, -1 where one has no label.
     ids : Tensor
         (n,) int64, stable across subsets.
     class_names : tuple of str
@@ -99,6 +106,8 @@ class Data:
         What a reader of results should know.
     source : callable, optional
         Makes the training split of the same data; None: there is none.
+    task : Task, default Classification()
+        What y means.
 
     Examples
     --------
@@ -117,6 +126,7 @@ class Data:
     columns: Columns | None = None
     notes: tuple[str, ...] = ()
     source: Callable[[], Data] | None = None
+    task: Task = field(default_factory=Classification)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -151,6 +161,8 @@ class Data:
         for tensor in (self.x, self.y, self.ids):
             digest.update(tensor.contiguous().numpy().tobytes())
         digest.update(self.domain.fingerprint().encode())
+        if self.y.dim() > 1:
+            digest.update(repr(self.task).encode())
         return digest.hexdigest()
 
 
@@ -203,6 +215,8 @@ def finish(
         allowed = f"0 to {len(raw.class_names) - 1}"
         raise InvalidData(f"{raw.place(index)}: label {int(raw.y[index])}; must be {allowed}")
     y, names = raw.y, raw.class_names
+    if classes and raw.answers is not None:
+        raise InvalidParameter("classes", "|".join(classes), f"left out: {name} labels positions")
     if classes:
         unknown = [c for c in classes if c not in names]
         if unknown or len(set(classes)) < 2:
@@ -219,7 +233,25 @@ def finish(
         raise InvalidData(f"{name}: has no samples of the classes {'|'.join(names)}")
     x = raw.take(ids)
     _check(x, ids, raw)
-    return Data(name, x, y[ids], ids, names, raw.domain, raw.columns, raw.notes, source)
+    answers = y[ids] if raw.answers is None else _checked(raw.answers(ids), ids, raw)
+    if raw.task.kind == "segmentation" and answers.shape[1:] != x.shape[2:]:
+        own, other = tuple(answers.shape[1:]), tuple(x.shape[2:])
+        raise InvalidData(f"{name}: masks of {own} pixels for images of {other}")
+    return Data(name, x, answers, ids, names, raw.domain, raw.columns, raw.notes, source, raw.task)
+
+
+def _checked(y: Tensor, ids: Tensor, raw: Raw) -> Tensor:
+    """Labels (n, …) of answers with positions; raises `InvalidData` for the first that cannot be."""
+    wrong = ((y < NOTHING) | (y >= len(raw.class_names))).flatten(1)
+    empty = (y == NOTHING).flatten(1).all(1)
+    if bool(wrong.any()):
+        row = int(wrong.any(1).nonzero()[0])
+        allowed = f"0 to {len(raw.class_names) - 1}, or -1 where there is none"
+        label = int(y[row].flatten()[wrong[row]][0])
+        raise InvalidData(f"{raw.place(int(ids[row]))}: label {label}; must be {allowed}")
+    if bool(empty.any()):
+        raise InvalidData(f"{raw.place(int(ids[int(empty.nonzero()[0])]))}: has no label at any position")
+    return y.long()
 
 
 def _check(x: Tensor, ids: Tensor, raw: Raw) -> None:

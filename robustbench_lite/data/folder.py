@@ -45,6 +45,8 @@ def folder(
         raise InvalidParameter("split", split, f"left out: {path} has folders train and {test}")
     start = root / (test if divided and test and options.split == "test" else "train") if divided else root
     classes = _class_folders(root / "train" if divided else root)
+    if classes == ["images", "masks"]:
+        raise InvalidData(f"{path}: has images and masks, not classes: say masks:{path}")
     if len(classes) < 2:
         raise InvalidData(f"{path}: needs two sub-folders or more, one a class; has {len(classes)}")
     files, labels, others = [], [], 0
@@ -100,20 +102,31 @@ def decode(file: Path, size: int | None = None, crop: int | None = None, grey: b
         raise
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InvalidData(f"{file}: cannot be read as an image: {error}") from error
-    if size is not None:
-        scale = size / min(image.size)
-        wide, high = (max(1, round(side * scale)) for side in image.size)
-        image = image.resize((wide, high), Image.Resampling.BILINEAR)
-    if crop is not None:
-        if crop > min(image.size):
-            raise InvalidData(f"{file}: is {image.size[0]}×{image.size[1]}, too small for crop = {crop}")
-        left, top = (image.size[0] - crop) // 2, (image.size[1] - crop) // 2
-        image = image.crop((left, top, left + crop, top + crop))
+    image = cropped(resized(image, size, Image.Resampling.BILINEAR), crop, file)
     array = torch.from_numpy(np.array(image))
     array = array[None] if array.dim() == 2 else array.permute(2, 0, 1)
     if deep:
         return array.expand(1 if grey else 3, -1, -1).clamp(0, 1)
     return array.float() / 255
+
+
+def resized(image: Image.Image, size: int | None, how: Image.Resampling) -> Image.Image:
+    """An image whose shorter side is of a size; as it is where none is given."""
+    if size is None:
+        return image
+    scale = size / min(image.size)
+    wide, high = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((wide, high), how)
+
+
+def cropped(image: Image.Image, crop: int | None, file: Path) -> Image.Image:
+    """The square in the middle of an image; raises `InvalidData` where it is too small."""
+    if crop is None:
+        return image
+    if crop > min(image.size):
+        raise InvalidData(f"{file}: is {image.size[0]}×{image.size[1]}, too small for crop = {crop}")
+    left, top = (image.size[0] - crop) // 2, (image.size[1] - crop) // 2
+    return image.crop((left, top, left + crop, top + crop))
 
 
 def _deep(opened: Image.Image, file: Path) -> Image.Image:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
 from robustbench_lite.core.parameters import Count, Seed, converted
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
-from robustbench_lite.data.data import Data, Options, Raw, finish, in_memory
+from robustbench_lite.data.data import Data, Options, Raw, chosen, finish, in_memory
 
 DataLike = str | Data | Dataset[tuple[Tensor, int]] | tuple[object, object]
 
@@ -85,14 +85,14 @@ def load_data(
     classes = values.pop("classes", None)
     function = cast(Callable[..., Raw], load(entry.where, "data"))
     options_of_it = arguments(function, values, skip=1)
-    chosen = str(classes).split("|") if classes else None
+    wanted = str(classes).split("|") if classes else None
 
     @functools.cache
     def training() -> Data:
         raw = function(replace(options, split="train"), **options_of_it)
-        return finish(data, raw, None, seed, chosen)
+        return finish(data, raw, None, seed, wanted)
 
-    return finish(data, function(options, **options_of_it), samples, seed, chosen, training)
+    return finish(data, function(options, **options_of_it), samples, seed, wanted, training)
 
 
 def _own(data: object, options: Options) -> Raw:
@@ -126,5 +126,4 @@ def _own(data: object, options: Options) -> Raw:
 
 def _some(data: Data, samples: int, seed: int) -> Tensor:
     require(samples >= 1, "samples", samples, "at least 1")
-    raw = Raw(lambda i: data.x[i], data.y, data.class_names, str, data.domain)
-    return finish(data.name, raw, samples, seed).ids
+    return chosen(torch.arange(len(data)), samples, seed)

@@ -83,6 +83,8 @@ def diagnose_work(work: Work, progress: Callable[[str], None] = lambda check: No
     The job's attack must ask for gradients at a fixed eps. Only samples that the model has right count.
     Raises `Unsupported`.
     """
+    if work.model.task.kind != "classification":
+        raise Unsupported(f"{work}: is for {work.model.task.kind}; only attacks on classes can be diagnosed")
     if not can_be_checked(work.attack, work.threat):
         raise Unsupported(f"{work}: only gradient attacks at a fixed eps can be diagnosed")
     right = work.clean.prediction == work.data.y

@@ -25,7 +25,10 @@ def diagnose_run(
     subject = Subject(config.data, config.models, cells)
     made = plan(config, subject, watch)
     shop = made.workshop
-    jobs = [job for job in made.jobs if can_be_checked(shop.attack(job.attack), shop.threat(job.threat))]
+    plain = shop.data.task.kind == "classification"
+    jobs = [
+        job for job in made.jobs if plain and can_be_checked(shop.attack(job.attack), shop.threat(job.threat))
+    ]
     found = []
     for index, job in enumerate(jobs):
 

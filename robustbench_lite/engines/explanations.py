@@ -21,7 +21,7 @@ from robustbench_lite.search.trace import Trace, can_be_traced
 
 FACTS = (
     "model", "attack", "threat", "goal", "sample_id", "label", "adversarial_prediction", "l0", "l1", "l2",
-    "linf", "clean_confidence", "adversarial_confidence",
+    "linf", "clean_confidence", "adversarial_confidence", "task", "clean_wrong_share", "wrong_share",
 )  # fmt: skip
 FRAMES = 24  # of a path, at most
 LARGEST = 1 << 19  # values of all frames together
@@ -41,6 +41,8 @@ def explanations(work: Work, finished: Finished) -> dict[str, np.ndarray] | None
     if work.data.x.dim() != 4 or work.data.x.shape[1] not in (1, 3):
         return None
     records = finished.records.loc[finished.records["source_model"].isna()]
+    if work.model.task.kind != "classification":
+        return _answers(work, finished, records)
     rows = chosen(records, str(work.threat.norm or "l2"))
     if not rows:
         return None
@@ -75,6 +77,32 @@ def explanations(work: Work, finished: Finished) -> dict[str, np.ndarray] | None
             if sure is not None:
                 found["sure"] = sure[:, int(own[0])].view(scores.shape[:2]).numpy()
     return found
+
+
+def _answers(work: Work, finished: Finished, records: pd.DataFrame) -> dict[str, np.ndarray] | None:
+    """The samples of which the most, the median and the least turned wrong, and what was answered.
+
+    original, adversarial (m, C, H, W); facts: their records, of strings with what was meant and said; of a
+    segmentation masks (3, m, H, W): the labels, the answers before and after.
+    """
+    tried = np.flatnonzero(records["forwards"].to_numpy(dtype=int) > 0)
+    if not len(tried):
+        return None
+    order = tried[records["wrong_share"].to_numpy(dtype=float)[tried].argsort(kind="stable")]
+    rows = list(dict.fromkeys(int(order[place]) for place in (-1, len(order) // 2, 0)))
+    original, adversarial = work.data.x[rows], finished.adversarial[rows]
+    oracle = Oracle(work.model, chunk=work.search.batch_size or 256)
+    stream = Stream.of(0, work.data.ids[rows].to(work.model.device)) if work.model.stochastic else None
+    after = work.model.prediction(oracle.truth(adversarial.to(work.model.device), stream)[0]).cpu()
+    label, before = work.data.y[rows], work.clean.prediction[rows]
+    facts: dict[str, object] = records.iloc[rows][list(FACTS)].to_dict("list")  # type: ignore[assignment]
+    found = {"original": original.numpy(), "adversarial": adversarial.numpy()}
+    if work.model.task.kind == "segmentation":
+        found["masks"] = torch.stack([label, before, after]).to(torch.int16).numpy()
+    else:
+        facts |= {"meant": label.tolist(), "said": after.tolist()}
+    text = json.dumps(facts, default=lambda v: None if pd.isna(v) else str(v))
+    return found | {"facts": np.array(text)}
 
 
 def trace_of(work: Work, rows: list[int]) -> Tensor:

@@ -68,7 +68,7 @@ def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame
     if goal.targeted:
         if "target" not in arrays:
             raise InvalidData(f"{file}: goal {goal} needs an array target with {len(samples)} classes")
-        target = classes(arrays["target"], len(samples), f"{file}: target")[0][:, None]
+        target = _targets(arrays["target"], samples, f"{file}: target")[:, None]
     originals = Originals(samples.x, samples.y, samples.ids, clean)
     returned = _returned(arrays["adversarial"], samples.x, file)
     verdict = judge(model, threat, goal, originals, returned, target, search)
@@ -86,7 +86,8 @@ def judge_file(claim: Claim, search: Search | None = None) -> tuple[pd.DataFrame
         "minimum": threat.minimum,
         "goal": str(goal),
         "sample_id": samples.ids.numpy(),
-        "label": samples.y.numpy(),
+        "task": model.task.kind,
+        "label": None if samples.y.dim() > 1 else samples.y.numpy(),
         "precision": "float32",
         "seed": search.seed,
         "batch_draws": model.batch_draws,
@@ -105,6 +106,8 @@ def _originals(arrays: dict[str, np.ndarray], held: Data, file: str) -> Data:
         x = as_inputs(numbers(arrays["x"], f"{file}: x"), f"{file}: x")
         if not len(x):
             raise InvalidData(f"{file}: x has no samples")
+        if held.y.dim() > 1:
+            return _answered(arrays["y"], x, held, file)
         y, names = classes(arrays["y"], len(x), f"{file}: y")
         if names is not None:
             place = {name: i for i, name in enumerate(held.class_names)}
@@ -125,6 +128,25 @@ def _originals(arrays: dict[str, np.ndarray], held: Data, file: str) -> Data:
     if gone:
         raise InvalidData(f"{file}: id {gone[0]} is not in the test split of {held.name}")
     return held[torch.tensor([row_of[int(i)] for i in ids], dtype=torch.int64)]
+
+
+def _targets(array: np.ndarray, samples: Data, what: str) -> torch.Tensor:
+    """Classes (n,) or answers (n, …) to reach; raises `InvalidData`."""
+    if samples.y.dim() == 1:
+        return classes(array, len(samples), what)[0]
+    target = numbers(array, what).long()
+    if target.shape != samples.y.shape:
+        raise InvalidData(f"{what} has shape {tuple(target.shape)}; must be {tuple(samples.y.shape)}")
+    return target
+
+
+def _answered(array: np.ndarray, x: torch.Tensor, held: Data, file: str) -> Data:
+    """Originals whose answers have positions; raises `InvalidData`."""
+    y = numbers(array, f"{file}: y").long()
+    allowed = (len(x), *held.y.shape[1:])
+    if y.shape != allowed or not bool(((y >= -1) & (y < held.num_classes)).all()):
+        raise InvalidData(f"{file}: y must be {allowed} classes from 0 to {held.num_classes - 1}, or -1")
+    return Data(held.name, x, y, torch.arange(len(y)), held.class_names, held.domain, task=held.task)
 
 
 def _returned(array: np.ndarray, x: torch.Tensor, file: str) -> torch.Tensor:

@@ -114,10 +114,10 @@ class Work:
 
     clean: the model's answers without an attack. others: models that judge too, with theirs. bounds: what
     certifiers have proven, and certify_seconds, what that took in all. fitting: what a fitted attack learnt;
-    None where it learns nothing, or its time was over. given (n,): targets that a user chose. starts: samples
-    that the attack may begin at, where it asks for such. written: the type of number that what is found is
-    handed back in; None: the data's own. key: the job's; fingerprint: hash of the data and models that it
-    became; both empty where nothing is kept.
+    None where it learns nothing, or its time was over. given (n, …): targets that a user chose. starts:
+    samples that the attack may begin at, where it asks for such. written: the type of number that what is
+    found is handed back in; None: the data's own. key: the job's; fingerprint: hash of the data and models
+    that it became; both empty where nothing is kept.
     """
 
     data: Data
@@ -215,7 +215,8 @@ def _left_out(work: Work) -> Outcome:
     """What a fitted attack brings whose time was over before it had learnt anything."""
     target = targets_of(work.goal, work.model.task, work.seen, work.search)
     outcome = nothing_yet(work.threat, work.seen, target, work.model.precision)
-    outcome.cut.copy_(attackable(work.attack, work.threat, work.seen, target, work.search))
+    task = work.model.task
+    outcome.cut.copy_(attackable(work.attack, task, work.threat, work.seen, target, work.search))
     return outcome
 
 
@@ -261,7 +262,8 @@ def _records(
             "minimum": work.threat.minimum,
             "goal": str(work.goal),
             "sample_id": data.ids.numpy(),
-            "label": data.y.numpy(),
+            "task": model.task.kind,
+            "label": None if data.y.dim() > 1 else data.y.numpy(),
             "winner": names[outcome.winner.numpy()],
             "lower_bound": None if proven is None else proven.distance.numpy(),
             "bound_kind": None if proven is None else np.array(proven.kinds, dtype=object),

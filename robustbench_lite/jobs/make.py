@@ -247,7 +247,7 @@ def prove(
         return None, 0.0
     target = targets_of(goal, model.task, samples, search)
     device = model.device
-    right = (clean.prediction == data.y).nonzero()[:, 0]
+    right = model.task.right(clean.prediction, data.y).nonzero()[:, 0]
     question = Question(
         model,
         threat.within(threat.domain.to(device)),

@@ -39,9 +39,9 @@ class Clean:
     Parameters
     ----------
     scores : Tensor
-        (n, K): the mean over draws.
+        (n, K, …): the mean over draws.
     prediction : Tensor
-        (n,): the most frequent one, -1 for NaN.
+        (n, …): the most frequent one, -1 for NaN.
     rate : Tensor
         (n,): the share of the draws in which it is right.
     confidence : Tensor
@@ -66,7 +66,7 @@ class Originals:
     x : Tensor
         (n, …).
     y : Tensor
-        (n,) true classes.
+        (n, …) true classes.
     ids : Tensor
         (n,), that key the draws.
     clean : Clean
@@ -90,7 +90,7 @@ def look_clean(model: Model, x: Tensor, y: Tensor, ids: Tensor, settings: Search
     x : Tensor
         (n, *input_shape) float32.
     y : Tensor
-        (n,) true classes.
+        (n, …) true classes.
     ids : Tensor
         (n,), the samples' names, that key the draws of a stochastic model.
     settings : Search, optional
@@ -112,7 +112,7 @@ def look_clean(model: Model, x: Tensor, y: Tensor, ids: Tensor, settings: Search
     return Clean(
         answers.mean(0),
         _most_frequent(predictions, answers.shape[2]),
-        (predictions == y).double().mean(0),
+        torch.stack([model.task.right(one, y) for one in predictions]).double().mean(0),
         _confidence(model, answers),
     )
 
@@ -136,7 +136,7 @@ def judge(
     adversarial : Tensor
         (n, …): the threat's z, for balls the inputs themselves; anything else is told in the reasons.
     target : Tensor, optional
-        (n, k): classes to reach, any of which will do.
+        (n, k, …): classes to reach, any of which will do.
     settings : Search, optional
         Its `draws`, `batch_size` and `eight_bit`.
 
@@ -166,7 +166,8 @@ def judge(
 
     answers = look(x, "judge", everything, None)
     prediction = _most_frequent(_predictions(model, answers), answers.shape[2])
-    right = originals.clean.prediction == y
+    task, before = model.task, originals.clean.prediction
+    right = task.open(before, y, target)
     rate = torch.where(valid & right, rate_of(answers, everything), 0.0)
     success = rate > 0.5
     won = success.nonzero()[:, 0]
@@ -187,15 +188,25 @@ def judge(
     if originals.lower_bound is not None:
         _compare(success, distance, originals.lower_bound, threat)
     unseen = torch.full((n,), bool(complaint)) | ~finite
-    prediction = torch.where(unseen, NOTHING, prediction)
+    prediction = torch.where(per_row(unseen, prediction), NOTHING, prediction)
+    shares = [task.wrong_share(before, y), torch.where(unseen, torch.nan, task.wrong_share(prediction, y))]
+    classes = model.num_classes
+    errors = [
+        task.error(before, y, classes),
+        torch.where(unseen, torch.nan, task.error(prediction, y, classes)),
+    ]
     return Verdict(
-        clean_prediction=originals.clean.prediction.numpy(),
+        clean_prediction=_classes(before),
         clean_rate=originals.clean.rate.numpy(),
-        adversarial_prediction=prediction.numpy(),
+        adversarial_prediction=_classes(prediction),
         target=_reached(target, prediction, n),
         success=success.numpy(),
         success_rate=rate.double().numpy(),
         outcome=_outcomes(model, right, success, prediction, unseen),
+        clean_wrong_share=shares[0].numpy(),
+        wrong_share=shares[1].numpy(),
+        clean_error=errors[0].numpy(),
+        error=errors[1].numpy(),
         valid=valid.numpy(),
         reason_kind=np.array([None if one is None else str(one[0]) for one in reasons], dtype=object),
         reason=np.array([None if one is None else one[1] for one in reasons], dtype=object),
@@ -231,7 +242,7 @@ def eight_bit_image(threat: Threat, x: Tensor, x0: Tensor) -> tuple[Tensor, Tens
 def _looks(
     model: Model, x: Tensor, ids: Tensor, settings: Search, tag: str, size: int | None = None
 ) -> Tensor:
-    """True scores (D, n, K) in batches, on the CPU; a stochastic model draws anew for every tag.
+    """True scores (D, n, K, …) in batches, on the CPU; a stochastic model draws anew for every tag.
 
     Of a model that is a vote the draws are its voters, and D is 1.
     """
@@ -260,16 +271,17 @@ def _votes(predictions: Tensor, classes: int) -> Tensor:
 
 
 def _predictions(model: Model, answers: Tensor) -> Tensor:
-    """The class of every draw (D, n)."""
-    return model.prediction(answers.flatten(0, 1)).view(answers.shape[:2])
+    """The class of every draw (D, n, …)."""
+    predictions = model.prediction(answers.flatten(0, 1))
+    return predictions.view(*answers.shape[:2], *predictions.shape[1:])
 
 
 def _most_frequent(predictions: Tensor, classes: int) -> Tensor:
-    """The class that most draws (D, n) gave, the first of equals (n,); -1 where it is NaN."""
+    """The class that most draws (D, n, …) gave, the first of equals (n, …); -1 where it is NaN."""
     if len(predictions) == 1:
         return predictions[0]
     counts = torch.nn.functional.one_hot(predictions + 1, classes + 1).sum(0)
-    return counts.argmax(1) - 1
+    return counts.argmax(-1) - 1
 
 
 def _unusable(adversarial: object, origin: Tensor) -> tuple[Reason, str] | None:
@@ -322,13 +334,13 @@ def _inadmissible(threat: Threat, z: Tensor, x0: Tensor) -> list[tuple[Reason, s
 def _met(model: Model, goal: Goal, answers: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
     """In how many of the draws (D, n, K) each row reaches the goal, or any of its targets (n,)."""
     draws, n = answers.shape[:2]
-    flat, labels = answers.flatten(0, 1), y.repeat(draws)
+    flat, labels = answers.flatten(0, 1), torch.cat([y] * draws)
     confidence = model.confidence(flat) if goal.confidence else None
     if target is None:
         met = goal.met(model.task, flat, labels, None, confidence)
     else:
-        each = target.repeat(draws, 1)
-        reached = [goal.met(model.task, flat, labels, one, confidence) for one in each.T]
+        each = torch.cat([target] * draws).unbind(1)
+        reached = [goal.met(model.task, flat, labels, one, confidence) for one in each]
         met = torch.stack(reached).any(0)
     return met.view(draws, n).double().mean(0)
 
@@ -345,7 +357,7 @@ def _confidence(model: Model, answers: Tensor) -> Tensor:
 def _outcomes(model: Model, right: Tensor, success: Tensor, prediction: Tensor, unseen: Tensor) -> np.ndarray:
     found = np.full(len(right), str(Outcome.HELD), dtype=object)
     found[model.task.rejected(prediction).numpy()] = str(Outcome.REJECTED)
-    found[((prediction == NOTHING) & ~unseen).numpy()] = str(Outcome.NAN)
+    found[(~model.task.answered(prediction) & ~unseen).numpy()] = str(Outcome.NAN)
     found[success.numpy()] = str(Outcome.BROKEN)
     found[~right.numpy()] = str(Outcome.WRONG)
     return found
@@ -363,11 +375,16 @@ def _compare(success: Tensor, distance: Tensor, bound: Tensor, threat: Threat) -
 
 
 def _reached(target: Tensor | None, prediction: Tensor, n: int) -> np.ndarray:
-    """The target that was reached, else the first; -1 where none was sought."""
-    if target is None:
+    """The target that was reached, else the first; -1 where none was sought, or it is no single class."""
+    if target is None or target.dim() > 2:
         return np.full(n, -1)
     hit = target == prediction[:, None]
     return torch.where(hit.any(1), prediction, target[:, 0]).numpy()
+
+
+def _classes(prediction: Tensor) -> np.ndarray:
+    """The class of every sample (n,); None where an answer has positions."""
+    return prediction.numpy() if prediction.dim() == 1 else np.full(len(prediction), None, dtype=object)
 
 
 def _changed(delta: Tensor) -> Tensor:

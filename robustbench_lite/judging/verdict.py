@@ -26,8 +26,9 @@ class Reason(StrEnum):
 class Outcome(StrEnum):
     """What became of a sample.
 
-    wrong: the model had it wrong by itself; held: it resisted; broken; rejected: the model refused to answer;
-    nan: the model answered with NaN; unattacked: a limit left it out, and it counts in no rate.
+    wrong: the model had it wrong by itself, or where an answer has positions said the target already; held:
+    it resisted; broken; rejected: the model refused to answer; nan: the model answered with NaN; unattacked:
+    a limit left it out, and it counts in no rate.
     """
 
     WRONG = "wrong"
@@ -47,7 +48,9 @@ class Verdict:
     threat; reason_kind, reason: why not, or a mark. success: valid, goal met in more than half of the draws,
     and the model was right before. second_look, eight_bit: whether a success stood when looked at again in
     another batch size, with other draws, and after rounding to 256 levels. distance: as the threat measures
-    it; l0 … linf: of the input's change. All float64.
+    it; l0 … linf: of the input's change. All float64. Where an answer has positions there is no class of the
+    sample (None): clean_wrong_share, wrong_share are the shares of positions that were wrong before and are
+    now, clean_error, error what the task counts as its loss (NaN for classes).
     """
 
     clean_prediction: np.ndarray
@@ -57,6 +60,10 @@ class Verdict:
     success: np.ndarray
     success_rate: np.ndarray
     outcome: np.ndarray
+    clean_wrong_share: np.ndarray
+    wrong_share: np.ndarray
+    clean_error: np.ndarray
+    error: np.ndarray
     valid: np.ndarray
     reason_kind: np.ndarray
     reason: np.ndarray

@@ -74,6 +74,8 @@ def fitted_to(model: Kind, classes: int | None, reject: int | None = None) -> Ki
     name, scores = model.name, model.num_classes
     if classes is not None and scores < classes:
         raise InvalidModel(f"{name}: gives {scores} scores; the data has {classes} classes")
+    if reject is not None and model.task.kind != "classification":
+        raise InvalidModel(f"{name}: reject = {reject}: a {model.task.kind} has no class that rejects")
     if reject is not None and not 0 <= reject < scores:
         raise InvalidModel(f"{name}: reject = {reject}: must be one of its classes, 0 to {scores - 1}")
     if reject is None:
@@ -104,7 +106,7 @@ def gradient_fault(model: Model, x: Tensor) -> str | None:
         with torch.enable_grad():
             scores = model.gradient_scores(leaf)
             weight = torch.linspace(1, 2, scores.shape[1], device=scores.device, dtype=scores.dtype)
-            (gradient,) = torch.autograd.grad((scores * weight).sum(), leaf)
+            (gradient,) = torch.autograd.grad((scores.movedim(1, -1) * weight).sum(), leaf)
     except (RuntimeError, NotImplementedError, InvalidModel) as error:
         return f"its scores have no gradient ({one_line(error)})"
     if not bool(gradient.isfinite().all()):

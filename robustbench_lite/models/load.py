@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.errors import InvalidParameter, Unsupported
 from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.registry import arguments, build, given, load, look_up, read_name
+from robustbench_lite.core.registry import arguments, build, entries, given, load, look_up, read_name
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.models.cache import Report, Trained
@@ -99,6 +99,11 @@ def _named(text: str, data: Data, train: Trained) -> Model:
         return as_model(read_model(file, data), data, reading, file.stem, train.device)
     written = read_name("models", text)
     entry = look_up("models", written.head)
+    if entry.task and entry.task != data.task.kind:
+        known = [name for name, one in entries("models").items() if one.task in ("", data.task.kind)]
+        raise Unsupported(
+            f"{written.head} is for {entry.task}; {data.name} asks for {data.task.kind}: {', '.join(known)}"
+        )
     values = given(entry, written)
     reading = build(Reading, {name: values.pop(name) for name in READING if name in values})
     found = load(entry.where, "model")

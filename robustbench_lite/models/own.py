@@ -63,12 +63,16 @@ def as_model(
         if made.input_shape != tuple(data.x.shape[1:]):
             own, theirs = made.input_shape, tuple(data.x.shape[1:])
             raise InvalidModel(f"{made.name}: takes inputs of shape {own}; {data.name} has {theirs}")
+        if made.task.kind != data.task.kind:
+            raise InvalidModel(f"{made.name}: is for {made.task.kind}; {data.name} asks for {data.task.kind}")
         if replace(reading, reject=None) != PLAIN:
             told = {f.name: getattr(reading, f.name) for f in fields(reading) if f.name != "reject"}
             field = next(name for name, value in told.items() if value != getattr(PLAIN, name))
             raise InvalidParameter(field, told[field], f"left out: {made.name} is a model already")
         fitted = fitted_to(made, data.num_classes, reading.reject)
         return fitted if device is None else fitted.to(device)
+    if data.task.kind != "classification" and not isinstance(made, nn.Module):
+        raise InvalidModel(f"{data.name} asks for {data.task.kind}, of which only networks are read")
     if data.columns is None or reading.units == "scaled":
         return _made(made, data, reading, name, device, own=False)
     if reading.units == "own":

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.npz import require_room
 
-VERSION = 3  # of the schema; a run of another version is refused
+VERSION = 4  # of the schema; a run of another version is refused
 SCHEMA = pa.schema(
     [
         ("run", pa.string()),
@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("minimum", pa.bool_()),
         ("goal", pa.string()),
         ("sample_id", pa.int64()),
+        ("task", pa.string()),
         ("label", pa.int64()),
         ("target", pa.int64()),
         ("clean_prediction", pa.int64()),
@@ -45,6 +46,10 @@ SCHEMA = pa.schema(
         ("success", pa.bool_()),
         ("success_rate", pa.float64()),
         ("outcome", pa.string()),
+        ("clean_wrong_share", pa.float64()),
+        ("wrong_share", pa.float64()),
+        ("clean_error", pa.float64()),
+        ("error", pa.float64()),
         ("valid", pa.bool_()),
         ("reason_kind", pa.string()),
         ("reason", pa.string()),
@@ -92,7 +97,7 @@ UNTABLED = {
 ABSENT = {"target", "adversarial_prediction", "queries_at_success"}  # -1 in these means none
 NEEDED = (
     "data", "model", "family", "attack", "attack_name", "threat", "threat_kind", "minimum", "goal",
-    "sample_id", "label", "clean_prediction", "success", "valid", "outcome", "forwards", "backwards",
+    "sample_id", "success", "valid", "outcome", "forwards", "backwards",
     "seconds",
 )  # fmt: skip
 STALE = 3600.0  # seconds after which a temporary file is nobody's

@@ -90,6 +90,7 @@ def explain(plan: Plan, folder: Folder, sample: int, watch: Watch) -> list[Expla
     """
     shop = plan.workshop
     place = _place(shop, sample)
+    _require_classes(shop)
     if shop.data.x.dim() != 4 or shop.data.x.shape[1] not in (1, 3):
         raise RobustError(f"{shop.data.name}: only images of 1 or 3 channels can be looked at")
     found = []
@@ -168,6 +169,7 @@ def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Embeddin
     """
     shop = plan.workshop
     place = _place(shop, sample)
+    _require_classes(shop)
     found = []
     for text in dict.fromkeys(job.model for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.model == text]
@@ -193,6 +195,12 @@ def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Embeddin
         class_images = networks.class_images(model, classes).cpu().numpy()
         found.append(Embedding(model.name, flat[: ends[0]], data.y.numpy(), named, class_images))
     return found
+
+
+def _require_classes(shop: Workshop) -> None:
+    """Raise `RobustError` for data whose answers have positions: no single class is there to be explained."""
+    if shop.data.task.kind != "classification":
+        raise RobustError(f"{shop.data.name} is for {shop.data.task.kind}; only classes are explained")
 
 
 def _place(shop: Workshop, sample: int) -> int:

@@ -227,7 +227,7 @@ def _judged(job: Job, shown: Sequence[Seen], shop: Workshop) -> dict[str, object
 
     targets = [pair.target for pair, *_ in shown]
     aim = None if None in targets else torch.tensor(targets, device=model.device)
-    right = model.prediction(scores_of([before for _, before, _ in shown])) == y
+    right = model.task.right(model.prediction(scores_of([before for _, before, _ in shown])), y)
     attacked = scores_of([after for *_, after in shown])
     confidence = model.confidence(attacked) if goal.confidence else None
     broken = goal.met(model.task, attacked, y, aim, confidence)

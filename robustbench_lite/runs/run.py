@@ -162,7 +162,12 @@ def _begin(plan: Plan, config: Config, folder: Folder) -> None:
 def _told(plan: Plan, done: Sequence[Done]) -> Told:
     data = plan.workshop.data
     models = [plan.workshop.model_named(one.model, one.name) for one in plan.models]
-    notes = [*data.notes, *plan.notes, *(f"{m.name}: {note}" for m in models for note in m.notes)]
+    notes = [
+        *data.notes,
+        *data.task.told(),
+        *plan.notes,
+        *(f"{m.name}: {note}" for m in models for note in m.notes),
+    ]
     return Told(
         refused=dict(plan.refused),
         failures={str(one.job): one.failure for one in done if one.records is None},

@@ -51,6 +51,7 @@ class Iterate:
 
 
 State = TypeVar("State", bound=Iterate)
+EVERY_TASK = frozenset({"classification", "segmentation", "sequence"})
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class Attack(Generic[State]):
         Whether it goes on past the boundary where a goal asks for confidence.
     control : bool, default False
         Whether it seeks nothing, and stands beside attacks to be beaten by them.
+    tasks : frozenset of str, default {"classification"}
+        The kinds of task whose models it attacks.
 
     Raises
     ------
@@ -167,6 +170,7 @@ class Attack(Generic[State]):
     passes_refusals: ClassVar[bool] = True
     seeks_confidence: ClassVar[bool] = True
     control: ClassVar[bool] = False
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -265,12 +269,17 @@ class Attack(Generic[State]):
             has, needs = model.access.name.lower(), self.access.name.lower()
             why = f" ({model.limits})" if model.limits else ""
             return f"{self.name} needs {needs} access; {model.name} allows {has}{why}"
+        if model.task.kind not in self.tasks:
+            wanted = " and ".join(sorted(self.tasks))
+            return f"{self.name} attacks {wanted}; {model.name} is for {model.task.kind}"
+        if getattr(self, "targets", 0) and model.task.kind != "classification":
+            return f"{self.name}: targets: {model.name}, for {model.task.kind}, has no class to lead to"
         if threat.kind not in self.threats:
             wanted = " or ".join(sorted(self.threats))
             return f"{self.name} works under threats of kind {wanted}; not under {threat}"
         if refusal := threat.refuses(model.input_shape):
             return refusal
-        if misfit := goal.misfit(model.num_classes):
+        if misfit := goal.misfit(model.num_classes, model.task):
             return misfit
         if goal.targets is Targets.CLASS and goal.label == model.task.reject:
             return f"goal {goal}: class {goal.label} of {model.name} means that it refuses to answer"

@@ -18,7 +18,7 @@ from robustbench_lite.core.problem import Observer, Pool, Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.task import Classification
+from robustbench_lite.core.task import Task
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.search.attack import AnyAttack, Composite, Schedule
 from robustbench_lite.search.batching import batch_size, oracle_for
@@ -41,7 +41,7 @@ class Outcome:
     cut : Tensor of bool
         (n,): whether the time limit or the budget left the sample unattacked.
     target : Tensor or None
-        (n, k): classes to reach.
+        (n, k, …): classes to reach.
     forwards, backwards : Tensor
         (n,) int64, passes.
     queries_at_success : Tensor
@@ -82,15 +82,15 @@ class Samples:
     x : Tensor
         (n, …) float32, in the threat's domain.
     y : Tensor
-        (n,) int64, true classes.
+        (n, …) int64, true classes.
     ids : Tensor
         (n,) int64, names that key the random numbers.
     clean_scores : Tensor
-        (n, K): the true scores, of a stochastic model their mean.
+        (n, K, …): the true scores, of a stochastic model their mean.
     prediction : Tensor
-        (n,): the class without an attack.
+        (n, …): the class without an attack.
     given : Tensor, optional
-        (n,): targets a user chose.
+        (n, …): targets a user chose.
     lower_bound : Tensor, optional
         (n,) float64: what certifiers have proven.
     nearest : Tensor, optional
@@ -177,7 +177,7 @@ def search(
     schedule = attack.schedule(model, threat)
     oracle = oracle_for(attack, model, threat, settings, len(samples.y))
     outcome = nothing_yet(threat, samples, target, oracle.precision)
-    chosen = attackable(attack, threat, samples, target, settings).nonzero()[:, 0]
+    chosen = attackable(attack, model.task, threat, samples, target, settings).nonzero()[:, 0]
     lanes = schedule.restarts * (max(1, schedule.targets) if target is None else target.shape[1])
     size = settings.batch_size or batch_size(attack, model, threat, samples.x[:1], lanes)
     deadline = None if settings.time_limit is None else time.monotonic() + settings.time_limit
@@ -206,8 +206,8 @@ def check(attack: AnyAttack, model: Model, threat: Threat, goal: Goal) -> None:
         raise Unsupported(refusal)
 
 
-def targets_of(goal: Goal, task: Classification, samples: Samples, settings: Search) -> Tensor | None:
-    """The classes that each sample is to become (n, k), never the one that rejects; None if untargeted."""
+def targets_of(goal: Goal, task: Task, samples: Samples, settings: Search) -> Tensor | None:
+    """The classes that each sample is to become (n, k, …), never the one that rejects; None if untargeted."""
     stream, scores, y, reject = (
         Stream.of(settings.seed, samples.ids),
         samples.clean_scores,
@@ -223,14 +223,14 @@ def targets_of(goal: Goal, task: Classification, samples: Samples, settings: Sea
 
 
 def attackable(
-    attack: AnyAttack, threat: Threat, samples: Samples, target: Tensor | None, settings: Search
+    attack: AnyAttack, task: Task, threat: Threat, samples: Samples, target: Tensor | None, settings: Search
 ) -> Tensor:
     """Samples that the model has right, not of the class to reach, and not proven to resist (n,)."""
-    chosen = torch.ones_like(samples.y, dtype=torch.bool)
+    chosen = torch.ones_like(samples.ids, dtype=torch.bool)
     if not attack.every_sample:
-        chosen = samples.prediction == samples.y
+        chosen = task.open(samples.prediction, samples.y, None if target is None else target.cpu())
     if target is not None:
-        chosen &= (target.cpu() != samples.y[:, None]).any(1)
+        chosen &= (target.cpu() != samples.y[:, None]).flatten(1).any(1)
     if settings.skip_proven and samples.lower_bound is not None and threat.eps is not None:
         spared = Stream.of(settings.seed, samples.ids).fold("proven").uniform(()) >= TWENTIETH
         chosen &= ~((samples.lower_bound > threat.eps) & spared)
@@ -275,7 +275,7 @@ def problem_of(
     threat = threat.within(threat.domain.to(device))
     x0, y, ids = (t[part].to(device) for t in (samples.x, samples.y, samples.ids))
     keep: Keep = "nearest" if threat.minimum else "mean" if oracle.model.stochastic else "first"
-    if keep == "first" and not goal.stop:
+    if keep == "first" and (not goal.stop or oracle.model.task.graded):
         keep = "margin"
     ledger = Ledger(threat.origin(x0), keep, settings.budget)
     eps = torch.full((len(part),), torch.inf if threat.eps is None else threat.eps, dtype=torch.float64)
@@ -289,7 +289,7 @@ def problem_of(
     if target is None:
         return problem
     wide = problem.in_lanes(target.shape[1])
-    return replace(wide, target=target[part].to(device).flatten())
+    return replace(wide, target=target[part].to(device).flatten(0, 1))
 
 
 def in_lanes(schedule: Schedule, problem: Problem) -> Problem:

@@ -21,7 +21,14 @@ from robustbench_lite.core.threat import Norm, Threat, norms
 from robustbench_lite.search.attack import AnyAttack, Fitted
 from robustbench_lite.search.normal import NormalForm
 from robustbench_lite.testing.check import Check
-from robustbench_lite.testing.subjects import Counting, flat_model, linear_model, small_forest, small_network
+from robustbench_lite.testing.subjects import (
+    Counting,
+    flat_model,
+    linear_model,
+    small_answers,
+    small_forest,
+    small_network,
+)
 from robustbench_lite.threats.named import parse_threat
 
 SIZES = {Norm.LINF: "0.2", Norm.L2: "0.6", Norm.L1: "2", Norm.L0: "2"}
@@ -39,9 +46,18 @@ class Case:
 
     attack: AnyAttack
     threat: Threat
+    task: str = "classification"
+
+    @property
+    def goal(self) -> str:
+        """The plain goal, or where the attack aims at something, a class."""
+        refused = self.attack.refuses(self.model(), self.threat, parse_goal("untargeted"))
+        return "class:0" if refused else "untargeted"
 
     def model(self, classes: int = 3, double: bool = False) -> Model:
         """A small model with the access that the attack needs."""
+        if self.task != "classification":
+            return small_answers(self.task, classes, double=double)
         if self.attack.access is Access.STRUCTURE:
             plain = linear_model(classes)
             refused = self.attack.refuses(plain, self.threat, parse_goal("untargeted"))
@@ -49,11 +65,17 @@ class Case:
         return small_network(classes, double=double)
 
     def run(
-        self, model: Model, x: Tensor, y: Tensor, goal: str = "untargeted", search: Search | None = None
+        self, model: Model, x: Tensor, y: Tensor, goal: str = "", search: Search | None = None
     ) -> AttackResult:
         """The attack on samples; what can be proven of them is a law of its own."""
         settings = replace(search or PLAIN, certify=0.0)
-        return attack(model, x, y, self.attack, self.threat, goal, settings)
+        return attack(model, x, y, self.attack, self.threat, goal or self.goal, settings)
+
+    def broken(self, model: Model, x: Tensor, y: Tensor) -> list[bool]:
+        """Whether what the model says of each input is what the goal asks for."""
+        target = None if self.goal == "untargeted" else torch.zeros_like(y)
+        reached: list[bool] = model.task.reached(model.prediction(model.scores(x)), y, target).tolist()
+        return reached
 
 
 def attack_checks(given: str | AnyAttack) -> list[Check]:
@@ -70,14 +92,24 @@ def attack_checks(given: str | AnyAttack) -> list[Check]:
         Each callable without arguments; `str(check)` is a test's id.
     """
     chosen = get_attack(given)
-    pairs = [(threat, law) for threat in claimed(chosen) for law in LAWS]
+    pairs: list[tuple[Case, Callable[[Case], None]]] = []
+    if "classification" in chosen.tasks:
+        pairs += [(Case(chosen, threat), law) for threat in claimed(chosen) for law in LAWS]
     if "transform" in chosen.threats:
         others = [parse_threat(text) for text in TRANSFORMS]
         fit = [t for t in others if chosen.refuses(small_network(), t, parse_goal("untargeted")) is None]
-        pairs += [(threat, law) for threat in fit for law in MAIN_LAWS]
+        pairs += [(Case(chosen, threat), law) for threat in fit for law in MAIN_LAWS]
+    if "segmentation" in chosen.tasks:
+        # One threat will do for attacks that are the same on classes.
+        of_their_own = "classification" not in chosen.tasks
+        balls = [threat for threat in claimed(chosen) if threat.kind == "ball"]
+        met = balls if of_their_own else balls[-1:]
+        pairs += [(Case(chosen, threat, "segmentation"), law) for threat in met for law in ANSWER_LAWS]
+        if "sequence" in chosen.tasks:
+            pairs += [(Case(chosen, met[0], "sequence"), law) for law in MAIN_ANSWER_LAWS]
     found = [
-        Check(f"{chosen}-{threat}-{law.__name__}", partial(law, Case(chosen, threat)))
-        for threat, law in pairs
+        Check(f"{case.attack}-{case.threat}-{case.task}-{law.__name__}", partial(law, case))
+        for case, law in pairs
     ]
     return [*found, *(Check(f"{chosen}-{law.__name__}", partial(law, chosen)) for law in ALONE)]
 
@@ -110,8 +142,7 @@ def points_are_admissible_and_success_is_recomputed(case: Case) -> None:
     assert records["valid"].all(), records["reason"].dropna().unique()
     assert records["reason"].isna().all(), records["reason"].dropna().unique()
     assert result.adversarial.shape == x.shape
-    broken = model.prediction(model.scores(result.adversarial)) != y
-    assert records["success"].tolist() == broken.tolist()
+    assert records["success"].tolist() == case.broken(model, result.adversarial, y)
     assert torch.equal(case.threat.render(result.z, x), result.adversarial)
     if case.threat.norm is not None:
         delta = result.adversarial.double() - x.double()
@@ -141,7 +172,8 @@ def it_is_at_least_as_strong_as_noise(case: Case) -> None:
     model = case.model()
     x, y = samples_of(model, 60)
     control = parse_threat("linf:1") if case.threat.minimum else case.threat
-    noise = Case(get_attack("noise:steps=0"), control).run(model, x, y).records["success"].sum()
+    random = replace(case, attack=get_attack("noise:steps=0"), threat=control)
+    noise = random.run(model, x, y, case.goal).records["success"].sum()
     assert case.run(model, x, y).records["success"].sum() >= max(noise, 1)
 
 
@@ -243,7 +275,7 @@ def more_steps_never_lower_success(case: Case) -> None:
     model = case.model()
     x, y = samples_of(model, 40)
     few, many = (
-        Case(replace(case.attack, **{"steps": steps}), case.threat).run(model, x, y).records
+        replace(case, attack=replace(case.attack, **{"steps": steps})).run(model, x, y).records
         for steps in (2, 12)
     )
     if case.attack.name in ("noise", "iterative"):  # the same path, only longer
@@ -323,12 +355,43 @@ def any_box_is_the_same(case: Case) -> None:
     model, form = case.model(), NormalForm(1 / 256)
     x, y = samples_of(model, 10)
     plain = case.run(model, x, y)
-    wide = Case(form.attack(case.attack), form.threat(case.threat)).run(form.model(model), 256 * x, y)
-    assert torch.equal(wide.adversarial, 256 * plain.adversarial)
+    wide = replace(case, attack=form.attack(case.attack), threat=form.threat(case.threat))
+    wider = wide.run(form.model(model), 256 * x, y)
+    assert torch.equal(wider.adversarial, 256 * plain.adversarial)
     unit = 1.0 if case.threat.norm is Norm.L0 or not case.threat.over_inputs else 256.0
     for column, times in (("success", 1.0), ("forwards", 1.0), ("backwards", 1.0), ("distance", unit)):
-        one, other = (r.records[column].to_numpy(float) for r in (plain, wide))
+        one, other = (r.records[column].to_numpy(float) for r in (plain, wider))
         assert ((times * one == other) | (one != one)).all(), column
+
+
+def positions_are_counted(case: Case) -> None:
+    """The shares and errors of the records are those of the answers; what has no label counts in nothing."""
+    model = case.model()
+    x, said = samples_of(model, 12)
+    y = said.clone()
+    y.flatten(1)[:, ::3] = -1
+    result = case.run(model, x, y)
+    now = model.prediction(model.scores(result.adversarial))
+    for column, held in (
+        ("clean_wrong_share", model.task.wrong_share(said, y)),
+        ("wrong_share", model.task.wrong_share(now, y)),
+        ("error", model.task.error(now, y, model.num_classes)),
+    ):
+        assert torch.allclose(torch.tensor(result.records[column].to_numpy(float)), held), column
+    wrong = ((now != y) & (y >= 0)).flatten(1).sum(1).double() / (y >= 0).flatten(1).sum(1)
+    assert result.records["wrong_share"].tolist() == wrong.tolist()
+    assert result.records[["label", "target", "adversarial_prediction"]].isna().all(axis=None)
+
+
+def masks_are_reached(case: Case) -> None:
+    """A success under a goal with a mask shows the mask; a mask that is there already is nothing to reach."""
+    model = case.model()
+    x, y = samples_of(model, 12)
+    for goal, target in (("class:0", torch.zeros_like(y)), ((y + 1) % 3, (y + 1) % 3), (y, y)):
+        records = attack(model, x, y, case.attack, case.threat, goal, PLAIN).records
+        before = model.task.reached(y, y, target)
+        assert not records.loc[before.tolist(), "success"].any()
+        assert records["valid"].all()
 
 
 def it_is_frozen_and_pickles(chosen: AnyAttack) -> None:
@@ -350,7 +413,8 @@ def every_pair_runs_or_is_refused_in_a_line(chosen: AnyAttack) -> None:
     texts += ["box", "rotation:20,shift=0.1", "patch:2x2"]
     assert {text.partition(":")[0] for text in texts} <= set(entries("threats"))
     network = small_network()
-    for model in (linear_model(), network):
+    answers = [small_answers(task) for task in ("segmentation", "sequence") if task in chosen.tasks]
+    for model in (linear_model(), network, *answers):
         x, y = samples_of(model, 3)
         pairs = [(text, "untargeted") for text in texts]
         pairs += [(text, goal) for text in ("linf:0.1", "l2:min") for goal in GOALS]
@@ -392,6 +456,22 @@ LAWS: Sequence[Callable[[Case], None]] = (
     every_pass_is_counted,
     a_flat_start_is_left,
     steps_of_features_are_kept,
+    any_box_is_the_same,
+)
+MAIN_ANSWER_LAWS: Sequence[Callable[[Case], None]] = (
+    points_are_admissible_and_success_is_recomputed,
+    it_is_at_least_as_strong_as_noise,
+    positions_are_counted,
+)
+ANSWER_LAWS: Sequence[Callable[[Case], None]] = (
+    *MAIN_ANSWER_LAWS,
+    masks_are_reached,
+    the_seed_makes_the_run_and_the_batch_size_does_not,
+    nothing_of_the_callers_changes,
+    samples_that_are_wrong_already_are_no_successes,
+    corners_of_the_box,
+    the_budget_is_obeyed,
+    every_pass_is_counted,
     any_box_is_the_same,
 )
 MAIN_LAWS = (points_are_admissible_and_success_is_recomputed, it_is_at_least_as_strong_as_noise)

@@ -8,8 +8,10 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from robustbench_lite.core.dense import Segmentation, Sequence
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.structure import Structure
+from robustbench_lite.data.data import Data
 from robustbench_lite.models.sklearn.lift import lift
 from robustbench_lite.models.sklearn.lifted import Lifted
 from robustbench_lite.models.torch.module import TorchModel
@@ -65,6 +67,39 @@ def small_network(classes: int = 3, *, double: bool = False, plateau: bool = Fal
     return TorchModel(module, SHAPE, name="small")
 
 
+class SmallAnswers(nn.Module):
+    """A class for every one of 4 × 4 pixels, or for each of their rows."""
+
+    def __init__(self, classes: int, double: bool, rows: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, classes, 4 if rows else 1)
+        )
+        self.rows = rows
+        for parameter in self.body.parameters():
+            parameter.data *= 3
+        if double:
+            self.body.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(next(self.body.parameters()).dtype)
+        scores: Tensor = self.body(nn.functional.pad(x, (0, 0, 0, 3)) if self.rows else x)
+        return scores[..., 0] if self.rows else scores
+
+
+def small_answers(task: str, classes: int = 3, *, double: bool = False) -> TorchModel:
+    """Random weights on 4 × 4 images, for a segmentation or a sequence."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = SmallAnswers(classes, double, rows=task == "sequence")
+    kind = Sequence() if task == "sequence" else Segmentation(share=0.25, target_share=0.5)
+    shape = (4,) if task == "sequence" else (4, 4)
+    names = tuple(map(str, range(classes)))
+    data = Data("small", torch.zeros(2, *SHAPE), torch.zeros((2, *shape), dtype=torch.int64),
+                torch.arange(2), names, task=kind)  # fmt: skip
+    return TorchModel(module, SHAPE, name="small", data=data)
+
+
 class Flat(Model):
     """The same scores everywhere: nothing to climb."""
 
@@ -89,6 +124,7 @@ class Counting(Model):
         self.inner, self.forwards, self.backwards = inner, 0, 0
         self.name, self.family, self.num_classes = "counting", inner.family, inner.num_classes
         self.input_shape, self.device, self.access = inner.input_shape, inner.device, inner.access
+        self.task = inner.task
 
     def scores(self, x: Tensor) -> Tensor:
         self.forwards += len(x)

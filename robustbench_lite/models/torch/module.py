@@ -50,10 +50,11 @@ class TorchModel(Model):
     """A classifier made of a `torch.nn.Module` that takes (n, *input_shape) and returns scores.
 
     The module is left unchanged: the model is a frozen copy in eval mode, which computes in the module's own
-    type of number. It may return (n, K) scores, one number (n, 1) or (n,) for two classes, or a tuple,
-    mapping or object that holds one of these. A module that answers differently from call to call is marked
-    `stochastic`, one without a gradient gets `Access.SCORE`, one that changes its input in place is given
-    copies, one that takes batches of one size only is asked in such; all this is told in `notes`.
+    type of number. It may return (n, K) scores, (n, K, H, W) for data with a class a pixel, one number (n, 1)
+    or (n,) for two classes, or a tuple, mapping or object that holds one of these. A module that answers
+    differently from call to call is marked `stochastic`, one without a gradient gets `Access.SCORE`, one that
+    changes its input in place is given copies, one that takes batches of one size only is asked in such; all
+    this is told in `notes`.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ class TorchModel(Model):
         Logarithms of probabilities and log-odds of sigmoids serve as scores.
     device : str or torch.device, default "cpu"
     data : Data, optional
-        What it is for: of several tensors in an output the one of so many columns counts, and where several
-        readings are possible, the one that is right more often on these samples.
+        What it is for, whose task is the model's: of several tensors in an output the one of so many columns
+        counts, and where several readings are possible, the one that is right more often on these samples.
 
     Raises
     ------
@@ -127,6 +128,9 @@ class TorchModel(Model):
             self._cast, self.precision = own, str(own).removeprefix("torch.")
             self.notes += (f"it computes in {self.precision}, and is judged so",)
         self._reading = Reading()
+        if data is not None:
+            self.task = data.task
+            asked = replace(asked, positions=tuple(data.y.shape[1:]))
         self._read(asked, data)
         self._examine()
 
@@ -147,14 +151,15 @@ class TorchModel(Model):
         return self._layers or None
 
     def _read_layers(self) -> Layers | Literal[False]:
-        if self.stochastic or self.outputs != "logits" or self._cast is not None or self._rows:
+        held = self.stochastic or self.outputs != "logits" or self._cast is not None or self._rows
+        if held or self._reading.positions:
             return False
         try:
             with foreign(self.name, "reading its layers"):
-                held = layers_of(self.module, self.input_shape, self._factor, self._offset)
+                layers = layers_of(self.module, self.input_shape, self._factor, self._offset)
         except (Unsupported, InvalidModel):
             return False
-        return held if held.classes == self.num_classes else False
+        return layers if layers.classes == self.num_classes else False
 
     @property
     def outputs(self) -> str:
@@ -165,7 +170,8 @@ class TorchModel(Model):
         """Scores (n, K) of inputs as the module takes them, in batches of the size that it takes."""
         if not self._rows:
             return self._asked(x)
-        return in_batches_of(self._rows, self._asked, x) if len(x) else x.new_zeros(0, self.num_classes)
+        none = (0, self.num_classes, *self._reading.positions)
+        return in_batches_of(self._rows, self._asked, x) if len(x) else x.new_zeros(none)
 
     def _asked(self, x: Tensor) -> Tensor:
         """Scores (n, K) of one call."""
@@ -302,7 +308,7 @@ class TorchModel(Model):
         self.notes += (f"it takes batches of {self._rows} only, and is asked in such",) * bool(self._rows)
         self.notes += told_reading(readings[best], shares[best], sure=not several)
         if self._reading.entry is not None:  # from here on the module returns this entry alone
-            self.module = EntryOf(self.module, self._reading.entry)
+            self.module = EntryOf(self.module, self._reading)
             self._reading = replace(self._reading, entry=None)
 
     def _in_a_graph(self, x: Tensor, output: object) -> object:

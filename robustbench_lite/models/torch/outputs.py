@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter
 
 Kind = Literal["logits", "probabilities", "sigmoid"]
 Entry = str | int | None
 ALLOWED = "logits|probabilities|sigmoid|key:NAME|index:N"
-EXPECTED = "scores (n, K), one number (n,), or a tuple, mapping or object that holds one of these"
+EXPECTED = (
+    "scores (n, K), or (n, K, H, W) for a label a pixel, one number (n,), or a tuple, mapping or object that "
+    "holds one of these"
+)
 USUAL = ("logits", "scores", "output", "outputs", "out", "pred", "prediction", "predictions", "y")
 CLEARLY = 0.05  # of accuracy: how much better a reading has to be to be taken
 SQUASHING = ("Sigmoid", "Softmax", "Exp")  # operations that end in [0, 1]
@@ -27,20 +29,24 @@ MOST = 8  # readings that are tried
 class Reading:
     """How a network's output becomes scores.
 
-    entry: the key or place of the tensor in it; None: it is one. kind: what its numbers are.
+    entry: the key or place of the tensor in it; None: it is one. kind: what its numbers are. positions: the
+    shape of an answer that has a class at every position; (): one class a sample.
     """
 
     entry: Entry = None
     kind: Kind | None = None
+    positions: tuple[int, ...] = ()
 
     def chosen(self, output: object) -> Tensor | None:
-        """The tensor (n, K), (n, 1) or (n,) of an output; None where there is none."""
+        """The tensor (n, K, *positions), (n, 1) or (n,) of an output; None where there is none."""
         found = output if self.entry is None else dict(entries(output)).get(self.entry)
-        fits = isinstance(found, Tensor) and found.dim() in (1, 2) and found.is_floating_point()
-        return cast(Tensor, found) if fits else None
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            return None
+        fits = found.shape[2:] == self.positions if self.positions else found.dim() in (1, 2)
+        return found if fits else None
 
     def scores(self, output: Tensor) -> Tensor:
-        """Scores (n, K) of the tensor: of probabilities their logarithms, of sigmoids their log-odds."""
+        """Scores (n, K, *positions): of probabilities their logarithms, of sigmoids their log-odds."""
         scores = output.float() if output.dtype != torch.float64 else output
         if self.kind == "probabilities":
             scores = scores.clamp_min(1e-38).log()
@@ -67,12 +73,12 @@ def parse_reading(text: str) -> Reading:
 class EntryOf(nn.Module):
     """A module of which only one entry of the output counts."""
 
-    def __init__(self, module: nn.Module, entry: str | int) -> None:
+    def __init__(self, module: nn.Module, reading: Reading) -> None:
         super().__init__()
-        self.module, self.entry = module, entry
+        self.module, self.reading = module, reading
 
     def forward(self, x: Tensor) -> object:
-        return Reading(self.entry).chosen(self.module(x))
+        return self.reading.chosen(self.module(x))
 
 
 def entries(output: object) -> Iterator[tuple[str | int, object]]:
@@ -96,7 +102,7 @@ def possible(output: object, rows: int, asked: Reading, classes: int | None) -> 
         places: list[Entry] = [asked.entry]
     else:
         places = list(_unlike({**_usual(output), **dict(entries(output))}))
-    found = {place: Reading(place).chosen(output) for place in places}
+    found = {place: replace(asked, entry=place).chosen(output) for place in places}
     fitting = {place: part for place, part in found.items() if part is not None and len(part) == rows}
     exact = {place: part for place, part in fitting.items() if classes == two_columns(part).shape[1]}
     readings = []
@@ -104,9 +110,9 @@ def possible(output: object, rows: int, asked: Reading, classes: int | None) -> 
         single = part.dim() == 1 or part.shape[1] == 1
         kind = asked.kind or kind_of(part)
         kind = "sigmoid" if single and kind == "probabilities" else kind
-        readings.append(Reading(place, kind))
+        readings.append(replace(asked, entry=place, kind=kind))
         if single and asked.kind is None and between_0_and_1(part):
-            readings.append(Reading(place, "logits" if kind == "sigmoid" else "sigmoid"))
+            readings.append(replace(asked, entry=place, kind="logits" if kind == "sigmoid" else "sigmoid"))
     return readings[:MOST]
 
 
@@ -153,10 +159,9 @@ def as_scores(output: object) -> Tensor:
 
 
 def two_columns(scores: Tensor) -> Tensor:
-    """Scores (n, K); of one logit (n, 1) or (n,) those of both classes, 0 and the logit."""
-    if scores.dim() == 2 and scores.shape[1] > 1:
-        return scores
-    return functional.pad(scores.reshape(-1, 1), (1, 0))
+    """Scores (n, K, …); of one logit (n, 1, …) or (n,) those of both classes, 0 and the logit."""
+    single = scores[:, None] if scores.dim() == 1 else scores
+    return single if single.shape[1] > 1 else torch.cat([torch.zeros_like(single), single], 1)
 
 
 def told(output: object) -> str:

@@ -266,6 +266,6 @@ def loaded(
     """The network of a recipe with weights that were trained, as a model."""
     module = recipe.network(data, train.seed)
     module.load_state_dict(dict(weights))
-    model = TorchModel(module, data.x.shape[1:], name=name, device=train.device)
+    model = TorchModel(module, data.x.shape[1:], name=name, device=train.device, data=data)
     model.family = "cnn"
     return model
