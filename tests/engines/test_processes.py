@@ -112,13 +112,13 @@ def test_live_objects_are_refused_in_a_line(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are not listed here")
 def test_killed_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """No record is lost, doubled or torn."""
-    models, attacks, killed = ["linear", "tree"], ["noise:steps=3", "boundary:steps=60"], tmp_path / "killed"
+    models, attacks, killed = ["linear", "tree"], ["noise:steps=3", "boundary:steps=30"], tmp_path / "killed"
     named = [word for m in models for word in ("--model", m)] + [
         word for a in attacks for word in ("--attack", a)
     ]
     code = "from robustbench_lite.cli.main import main; main()"
     command = [
-        sys.executable, "-c", code, "run", *named, "--threat", "l2:1", "--samples", "60", "--workers", "2",
+        sys.executable, "-c", code, "run", *named, "--threat", "l2:1", "--samples", "30", "--workers", "2",
         "--no-pictures", "--quiet", "--out", str(killed),
     ]  # fmt: skip
     process = subprocess.Popen(command, start_new_session=True)
@@ -135,6 +135,6 @@ def test_killed_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
         assert time.monotonic() < late
         time.sleep(0.05)
     subprocess.run([*command, "--resume"], check=True)
-    whole = run_with("digits", models, attacks, ["l2:1"], 60, out=tmp_path / "whole", pictures=False)
+    whole = run_with("digits", models, attacks, ["l2:1"], 30, out=tmp_path / "whole", pictures=False)
     pd.testing.assert_frame_equal(sorted_records(whole), sorted_records(rb.Results.open(killed)))
     assert not list(killed.glob("*/.*.tmp"))

@@ -116,7 +116,7 @@ def made(draw: st.DrawFn) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(made())
 def test_tables_are_what_a_hand_would_count(records: pd.DataFrame) -> None:
     rows = records.to_dict("records")
