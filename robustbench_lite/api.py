@@ -292,12 +292,10 @@ def _as_data(model: object, x: object, y: object, domain: Domain) -> tuple[Data,
     if plain.dim() == 2 and bool(plain.isnan().any()):
         columns, plain, domain = _with_gaps(plain, domain)
     task = model.task if isinstance(model, Model) else Classification()
-    shown = numbers(y, "y") if isinstance(y, Tensor | np.ndarray) else None
-    if task.kind == "classification" and shown is not None and shown.dim() == 3:
+    if task.kind == "classification" and isinstance(y, Tensor | np.ndarray) and y.ndim == 3:
         task = Segmentation()
     if task.kind != "classification":
-        shape = tuple(shown.shape[1:]) if shown is not None else ()
-        answers = _labels(y, shape, len(plain), "y")
+        answers = _labels(y, None, len(plain), "y")
         _inside(plain, domain)
         named = tuple(map(str, range(int(answers.max()) + 1)))
         data = Data("own data", plain, answers, torch.arange(len(answers)), named, domain, task=task)
@@ -324,11 +322,13 @@ def _inside(x: Tensor, domain: Domain) -> None:
         raise InvalidData(f"x, sample {row}: values from {low:g} to {high:g}; must lie in the box, [0, 1]")
 
 
-def _labels(values: object, shape: tuple[int, ...], n: int, what: str) -> Tensor:
-    """Labels (n, *shape) of answers with positions, -1 where there is none."""
+def _labels(values: object, shape: tuple[int, ...] | None, n: int, what: str) -> Tensor:
+    """Labels (n, *shape) of answers with positions, -1 where there is none; shape None: any."""
     found = numbers(values, what)
-    if found.is_floating_point() or found.shape != (n, *shape) or not shape:
-        raise InvalidData(f"{what} is {told(found)}; must be whole numbers {(n, *shape)}, a class a position")
+    fits = found.dim() > 1 and found.shape == (n, *(found.shape[1:] if shape is None else shape))
+    if found.is_floating_point() or not fits:
+        allowed = f"({n}, …)" if shape is None else (n, *shape)
+        raise InvalidData(f"{what} is {told(found)}; must be whole numbers {allowed}, a class a position")
     if found.numel() and int(found.min()) < -1:
         raise InvalidData(f"{what}: class {int(found.min())}; must be at least 0, or -1 where there is none")
     return found.long()

@@ -130,7 +130,7 @@ SHORT: dict[str, str] = {
     "curve": "rounds=4",
     "cw": "steps=30,rounds=3,rate=0.1,weight=1",
     "dag": "steps=60,step_size=0.02",
-    "dense_pdpgd": "steps=60,dual_rate=0.5",
+    "dense_pdpgd": "steps=100,dual_rate=0.5,step_size=0.1",
     "ead": "steps=20,rounds=4",
     "evolutionary": "steps=60,tries=30",
     "fab": "steps=20",

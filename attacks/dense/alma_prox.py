@@ -51,9 +51,7 @@ class Penalty(AnswerLoss):
             top = scores.flatten(2).topk(3, dim=1).values
             gaps = gaps / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
         constraint = self.scale[:, None].to(gaps) * (TOLERANCE - gaps)
-        hardest = constraint.detach().masked_fill(~labelled, -torch.inf).sort(1, descending=True).values
-        limit = hardest.gather(1, self.spared.clamp_max(hardest.shape[1] - 1)[:, None])
-        counted = labelled & (constraint.detach() <= limit)
+        counted = but_the_hardest(constraint.detach(), labelled, self.spared)
         slope = penalty_slope(constraint.detach().double(), self.steepness, self.multiplier)
         held = self.average * self.multiplier + (1 - self.average) * slope
         return constraint, counted, torch.where(counted, held, self.multiplier).clamp(1e-12, 1)
@@ -62,6 +60,21 @@ class Penalty(AnswerLoss):
         constraint, counted, multiplier = self.terms(scores, y, target)
         slope = penalty_slope(constraint.detach().double(), self.steepness, multiplier)
         return -torch.where(counted, slope.to(constraint) * constraint, 0.0).sum(1)
+
+
+def but_the_hardest(constraint: Tensor, labelled: Tensor, spared: Tensor) -> Tensor:
+    """The labelled positions (n, P) but so many (n,) of those whose constraints (n, P) are the largest."""
+    ordered = constraint.masked_fill(~labelled, -torch.inf).sort(1, descending=True).values
+    limit = ordered.gather(1, spared.clamp_max(ordered.shape[1] - 1)[:, None])
+    return labelled & (constraint <= limit)
+
+
+def spared_by(problem: Problem, steps: int) -> Tensor:
+    """How many positions of each row (n,) are spared: at the end all that may stay as they are."""
+    task, aim = problem.oracle.model.task, problem.y if problem.target is None else problem.target
+    labelled = (aim.flatten(1) >= 0).sum(1)
+    spare = labelled - task.needed(labelled, problem.target is not None)
+    return (spare * ((problem.step - 1) / max(1, steps - 1))).long()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +148,7 @@ class ALMAProx(Attack[ALMAProxState]):
 
     def step(self, problem: Problem, state: ALMAProxState) -> ALMAProxState:
         task, done = problem.oracle.model.task, problem.step - 1
-        labelled = ((problem.y if problem.target is None else problem.target).flatten(1) >= 0).sum(1)
-        spare = labelled - task.needed(labelled, problem.target is not None)
-        spared = (spare * (done / max(1, self.steps - 1))).long()
+        spared = spared_by(problem, self.steps)
         average = self.average if done else 1.0
         penalty = Penalty(task, state.scale, state.multiplier, state.steepness, spared, average)
         broken = problem.found

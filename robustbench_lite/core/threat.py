@@ -76,6 +76,8 @@ class Threat(Protocol):
         `ball`, `box` or `transform`: what an attack's `threats` are compared with.
     over_inputs : bool
         Whether z is the input itself.
+    moves : bool
+        Whether pixels change their place, so that labels of pixels no longer fit.
     norm : Norm or None
         What sizes are measured in, None where they are no norm of the input.
     minimum : bool
@@ -99,6 +101,9 @@ class Threat(Protocol):
 
     @property
     def over_inputs(self) -> bool: ...
+
+    @property
+    def moves(self) -> bool: ...
 
     @property
     def norm(self) -> Norm | None: ...

@@ -277,6 +277,8 @@ class Attack(Generic[State]):
         if threat.kind not in self.threats:
             wanted = " or ".join(sorted(self.threats))
             return f"{self.name} works under threats of kind {wanted}; not under {threat}"
+        if threat.moves and model.task.kind == "segmentation":
+            return f"{threat} moves pixels, and the labels of {model.name}'s pixels stay where they are"
         if refusal := threat.refuses(model.input_shape):
             return refusal
         if misfit := goal.misfit(model.num_classes, model.task):

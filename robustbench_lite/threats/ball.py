@@ -61,6 +61,7 @@ class Lp:
 
     kind: ClassVar[str] = "ball"
     over_inputs: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.eps is not None:

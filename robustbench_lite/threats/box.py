@@ -36,6 +36,7 @@ class Box:
 
     kind: ClassVar[str] = "box"
     over_inputs: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
     norm: ClassVar[Norm | None] = None
     minimum: ClassVar[bool] = False
     eps: ClassVar[float | None] = None

@@ -57,6 +57,10 @@ class Composed(Transform):
     eps: float = 1.0
     parts: tuple[Transform, ...] = ()
 
+    @property
+    def moves(self) -> bool:
+        return any(part.moves for part in self.parts)
+
     def __str__(self) -> str:
         return self.text or "+".join(str(part) for part in self.parts)
 

@@ -57,6 +57,10 @@ class Rotation(Transform):
     name: ClassVar[str] = "rotation"
     most: ClassVar[float] = 180.0
 
+    @property
+    def moves(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.shift < 1, "shift", self.shift, "in [0, 1)")
@@ -96,6 +100,10 @@ class Affine(Transform):
     name: ClassVar[str] = "affine"
     most: ClassVar[float] = 0.99
 
+    @property
+    def moves(self) -> bool:
+        return True
+
     def parameters(self, image: Sequence[int]) -> tuple[int, ...]:
         return (6,)
 
@@ -129,6 +137,10 @@ class Flow(Transform):
     grid: int = 8
 
     name: ClassVar[str] = "flow"
+
+    @property
+    def moves(self) -> bool:
+        return True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -68,6 +68,7 @@ class Patch:
 
     kind: ClassVar[str] = "transform"
     over_inputs: ClassVar[bool] = True
+    moves: ClassVar[bool] = False
     norm: ClassVar[Norm | None] = None
     minimum: ClassVar[bool] = False
 

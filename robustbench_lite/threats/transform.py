@@ -67,6 +67,11 @@ class Transform(ABC):
     norm: ClassVar[Norm | None] = None
     minimum: ClassVar[bool] = False
 
+    @property
+    def moves(self) -> bool:
+        """Whether pixels change their place; by default not."""
+        return False
+
     def __post_init__(self) -> None:
         limit = "" if self.most == math.inf else f", at most {self.most:g}"
         require(0 < self.eps <= self.most and self.eps < math.inf, "eps", self.eps, f"above 0{limit}")

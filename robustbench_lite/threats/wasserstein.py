@@ -64,6 +64,7 @@ class Wasserstein:
 
     kind: ClassVar[str] = "transform"
     over_inputs: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
     norm: ClassVar[Norm | None] = None
     minimum: ClassVar[bool] = False
 

@@ -53,7 +53,7 @@ def test_on_linear_pixels_as_many_turn_as_can(attack: str) -> None:
 
     A search goes on past the share that breaks, but for DAG, which ends there.
     """
-    model = linear_pixels(share=0.9 if attack == "dag" else 0.1)
+    model = linear_pixels(share=0.9 if attack.startswith("dag") else 0.1)
     x, y = inner_samples(model)
     each = distances(model, x, y)
     eps = float(each.median())
@@ -125,7 +125,10 @@ def test_what_is_for_classes_and_what_is_for_masks_say_so() -> None:
         ("ddn", "l2:min", "untargeted", "attacks classification; pixels is for segmentation"),
         ("asma", "l2:min", "untargeted", "aims at a mask"),
         ("apgd:targets=2", "linf:0.1", "untargeted", "has no class to lead to"),
+        ("pgd", "rotation:10", "untargeted", "moves pixels, and the labels"),
+        ("pgd", "rotation:10+linf:0.1", "untargeted", "moves pixels, and the labels"),
         ("pgd", "linf:0.1", "top:2", "means nothing to a segmentation"),
     ):
         with pytest.raises(Unsupported, match=said):
             attack_with(model, x, y, attack, threat, goal=goal)
+    assert len(attack_with(model, x, y, "pgd:steps=3", "color:0.3").records) == 3
