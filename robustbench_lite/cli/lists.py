@@ -45,12 +45,16 @@ def info(kind: str, name: str) -> None:
 
     from robustbench_lite.core.parameters import described, hints_of
     from robustbench_lite.core.registry import load, look_up, read_name
+    from robustbench_lite.search.attack import Attack
 
     kinds = kind if kind == "data" else f"{kind}s"
     entry = look_up(kinds, read_name(kinds, name).head)
     thing = load(entry.where, kind)
     click.echo(f"{entry.name}: {entry.summary}")
-    for title, fact in (("source", entry.paper), ("access", entry.access), ("norms", entry.norms)):
+    of = " ".join(sorted(thing.tasks)) if isinstance(thing, type) and issubclass(thing, Attack) else ""
+    of = entry.task if kind == "model" else of
+    facts = ("source", entry.paper), ("access", entry.access), ("norms", entry.norms), ("tasks", of)
+    for title, fact in facts:
         if fact:
             click.echo(f"{title}: {fact}")
     click.echo(f"\n{inspect.getdoc(thing) or ''}\n")

@@ -50,15 +50,18 @@ class Dense(Task):
     ) -> Tensor:
         """How many more positions than needed are changed, as a share of all.
 
-        Of two answers with as many the one whose other positions are nearer to a change is further.
+        Of two answers with as many the one whose other positions are nearer to a change is further. NaN where
+        a score is.
         """
-        changed, labelled = self._changed(self.prediction(scores), y, target)
+        said = self.prediction(scores)
+        changed, labelled = self._changed(said, y, target)
         each, _ = self.gaps(scores, y, target)
         near = torch.where(labelled & ~changed, each.sigmoid(), 0.0).sum(1)
         count = labelled.sum(1)
         missing = self.needed(count, target is not None) - changed.sum(1)
-        # Below a half, so that the share alone says whether the goal is met.
-        return (near / count.clamp_min(1) - missing) / count.clamp_min(1)
+        # The first part is below a half, so that the share alone says whether the goal is met.
+        come = (near / count.clamp_min(1) - missing) / count.clamp_min(1)
+        return torch.where(self.answered(said), come, torch.nan)
 
     def wrong_share(self, prediction: Tensor, y: Tensor) -> Tensor:
         changed, labelled = self._changed(prediction, y, None)

@@ -218,14 +218,20 @@ def test_odd_addresses_get_an_answer_and_pages_are_in_a_sandbox(run: Path) -> No
         assert "sandbox" in (page.getheader("Content-Security-Policy") or "")
 
 
-@pytest.mark.parametrize("encoding", ["latin1", "cp437", "ascii", "utf-8"])
-def test_tables_come_in_every_encoding(run: Path, encoding: str) -> None:
+def test_tables_come_in_the_poorest_encoding(run: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "robustbench_lite.cli", "show", str(run)],
-        capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"},
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "100"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert b"logistic" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "cp437", "ascii", "utf-8"])
+def test_tables_come_in_every_encoding(run: Path, encoding: str) -> None:
+    done = CliRunner(charset=encoding).invoke(main, ["show", str(run)], env={"COLUMNS": "100"})
+    assert done.exit_code == 0, done.output
+    assert b"logistic" in done.stdout_bytes
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60, 200])

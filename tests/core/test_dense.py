@@ -49,6 +49,15 @@ def test_one_more_position_outweighs_all_that_is_near() -> None:
     assert rising[0] < rising[1] < rising[2] < 0
 
 
+def test_an_answer_with_a_nan_has_no_margin_and_reaches_nothing() -> None:
+    """So that what a budget left unasked, or a model could not answer, is never the furthest."""
+    scores, y = drawn(4)
+    scores[1, 2, 0, 1] = torch.nan
+    for task in TASKS:
+        assert task.margin(scores, y).isnan().tolist() == [False, True, False, False, False, False]
+        assert not parse_goal("untargeted").met(task, scores, y, None)[1]
+
+
 def test_positions_without_a_label_count_in_nothing() -> None:
     scores, y = drawn(3)
     other = torch.where((y >= 0)[:, None], scores, torch.randn_like(scores))

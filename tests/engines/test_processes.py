@@ -134,7 +134,7 @@ def test_killed_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     while [pid for pid in workers if _group(pid) == process.pid]:
         assert time.monotonic() < late
         time.sleep(0.05)
-    subprocess.run([*command, "--resume"], check=True)
+    run_with("digits", models, attacks, ["l2:1"], 30, out=killed, resume=True, pictures=False)
     whole = run_with("digits", models, attacks, ["l2:1"], 30, out=tmp_path / "whole", pictures=False)
     pd.testing.assert_frame_equal(sorted_records(whole), sorted_records(rb.Results.open(killed)))
     assert not list(killed.glob("*/.*.tmp"))

@@ -200,7 +200,7 @@ def solved(kind: str, norm: str, targeted: bool) -> tuple[Model, Tensor, Tensor,
         generator = np.random.default_rng(1)
         data = generator.random((150, 25))
         model = rb.lift(DecisionTreeClassifier(random_state=0).fit(data, data[:, :4].argmax(1)), (1, 5, 5))
-    x, y = samples_of(model, 14, seed=3)
+    x, y = samples_of(model, 10, seed=3)
     targets = (y + 1) % 4 if targeted else None
     return model, x, y, targets, attack_with(model, x, y, "exact", f"{norm}:min", targets=targets).records
 

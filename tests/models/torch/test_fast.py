@@ -119,7 +119,7 @@ def test_a_few_steps_are_searched_as_they_are() -> None:
 @pytest.mark.parametrize("threat", ["linf:0.02", "l2:0.4", "l2:min"])
 def test_a_search_in_bfloat16_is_as_strong_and_judged_in_float32(threat: str) -> None:
     model = TorchModel(convolutional(), (3, 8, 8))
-    x, y = samples_of(model, 80)
+    x, y = samples_of(model, 50)
     attack = "ddn" if threat.endswith("min") else "apgd:steps=30"
     plain, fast = (
         attack_with(model, x, y, attack, threat, precision=p).records for p in ("float32", "bfloat16")
