@@ -133,7 +133,7 @@ def table(name: str) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     span = np.ptp(found.data, axis=0)
     x = (found.data - found.data.min(0)) / np.where(span > 0, span, 1)
     x = x.astype(np.float32).astype(np.float64)
-    return (x[:450], found.target[:450], (1, 8, 8)) if name == "digits" else (x, found.target, (x.shape[1],))
+    return (x[:700], found.target[:700], (1, 8, 8)) if name == "digits" else (x, found.target, (x.shape[1],))
 
 
 def differ(model: Lifted, estimator: BaseEstimator, x: np.ndarray) -> int:
