@@ -16,6 +16,7 @@ from robustbench_lite.reports.tables.defenses import OBLIVIOUS
 from robustbench_lite.reports.tables.rates import GROUP, right
 
 MOST_APPARENT = 5  # defenses that are named
+LOST = 0.5  # of the task's own measure, before an attack: so much says the model is not what it seems
 FEW = 10  # samples, below which an accuracy says nothing of chance
 GUIDED = ("gradient", "structure")  # what attacks need that are lost without a gradient
 CONTROLS = {"noise", "fgsm", "bim", "linear_demo", OBLIVIOUS}  # attacks that prove little by themselves
@@ -209,6 +210,12 @@ def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
                 f"the model is right for {share(row['clean'])} without an attack, no more than if it always "
                 f"said {usual.index[0]}: were its inputs and outputs read as it was trained?"
             )
+    lost = here["clean_error"].astype(float).mean()
+    if lost >= LOST:
+        found.append(
+            f"without an attack the answers are {share(lost)} wrong by the task's own measure (1 - IoU, or "
+            "edits over length): were the model's inputs and outputs read as it was trained?"
+        )
     tried = max(1, int(row["samples"]) - int(row["unattacked"]))
     if row["nan"] > 0.01 * tried:
         found.append(

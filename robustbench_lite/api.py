@@ -24,7 +24,7 @@ from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.arrays import told
 from robustbench_lite.data.columns import Column, Columns
 from robustbench_lite.data.data import Data
-from robustbench_lite.data.given import classes, numbered, numbers
+from robustbench_lite.data.given import classes, labels_of_positions, numbered, numbers
 from robustbench_lite.diagnosis.checks import diagnose_work
 from robustbench_lite.jobs.job import Work, carry_out
 from robustbench_lite.jobs.make import learn, prove, starts_for
@@ -236,7 +236,7 @@ def _aim(goal: object, data: Data) -> tuple[Goal, Tensor | None]:
         allowed = "a goal such as 'random' or 'class:7', or a class to reach for each sample"
         raise InvalidParameter("goal", goal, allowed)
     if data.y.dim() > 1:
-        return Goal(Targets.GIVEN), _labels(goal, tuple(data.y.shape[1:]), len(data), "goal")
+        return Goal(Targets.GIVEN), labels_of_positions(goal, len(data), "goal", tuple(data.y.shape[1:]))
     targets, names = classes(goal, len(data), "goal")
     if names is not None:
         raise InvalidData("goal: classes to reach must be whole numbers")
@@ -295,7 +295,7 @@ def _as_data(model: object, x: object, y: object, domain: Domain) -> tuple[Data,
     if task.kind == "classification" and isinstance(y, Tensor | np.ndarray) and y.ndim == 3:
         task = Segmentation()
     if task.kind != "classification":
-        answers = _labels(y, None, len(plain), "y")
+        answers = labels_of_positions(y, len(plain), "y")
         _inside(plain, domain)
         named = tuple(map(str, range(int(answers.max()) + 1)))
         data = Data("own data", plain, answers, torch.arange(len(answers)), named, domain, task=task)
@@ -320,18 +320,6 @@ def _inside(x: Tensor, domain: Domain) -> None:
         row = int((~good).nonzero()[0])
         low, high = float(x[row].min()), float(x[row].max())
         raise InvalidData(f"x, sample {row}: values from {low:g} to {high:g}; must lie in the box, [0, 1]")
-
-
-def _labels(values: object, shape: tuple[int, ...] | None, n: int, what: str) -> Tensor:
-    """Labels (n, *shape) of answers with positions, -1 where there is none; shape None: any."""
-    found = numbers(values, what)
-    fits = found.dim() > 1 and found.shape == (n, *(found.shape[1:] if shape is None else shape))
-    if found.is_floating_point() or not fits:
-        allowed = f"({n}, …)" if shape is None else (n, *shape)
-        raise InvalidData(f"{what} is {told(found)}; must be whole numbers {allowed}, a class a position")
-    if found.numel() and int(found.min()) < -1:
-        raise InvalidData(f"{what}: class {int(found.min())}; must be at least 0, or -1 where there is none")
-    return found.long()
 
 
 def _with_gaps(x: Tensor, domain: Domain) -> tuple[Columns, Tensor, Domain]:

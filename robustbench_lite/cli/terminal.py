@@ -236,7 +236,7 @@ def show_flags(flags: pd.DataFrame, console: Console) -> None:
         else:
             console.print(escape(title))
     if flags.empty:
-        console.print("nothing to check: only gradient attacks at a fixed eps can be diagnosed")
+        console.print("nothing to check: only gradient attacks on classes, at a fixed eps, can be diagnosed")
 
 
 def show_demo(example: Example, digit: ImageExample | None, console: Console) -> None:

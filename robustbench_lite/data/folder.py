@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,13 +73,7 @@ def folder(
         side = crop or size
         if side is not None:
             require_room(4.0 * len(chosen) * (1 if grey else 3) * side**2, f"{path}, size {side}")
-        with ThreadPoolExecutor() as pool:
-            images = list(pool.map(lambda file: decode(file, size, crop, grey), chosen))
-        for file, image in zip(chosen, images, strict=True):
-            if image.shape != images[0].shape:
-                one, other = (tuple(i.shape[1:]) for i in (images[0], image))
-                raise InvalidData(f"{file}: is {other}, {chosen[0]} is {one}; give size and crop")
-        return torch.stack(images)
+        return decoded(chosen, lambda file: decode(file, size, crop, grey))
 
     return Raw(take, y, tuple(classes), lambda i: str(files[i]), notes=tuple(notes))
 
@@ -87,6 +82,17 @@ def _class_folders(root: Path) -> list[str]:
     """The sub-folders of a folder, those that systems hide or leave behind not among them."""
     left_behind = (".", "__MACOSX", "__pycache__")
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(left_behind))
+
+
+def decoded(files: Sequence[Path], how: Callable[[Path], Tensor]) -> Tensor:
+    """Files as one tensor, read in parallel; raises `InvalidData` naming the first of another size."""
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(how, files))
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            one, other = (tuple(i.shape[-2:]) for i in (images[0], image))
+            raise InvalidData(f"{file}: is {other}, {files[0]} is {one}; give size and crop")
+    return torch.stack(images)
 
 
 def decode(file: Path, size: int | None = None, crop: int | None = None, grey: bool = False) -> Tensor:

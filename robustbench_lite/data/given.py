@@ -85,6 +85,26 @@ def classes(values: object, n: int, what: str) -> tuple[Tensor, tuple[str, ...] 
     return torch.from_numpy(array.astype(np.int64)), None
 
 
+def labels_of_positions(values: object, n: int, what: str, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Labels (n, *shape) of answers with positions, -1 where there is none; shape None: any.
+
+    Raises `InvalidData` for what is no such thing, and for a sample without a label.
+    """
+    found = numbers(values, what)
+    fits = found.dim() > 1 and found.shape == (n, *(found.shape[1:] if shape is None else shape))
+    if found.is_floating_point() or not fits:
+        allowed = f"({n}, …)" if shape is None else (n, *shape)
+        held = f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+        raise InvalidData(f"{what} is {held}; must be whole numbers {allowed}, a class a position")
+    labels = found.long()
+    if labels.numel() and int(labels.min()) < -1:
+        raise InvalidData(f"{what}: class {int(labels.min())}; must be at least 0, or -1 where there is none")
+    empty = (labels < 0).flatten(1).all(1)
+    if bool(empty.any()):
+        raise InvalidData(f"{what}, sample {int(empty.long().argmax())}: has no label at any position")
+    return labels
+
+
 def numbered(values: object, labels: Sequence[object], n: int) -> Tensor | None:
     """Labels (n,) as places among an estimator's own; None where they are not all of these."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)

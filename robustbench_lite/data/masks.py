@@ -16,7 +16,7 @@ from robustbench_lite.core.npz import require_room
 from robustbench_lite.core.parameters import Amount, Count, Fraction, Share
 from robustbench_lite.core.task import NOTHING
 from robustbench_lite.data.data import Options, Raw
-from robustbench_lite.data.folder import SUFFIXES, TESTS, cropped, decode, resized
+from robustbench_lite.data.folder import SUFFIXES, TESTS, cropped, decode, decoded, resized
 from robustbench_lite.data.split import one_of
 
 
@@ -52,14 +52,13 @@ def masks(
         pairs = [pairs[i] for i in rows.tolist()]
 
     def take(rows: Tensor) -> Tensor:
-        with ThreadPoolExecutor() as pool:
-            chosen = [pairs[i][0] for i in rows.tolist()]
-            return _stacked(list(pool.map(lambda file: decode(file, size, crop, grey), chosen)), chosen)
+        side = crop or size
+        if side is not None:
+            require_room(4.0 * len(rows) * (1 if grey else 3) * side**2, f"{path}, size {side}")
+        return decoded([pairs[i][0] for i in rows.tolist()], lambda file: decode(file, size, crop, grey))
 
     def answers(rows: Tensor) -> Tensor:
-        with ThreadPoolExecutor() as pool:
-            chosen = [pairs[i][1] for i in rows.tolist()]
-            return _stacked(list(pool.map(lambda file: _mask(file, void, size, crop), chosen)), chosen)
+        return decoded([pairs[i][1] for i in rows.tolist()], lambda file: _mask(file, void, size, crop))
 
     def place(row: int) -> str:
         return str(pairs[row][1])
@@ -102,11 +101,3 @@ def _mask(file: Path, void: int, size: int | None = None, crop: int | None = Non
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise InvalidData(f"{file}: cannot be read as a mask: {error}") from error
     return classes.masked_fill(classes == void, NOTHING)
-
-
-def _stacked(images: list[Tensor], files: list[Path]) -> Tensor:
-    for file, image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            one, other = (tuple(i.shape[-2:]) for i in (images[0], image))
-            raise InvalidData(f"{file}: is {other}, {files[0]} is {one}; give size and crop")
-    return torch.stack(images)

@@ -15,7 +15,7 @@ from robustbench_lite.core.npz import read_arrays
 from robustbench_lite.core.settings import Search
 from robustbench_lite.data.arrays import as_inputs
 from robustbench_lite.data.data import Data
-from robustbench_lite.data.given import classes, numbers
+from robustbench_lite.data.given import classes, labels_of_positions, numbers
 from robustbench_lite.data.load import load_data
 from robustbench_lite.jobs.make import find_device
 from robustbench_lite.judging.judge import Originals, judge, look_clean
@@ -134,18 +134,14 @@ def _targets(array: np.ndarray, samples: Data, what: str) -> torch.Tensor:
     """Classes (n,) or answers (n, …) to reach; raises `InvalidData`."""
     if samples.y.dim() == 1:
         return classes(array, len(samples), what)[0]
-    target = numbers(array, what).long()
-    if target.shape != samples.y.shape:
-        raise InvalidData(f"{what} has shape {tuple(target.shape)}; must be {tuple(samples.y.shape)}")
-    return target
+    return labels_of_positions(array, len(samples), what, tuple(samples.y.shape[1:]))
 
 
 def _answered(array: np.ndarray, x: torch.Tensor, held: Data, file: str) -> Data:
     """Originals whose answers have positions; raises `InvalidData`."""
-    y = numbers(array, f"{file}: y").long()
-    allowed = (len(x), *held.y.shape[1:])
-    if y.shape != allowed or not bool(((y >= -1) & (y < held.num_classes)).all()):
-        raise InvalidData(f"{file}: y must be {allowed} classes from 0 to {held.num_classes - 1}, or -1")
+    y = labels_of_positions(array, len(x), f"{file}: y", tuple(held.y.shape[1:]))
+    if int(y.max()) >= held.num_classes:
+        raise InvalidData(f"{file}: y has class {int(y.max())}; {held.name} has {held.num_classes}")
     return Data(held.name, x, y, torch.arange(len(y)), held.class_names, held.domain, task=held.task)
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import robustbench_lite as rb
 from robustbench_lite.cli.main import main
-from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.core.errors import InvalidData, Unsupported
 from robustbench_lite.jobs.foreign import Claim, judge_file
 from tests.conftest import diagnose_with, run_with
 
@@ -110,7 +110,7 @@ def test_examples_made_elsewhere_are_judged_pixel_by_pixel(tmp_path: Path) -> No
     command = ["judge", str(file), "--data", SCENES, "--model", "unet", "--threat", "linf:0.1"]
     assert "Wrong pixels" in CliRunner().invoke(main, command).output
     np.savez(file, adversarial=found.adversarial.numpy(), x=data.x.numpy(), y=data.y.numpy()[:, 0])
-    assert "y must be (6, 32, 32) classes" in " ".join(CliRunner().invoke(main, command).output.split())
+    assert "must be whole numbers (6, 32, 32)" in " ".join(CliRunner().invoke(main, command).output.split())
 
 
 def test_any_network_of_masks_is_attacked_through_python() -> None:
@@ -125,6 +125,12 @@ def test_any_network_of_masks_is_attacked_through_python() -> None:
     assert result.records["wrong_share"].between(0, 1).all()
     assert "99 % of its labelled pixels" in result.notes[0]
     assert rb.attack(network, x, y, "pgd", "linf:0.2", torch.ones_like(y)).records["goal"].eq("given").all()
+    assert not any("without an attack" in note for note in result.notes)
+    other = rb.attack(network, x, (y + 1).where(y >= 0, y) % 4, "noise", "linf:0.2")
+    assert any("without an attack the answers are" in note for note in other.notes)
+    for odd, said in ((torch.full_like(y, -1), "sample 0: has no label"), (y.float(), "whole numbers")):
+        with pytest.raises(InvalidData, match=said):
+            rb.attack(network, x, odd, "pgd", "linf:0.2")
     with pytest.raises(Unsupported, match="only attacks on classes can be diagnosed"):
         diagnose_with(network, x, y, "pgd", "linf:0.2")
 
