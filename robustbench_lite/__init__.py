@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from robustbench_lite.records.folder import Folder
     from robustbench_lite.reports.results import Results
     from robustbench_lite.runs.config import Config
+    from robustbench_lite.runs.loggers import logger
+    from robustbench_lite.runs.observers import JsonLines, Observer
     from robustbench_lite.runs.run import run
     from robustbench_lite.search.attack import Attack
     from robustbench_lite.threats.named import parse_threat
@@ -46,7 +48,9 @@ _HOMES = {
     "Domain": "core.domain",
     "Folder": "records.folder",
     "Goal": "core.goal",
+    "JsonLines": "runs.observers",
     "Model": "core.model",
+    "Observer": "runs.observers",
     "Reading": "models.names",
     "Results": "reports.results",
     "ScoreFunction": "models.function",
@@ -63,6 +67,7 @@ _HOMES = {
     "list_threats": "api",
     "load_data": "data.load",
     "load_model": "models.load",
+    "logger": "runs.loggers",
     "parse_threat": "threats.named",
     "run": "runs.run",
 }
@@ -76,7 +81,9 @@ __all__ = [
     "Domain",
     "Folder",
     "Goal",
+    "JsonLines",
     "Model",
+    "Observer",
     "Reading",
     "Results",
     "ScoreFunction",
@@ -93,6 +100,7 @@ __all__ = [
     "list_threats",
     "load_data",
     "load_model",
+    "logger",
     "parse_threat",
     "run",
 ]

@@ -258,15 +258,13 @@ def run_with(
     device: str = "auto",
     out: Path | None = None,
     resume: bool = False,
-    *,
-    watch: Callable[[str, float], None] = lambda what, fraction: None,
     **options: object,
 ) -> rb.Results:
     """`rb.run` with everything as keywords."""
     search, others = settings_in({"device": device, **options})
     config = rb.Config(samples=samples, **others)  # type: ignore[arg-type]
     folder = rb.Folder.create(out, resume) if out is not None else None
-    return rb.run(data, models, attacks, threats, search, config, folder, watch)  # type: ignore[arg-type]
+    return rb.run(data, models, attacks, threats, search, config, folder)  # type: ignore[arg-type]
 
 
 def settings_in(options: Mapping[str, object]) -> tuple[rb.Search, dict[str, object]]:

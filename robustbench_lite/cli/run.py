@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -36,6 +36,11 @@ MANY = "; may be repeated."
 @click.option("--transfer", is_flag=True, default=None, help="Judge what breaks a model on all others too.")
 @click.option("--samples", help="How many test samples, or all.  [default: 500]")
 @click.option("--workers", type=click.IntRange(1), help="Processes that do jobs side by side.  [default: 1]")
+@click.option("--engine", type=click.Choice(["local", "ray"]), help="What has workers: this machine, or a "
+              "cluster of Ray (extra [ray]).  [default: local]")  # fmt: skip
+@click.option("--ray-address", help="auto, ray://HOST:10001; by default a cluster of this machine alone.")
+@click.option("--worker-cpus", type=click.IntRange(1), help="Cores of a worker of Ray.  [default: 1]")
+@click.option("--worker-gpus", type=click.FloatRange(0), help="GPUs of a worker of Ray, such as 0.5.")
 @click.option("--pictures/--no-pictures", default=None, help="Keep what the report shows of samples.")
 @with_settings()
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/<time>-<data>]")
@@ -43,6 +48,10 @@ MANY = "; may be repeated."
 @click.option("--shard", metavar="I/N", help="Carry out this part of the jobs alone, into an --out that all "
               "parts share; auto: as SLURM or torchrun says.  Then: --resume")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the jobs and an estimate, and stop.")
+@click.option("--progress", type=click.Choice(["bar", "json", "none"]), default="bar", show_default=True,
+              help="On standard error; json: an object a line, for job systems.")  # fmt: skip
+@click.option("--log", "logs", multiple=True,
+              help=f"Report to tensorboard:FOLDER, mlflow:URI or wandb:PROJECT{MANY}")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress and no tables.")
 @click.option("--verbose", is_flag=True, help="Tell what is decided on the way, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -78,7 +87,8 @@ def run(
     part = parse_shard(shard, os.environ) if isinstance(shard, str) else None
     if part is not None and out is None:
         raise RobustError("--shard needs --out, the folder that all parts share")
-    trust = bool(described.pop("trust"))
+    trust, progress = bool(described.pop("trust")), str(described.pop("progress"))
+    logs = cast("Sequence[str]", described.pop("logs"))
     flags = {name: value for name, value in described.items() if value not in (None, ())}
     kept = Path() if out is None else out / "config.toml"
     written = read(config) if config else read(kept) if resume and kept.is_file() else {}
@@ -96,21 +106,24 @@ def run(
 
     from rich.console import Console
 
-    from robustbench_lite.cli.terminal import show_result, watching
+    from robustbench_lite.cli.terminal import observing, show_result
     from robustbench_lite.records.folder import Folder, new_folder
+    from robustbench_lite.runs.loggers import logger
     from robustbench_lite.runs.plan import Subject, plan
     from robustbench_lite.runs.run import carry_out, carry_out_part
 
     aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    with aside, watching(quiet or as_json) as watch:  # what a model prints is no JSON
-        made = plan(settled, Subject.of(settled), watch)
+    shown = "none" if quiet or (as_json and progress == "bar") else progress
+    trackers = [logger(text) for text in logs]
+    with aside, observing(shown) as bar:  # what a model prints is no JSON
+        made = plan(settled, Subject.of(settled), bar.went_on)
         if not dry_run:
             folder = Folder.create(out or new_folder(settled.data), resume or part is not None)
             try:
                 if part is None:
-                    result = carry_out(made, settled, folder, watch)
+                    result = carry_out(made, settled, folder, (bar, *trackers))
                 else:
-                    done = carry_out_part(made, settled, folder, part, watch)
+                    done = carry_out_part(made, settled, folder, part, (bar, *trackers))
             except KeyboardInterrupt:
                 click.echo(f"stopped; go on with: robust run --resume --out {folder.path}", err=True)
                 sys.exit(130)

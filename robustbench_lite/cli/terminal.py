@@ -19,6 +19,7 @@ from robustbench_lite.reports.findings import doubts, lacking
 from robustbench_lite.reports.format import interval, number, percent, printable, proven_to
 from robustbench_lite.reports.page.page import sheet
 from robustbench_lite.reports.results import Results
+from robustbench_lite.runs.observers import JsonLines, Meter, Observer, is_aside
 
 
 def escape(text: str) -> str:
@@ -33,32 +34,55 @@ SHADES = " ░▒▓█"
 
 @contextlib.contextmanager
 def watching(quiet: bool) -> Iterator[Watch]:
-    """A progress bar on standard error: one task for the jobs, one for every model that is trained."""
-    if quiet:
-        yield lambda what, fraction: None
+    """Whom to tell what goes on: a progress bar, or nobody."""
+    with observing("none" if quiet else "bar") as observer:
+        yield observer.went_on
+
+
+@contextlib.contextmanager
+def observing(how: str) -> Iterator[Observer]:
+    """What shows how far a run has come, on standard error: `bar`, `json` or `none`."""
+    if how != "bar":
+        yield JsonLines() if how == "json" else Observer()
         return
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    tasks: dict[str, TaskID] = {}
-
-    def watch(what: str, fraction: float) -> None:
-        key = what if what.startswith("training") else "jobs"
-        if key not in tasks:
-            progress.start()
-            tasks[key] = progress.add_task(escape(what), total=1.0)
-        progress.update(tasks[key], completed=fraction, description=escape(what))
-
+    bar = Bar()
     try:
-        yield watch
+        yield bar
     finally:
-        if tasks:
-            progress.stop()
+        bar.stop()
+
+
+class Bar(Meter):
+    """A progress bar on standard error: one task for the jobs, one for every model that is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f}%"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[so_far]}"),
+        ]
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.tasks: dict[str, TaskID] = {}
+
+    def went_on(self, what: str, fraction: float) -> None:
+        super().went_on(what, fraction)
+        key = what if is_aside(what) else "jobs"
+        if key not in self.tasks:
+            self.progress.start()
+            self.tasks[key] = self.progress.add_task(escape(what), total=1.0, so_far="")
+        so_far = ""
+        if key == "jobs" and self.success is not None:
+            so_far = f"{number(self.rate)} samples/s, {percent(self.success)} % broken"
+        self.progress.update(self.tasks[key], completed=fraction, description=escape(what), so_far=so_far)
+
+    def stop(self) -> None:
+        """Take it away."""
+        if self.tasks:
+            self.progress.stop()
 
 
 def show_result(result: Results, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -87,12 +87,24 @@ def load_data(
     options_of_it = arguments(function, values, skip=1)
     wanted = str(classes).split("|") if classes else None
 
-    @functools.cache
-    def training() -> Data:
-        raw = function(replace(options, split="train"), **options_of_it)
-        return finish(data, raw, None, seed, wanted)
+    def read(split: str, samples: int | None = None, source: Callable[[], Data] | None = None) -> Data:
+        raw = function(replace(options, split=split), **options_of_it)
+        return finish(data, raw, samples, seed, wanted, source)
 
-    return finish(data, function(options, **options_of_it), samples, seed, wanted, training)
+    return read(split, samples, Once(functools.partial(read, "train")))
+
+
+@dataclass
+class Once:
+    """What is read when first asked for, and kept; unlike a cached function it can be sent elsewhere."""
+
+    read: Callable[[], Data]
+    held: Data | None = None
+
+    def __call__(self) -> Data:
+        if self.held is None:
+            self.held = self.read()
+        return self.held
 
 
 def _own(data: object, options: Options) -> Raw:

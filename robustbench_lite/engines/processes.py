@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -12,24 +11,23 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import cast
 
 import torch
 
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.settings import Search
-from robustbench_lite.engines.serial import Done, done_by
+from robustbench_lite.engines.engine import PAUSE, Agenda, Done, carried, kept, others_are_at_it
 from robustbench_lite.jobs.job import Job
 from robustbench_lite.jobs.make import Source, Watch, Workshop
 from robustbench_lite.records.folder import Folder
 
-TRIES = 3  # of a job whose worker dies
 INTERVAL = 0.2  # seconds between two words of how far a job has come
 PATIENCE = 5.0  # seconds that a worker has to end by itself
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class WorkerSettings:
     threads: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A process, the pipe to it, and what it is at.
 
@@ -52,15 +50,14 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
-    job: int | None = None
+    job: Job | None = None
     fraction: float = 0.0
     models: set[str] = field(default_factory=set)
 
 
-def side_by_side(
-    jobs: Sequence[Job], workshop: Workshop, folder: Folder | None, pictures: bool, watch: Watch, workers: int
-) -> Iterator[Done]:
-    """Carry out jobs side by side, and yield what became of them in their order.
+@dataclass(frozen=True)
+class Processes:
+    """Carries out jobs side by side in workers on this machine, each with a device or a share of the cores.
 
     Every worker loads data and models once. One that dies is replaced, and its job tried again; a job that
     has taken three workers with it is written down as failed. Records are those of the serial engine, row for
@@ -68,149 +65,148 @@ def side_by_side(
 
     Parameters
     ----------
-    jobs : sequence of Job
-    workshop : Workshop
-    folder : Folder, optional
-    pictures : bool
-    watch : callable
     workers : int
         Processes, at least 1; no more are started than there are jobs.
-
-    Yields
-    ------
-    Done
-        One a job.
-
-    Raises
-    ------
-    RobustError
-        For live objects, which exist in this process only.
     """
-    _check(jobs, workshop)
-    pool = _WorkerPool(jobs, _settings_of_workers(workshop, folder, pictures, min(workers, len(jobs))))
-    try:
-        for index in range(len(jobs)):
-            while index not in pool.done:
-                pool.hand_out()
+
+    workers: int
+
+    def run(self, agenda: Agenda, pictures: bool, watch: Watch) -> Iterator[Done]:
+        """Carry out what an agenda holds; see `Engine`.
+
+        Raises
+        ------
+        RobustError
+            For live objects, which exist in this process only.
+        OSError
+            Where records cannot be written.
+        """
+        check_names_only(agenda)
+        pool = _WorkerPool(agenda, _settings_of_workers(agenda, pictures, self.workers))
+        try:
+            while agenda.unfinished:
+                yield from pool.hand_out()
                 told = pool.listen()
-                if told is not None:
-                    watch(str(jobs[told]), pool.fraction)
-            yield pool.done.pop(index)
-    finally:
-        pool.stop()
+                if isinstance(told, Done):
+                    yield told
+                elif told is not None:
+                    watch(str(told), pool.fraction)
+        finally:
+            pool.stop()
 
 
 class _WorkerPool:
-    """The workers, the jobs that wait for one, and what became of the others."""
+    """The workers, which are started when there is something to do."""
 
-    def __init__(self, jobs: Sequence[Job], settings: Sequence[WorkerSettings]) -> None:
-        self.jobs, self.settings = jobs, settings
-        self.waiting = list(range(len(jobs)))
-        self.tries = [0] * len(jobs)
-        self.done: dict[int, Done] = {}
-        self.finished = 0
-        self.workers = [_started(one) for one in settings]
+    def __init__(self, agenda: Agenda, settings: Sequence[WorkerSettings]) -> None:
+        self.agenda, self.settings = agenda, settings
+        self.workers: list[Worker | None] = [None] * len(settings)
+
+    @property
+    def busy(self) -> list[Worker]:
+        """The workers that are at a job."""
+        return [worker for worker in self.workers if worker is not None and worker.job is not None]
 
     @property
     def fraction(self) -> float:
         """How much of all jobs is done."""
-        return min(1.0, (self.finished + sum(w.fraction for w in self.workers)) / len(self.jobs))
+        return self.agenda.fraction(sum(worker.fraction for worker in self.busy))
 
-    def hand_out(self) -> None:
-        """Give every idle worker a job."""
-        for place, worker in enumerate(self.workers):
-            if worker.job is None and self.waiting:
-                index = self._next_for(worker)
-                self.waiting.remove(index)
-                try:
-                    worker.pipe.send(self.jobs[index])
-                except OSError:  # it died while it had nothing to do, which is not the job's fault
-                    self.waiting.insert(0, index)
-                    _stop(worker)
-                    self.workers[place] = _started(self.settings[place])
+    def hand_out(self) -> Iterator[Done]:
+        """Give every idle worker a job; yield those whose records are there."""
+        for place in range(len(self.workers)):
+            worker = self.workers[place]
+            while worker is None or worker.job is None:
+                taken = self.agenda.take(self._choice_of(worker))
+                if taken is None:
+                    return
+                if isinstance(taken, Done):
+                    yield taken
                     continue
-                worker.job = index
-                worker.models.add(self.jobs[index].model)
+                worker = worker or _started(self.settings[place])
+                self.workers[place] = worker
+                try:
+                    worker.pipe.send(taken)
+                except OSError:  # it died while it had nothing to do, which is not the job's fault
+                    self.agenda.hand_back(taken)
+                    _stop(worker)
+                    worker = None
+                    continue
+                worker.job = taken
+                worker.models.add(taken.model)
 
-    def listen(self) -> int | None:
-        """Wait for a word from workers: a job that came further; None where one is over, or nobody works."""
-        busy = [worker.pipe for worker in self.workers if worker.job is not None]
-        ready = wait(busy) if busy else []
-        further = None
-        for place, worker in enumerate(list(self.workers)):
-            if worker.job is None or worker.pipe not in ready:
-                continue
+    def listen(self) -> Job | Done | None:
+        """Wait for a word of a worker: a job that came further, what became of one; None: nobody has one."""
+        busy = {worker.pipe: worker for worker in self.busy}
+        if not busy:
+            if self.agenda.waiting:
+                others_are_at_it()
+            return None
+        for pipe in wait(list(busy), PAUSE if self.agenda.waiting else None):
+            worker = busy[cast(Connection, pipe)]
             try:
-                answer = worker.pipe.recv()
+                answer: Done | OSError | float = worker.pipe.recv()
             except (EOFError, OSError):
-                self._replace(place)
-                continue
+                return self._bury(worker)
+            if isinstance(answer, OSError):
+                raise answer
+            job = worker.job
             if isinstance(answer, Done):
-                self._note(worker.job, answer)
                 worker.job, worker.fraction = None, 0.0
-            else:
-                worker.fraction = float(answer)
-                further = worker.job
-        return further
+                return self.agenda.end(answer)
+            worker.fraction = answer
+            return job
+        return None
 
     def stop(self) -> None:
         """End all workers."""
         for worker in self.workers:
-            _stop(worker)
+            if worker is not None:
+                _stop(worker)
 
-    def _note(self, index: int, done: Done) -> None:
-        self.done[index] = done
-        self.finished += 1
-
-    def _next_for(self, worker: Worker) -> int:
+    def _choice_of(self, worker: Worker | None) -> Callable[[Sequence[Job]], Job]:
         """The job a worker takes next: of a model it has, else of one that nobody has, else the first."""
-        taken = set[str]().union(*(other.models for other in self.workers if other is not worker))
-        own = (i for i in self.waiting if self.jobs[i].model in worker.models)
-        free = (i for i in self.waiting if self.jobs[i].model not in taken)
-        return next(own, next(free, self.waiting[0]))
+        own = set() if worker is None else worker.models
+        taken = set[str]().union(*(one.models for one in self.workers if one is not None))
 
-    def _replace(self, place: int) -> None:
-        """A new worker in the place of one that died; its job waits again, or has failed."""
-        worker = self.workers[place]
+        def choose(jobs: Sequence[Job]) -> Job:
+            had = (job for job in jobs if job.model in own)
+            free = (job for job in jobs if job.model not in taken)
+            return next(had, next(free, jobs[0]))
+
+        return choose
+
+    def _bury(self, worker: Worker) -> Done | None:
+        """Do without a worker that died; its job is tried again, or has failed."""
         worker.process.join(PATIENCE)
-        index = worker.job
-        assert index is not None
-        self.tries[index] += 1
-        said = f"its worker ended with status {worker.process.exitcode}"
-        log.warning("%s: %s, try %d of %d", self.jobs[index], said, self.tries[index], TRIES)
-        if self.tries[index] < TRIES:
-            self.waiting.insert(0, index)
-        else:
-            self._note(index, Done(self.jobs[index], None, f"RobustError: {said}, {TRIES} times"))
+        job = worker.job
+        assert job is not None
+        self.workers[self.workers.index(worker)] = None
         _stop(worker)
-        self.workers[place] = _started(self.settings[place])
+        return self.agenda.retry(job, f"its worker ended with status {worker.process.exitcode}")
 
 
-def _check(jobs: Sequence[Job], workshop: Workshop) -> None:
-    live = [text for job in jobs for text in (job.data, job.model, job.attack, job.threat) if _is_live(text)]
-    if live or not isinstance(workshop.source.data, str):
+def check_names_only(agenda: Agenda) -> None:
+    """Raise `RobustError` for live objects: what is made anew elsewhere is made from its name."""
+    texts = [text for job in agenda.jobs for text in (job.data, job.model, job.attack, job.threat)]
+    if any(text.startswith("object:") for text in texts) or not isinstance(agenda.workshop.source.data, str):
         raise RobustError(
             "workers make everything anew from its name; live objects have none: use one worker"
         )
 
 
-def _is_live(text: str) -> bool:
-    return text.startswith("object:")
-
-
-def _settings_of_workers(
-    workshop: Workshop, folder: Folder | None, pictures: bool, workers: int
-) -> list[WorkerSettings]:
+def _settings_of_workers(agenda: Agenda, pictures: bool, workers: int) -> list[WorkerSettings]:
     """One a worker: GPUs in turn where there are several, else a share of the cores."""
+    shop, workers = agenda.workshop, min(workers, len(agenda.jobs))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // workers)
     found = []
     for number in range(workers):
-        device = str(workshop.device)
+        device = str(shop.device)
         if device == "cuda" and torch.cuda.device_count() > 1:
             device = f"cuda:{number % torch.cuda.device_count()}"
-        search = replace(workshop.search, device=device)
-        found.append(WorkerSettings(workshop.source, search, folder, pictures, threads))
+        search = replace(shop.search, device=device)
+        found.append(WorkerSettings(shop.source, search, agenda.folder, pictures, threads))
     return found
 
 
@@ -286,4 +282,8 @@ def _work(settings: WorkerSettings, pipe: Connection) -> None:
             except Exception:  # data that can no longer be read, say
                 pipe.send(Done(job, None, traceback.format_exc()))
                 continue
-            pipe.send(done_by(job, workshop, settings.folder, settings.pictures, progress))
+            left = carried(job, workshop, settings.folder, settings.pictures, progress)
+            try:
+                pipe.send(kept(left, settings.folder))
+            except OSError as error:  # nothing can be written any more, which ends the run
+                pipe.send(error)

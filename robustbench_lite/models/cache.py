@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import filelock
 import platformdirs
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
@@ -85,21 +87,44 @@ def _kept(
     write: Callable[[Thing, Path], None],
 ) -> Thing:
     file = place_of(recipe, version, data, train, suffix)
-    if file.exists():
+
+    def known() -> Thing | None:
         try:
-            return read(file)
+            return read(file) if file.exists() else None
         except (InvalidModel, OSError):  # a broken file is trained anew
             file.unlink(missing_ok=True)
-    train.report(recipe, 0.0)
-    found = fit()
-    train.report(recipe, 1.0)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-        os.close(handle)
-        write(found, Path(temporary))
-        Path(temporary).replace(file)
-    except OSError as error:
-        log.warning("%s is not kept, and will be trained again: %s", recipe, error)
+            return None
+
+    found = known()
+    if found is not None:
         return found
+    with _alone_at(file):
+        found = known()  # another process may have trained it meanwhile
+        if found is not None:
+            return found
+        train.report(recipe, 0.0)
+        found = fit()
+        train.report(recipe, 1.0)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+            os.close(handle)
+            write(found, Path(temporary))
+            Path(temporary).replace(file)
+        except OSError as error:
+            log.warning("%s is not kept, and will be trained again: %s", recipe, error)
+            return found
     return read(file)  # as any later run will have it, to the last bit
+
+
+@contextlib.contextmanager
+def _alone_at(file: Path) -> Iterator[None]:
+    """Wait while another process trains what goes into a file; where nothing can be written, just go on."""
+    lock = filelock.FileLock(cache_folder() / "locks" / file.stem)
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import platform
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ValidationError
@@ -42,10 +45,33 @@ class Told(BaseModel):
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A job that this process holds, until it lets go of it or ends in whatever way."""
+
+    lock: filelock.BaseFileLock
+
+    def release(self) -> None:
+        """Let go of it."""
+        file = Path(self.lock.lock_file)
+        file.with_suffix(".owner").unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+        self.lock.release()
+
+
+class Owner(BaseModel):
+    """Who carries out a job: a process of a host, since a moment of the clock."""
+
+    host: str
+    process: int
+    since: str
+
+
+@dataclass(frozen=True)
 class Folder:
     """config.toml, notes.json, records/, adversarial/, learnt/, pictures/, tables/ and the reports of a run.
 
-    Records of a job stand in records/KEY.parquet, KEY being the job's; with them the job is done.
+    Records of a job stand in records/KEY.parquet, KEY being the job's; with them the job is done. While a
+    process carries it out it holds records/.KEY.lock, which the system takes from it when it ends.
     """
 
     path: Path
@@ -125,8 +151,34 @@ class Folder:
         there = {file.stem for file in self._files("records", "parquet")}
         return [key for key in told.jobs or [] if key not in there and key not in told.failed]
 
+    def claim(self, key: str) -> Claim | None:
+        """Hold a job for this process; None where another process holds it."""
+        lock = filelock.FileLock(self.path / "records" / f".{key}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            return None
+        owner = Owner(host=platform.node(), process=os.getpid(), since=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        self.text(f"records/.{key}.owner", owner.model_dump_json())
+        return Claim(lock)
+
+    def running(self) -> dict[str, Owner]:
+        """Who is carrying out which job, by its key."""
+        found: dict[str, Owner] = {}
+        for file in sorted((self.path / "records").glob(".*.owner")):
+            try:
+                owner = Owner.model_validate_json(file.read_text(encoding="utf-8"))
+                with filelock.FileLock(file.with_suffix(".lock"), timeout=0):
+                    continue  # of a process that is gone
+            except filelock.Timeout:
+                found[file.stem[1:]] = owner
+            except (OSError, ValueError):  # just taken, or just let go of
+                continue
+        return found
+
     def progress(self) -> dict[str, int | float | None]:
-        """Jobs of the run: in all, done, failed, missing; seconds_left: from those of the jobs that are done.
+        """Jobs of the run: in all, done, failed, missing and running among those; seconds_left: at the pace
+        of the jobs that are done.
 
         None where nothing is left, or nothing known of how long a job takes.
         """
@@ -137,6 +189,7 @@ class Folder:
             "done": len(files),
             "failed": len(told.failed),
             "missing": len(missing),
+            "running": len(self.running().keys() & set(missing)),
             "seconds_left": len(missing) * sum(seconds) / len(seconds) if seconds else None,
         }
 
@@ -175,11 +228,16 @@ class Folder:
         self._arrays(self.artifact(key), arrays)
         write(records, self.path / "records" / f"{key}.parquet")
 
-    def save_learnt(self, title: str, key: str, arrays: Mapping[str, np.ndarray]) -> str:
-        """Keep what a fitted attack learnt, under a name made of what keys it; returns that."""
+    def save_learnt(self, key: str, arrays: Mapping[str, np.ndarray]) -> str:
+        """Keep what a fitted attack learnt and its title, under a name made of what keys it; returns that."""
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
-        self._arrays(f"learnt/{name}.npz", {**arrays, "title": np.array(title)})
+        self._arrays(f"learnt/{name}.npz", arrays)
         return name
+
+    def learnt_name(self, key: str) -> str | None:
+        """The name that `save_learnt` keeps something under; None where there is nothing."""
+        name = hashlib.sha256(key.encode()).hexdigest()[:24]
+        return name if (self.path / "learnt" / f"{name}.npz").exists() else None
 
     def save_pictures(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """What a reader is shown of a job."""

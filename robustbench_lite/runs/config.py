@@ -6,6 +6,7 @@ import json
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -29,7 +30,8 @@ class Config(BaseModel):
 
     With neither, the suite is `lectures`; data, models, samples, transfer and settings that are not said
     are the suite's. In a file, and as flags, the settings of `search` stand beside the others by
-    their own names.
+    their own names. engine: `local` works in this process, or in `workers` of this machine; `ray` in as many
+    on a cluster at `ray_address`, each with `worker_cpus` and `worker_gpus`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +47,11 @@ class Config(BaseModel):
     goals: tuple[str, ...] = ()
     transfer: bool = False
     pictures: bool = True
+    engine: Literal["local", "ray"] = "local"
     workers: int = Field(default=1, ge=1)
+    worker_cpus: int = Field(default=1, ge=1)
+    worker_gpus: float | None = Field(default=None, ge=0)
+    ray_address: str | None = None
     search: Search = Field(default_factory=Search)
 
     @model_validator(mode="before")

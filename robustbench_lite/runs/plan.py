@@ -12,6 +12,7 @@ import torch
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.data.load import DataLike
+from robustbench_lite.engines.engine import Hung, ended_by
 from robustbench_lite.jobs.job import Job, Judged, Work, title
 from robustbench_lite.jobs.make import Source, Watch, Workshop, identity_of, told_apart
 from robustbench_lite.models.load import ModelLike
@@ -21,7 +22,8 @@ from robustbench_lite.runs.suite import Cell, Named
 from robustbench_lite.search.attack import parameters_json
 from robustbench_lite.search.normal import NormalForm
 
-SLICE = 2000  # samples a job; what a crash can lose
+SLICES = 8  # jobs that the samples of a cell are shared among, for workers to do side by side
+FEWEST, MOST = 500, 2000  # samples a job: enough to fill a batch; what a crash can lose
 
 
 AnyCell = Cell[Any, Any]  # names, or live attacks and threats
@@ -65,16 +67,15 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
         told = [shop.goal(cell.goal).misfit(shop.data.num_classes) for cell in subject.cells]
         if any(told):
             raise Unsupported("; ".join(dict.fromkeys(filter(None, told))))
-    models, notes = _models(shop, subject.models)
-    cells = _cells(shop, subject.cells)
     jobs: list[Job] = []
     refused: dict[str, str] = {}
+    models, notes = _models(shop, subject.models, refused)
+    cells = _cells(shop, subject.cells)
     base = Job(
         data=shop.data_text, model="", name="", attack="", threat="", goal="", search=config.search,
         samples=None, begin=0, end=0, of=0, domain=shop.data.domain.fingerprint(),
     )  # fmt: skip
     for one in models:
-        shop.clean(one.model)
         others = tuple(other for other in models if config.transfer and other is not one)
         for cell in cells:
             if cell.models and one.model not in cell.models:
@@ -94,7 +95,7 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
                 others=others, samples=samples, of=n, parameters=parameters_json(attack),
                 revision=attack.revision,
             )  # fmt: skip
-            jobs += [replace(job, begin=at, end=min(n, at + SLICE)) for at in range(0, n, SLICE)]
+            jobs += [replace(job, begin=begin, end=end) for begin, end in slices(n)]
     width = float((torch.as_tensor(shop.data.domain.high) - torch.as_tensor(shop.data.domain.low)).max())
     wide = [
         f"{cell.threat} is as wide as the box, so that anything goes: was it meant in other units?"
@@ -107,12 +108,32 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
     return Plan(tuple(jobs), refused, shop, tuple(models), (*notes, *dict.fromkeys(wide), *reported))
 
 
-def _models(shop: Workshop, given: Sequence[ModelLike]) -> tuple[list[Judged], tuple[str, ...]]:
-    """The models by text and name, each of what they are once; and a note where one was given twice."""
+def slices(n: int) -> list[tuple[int, int]]:
+    """Beginning and end of the slices that n samples are carried out in; they depend on nothing else."""
+    size = min(MOST, max(FEWEST, -(-n // SLICES)))
+    return [(begin, min(n, begin + size)) for begin in range(0, n, size)]
+
+
+def _models(
+    shop: Workshop, given: Sequence[ModelLike], refused: dict[str, str]
+) -> tuple[list[Judged], tuple[str, ...]]:
+    """The models by text and name, each of what they are once; and a note where one was given twice.
+
+    One that does not answer long after the time limit is refused; what is trained here takes its time.
+    """
     texts: dict[str, str] = {}
     notes: list[str] = []
-    for text in map(shop.text_of_model, given):
-        model = shop.model(text)
+    for one in given:
+        own = isinstance(one, str) and not brought(one)[0]
+        try:
+            with ended_by(None if own else shop.search.time_limit):
+                text = shop.text_of_model(one)
+                model = shop.model(text)
+            with ended_by(shop.search.time_limit):
+                shop.clean(text)
+        except Hung as error:
+            refused[one if isinstance(one, str) else type(one).__name__] = f"does not answer: {error}"
+            continue
         known = f"{model.name} {model.fingerprint()}"
         if known in texts:
             notes.append(f"{model.name} was given twice, and is counted once")

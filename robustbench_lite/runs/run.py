@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import platform
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 import pandas as pd
@@ -18,15 +23,18 @@ from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
-from robustbench_lite.engines.processes import side_by_side
-from robustbench_lite.engines.serial import Done, serial
-from robustbench_lite.jobs.make import Watch
+from robustbench_lite.engines.engine import Agenda, Done, Engine
+from robustbench_lite.engines.processes import Processes
+from robustbench_lite.engines.ray import Ray
+from robustbench_lite.engines.serial import Serial
+from robustbench_lite.jobs.job import Job
 from robustbench_lite.models.load import ModelLike
 from robustbench_lite.records.folder import Folder, Told
 from robustbench_lite.records.schema import read
 from robustbench_lite.reports.build import rebuild
 from robustbench_lite.reports.results import Results
 from robustbench_lite.runs.config import ATTACKS, GOALS, THREATS, Config, as_toml
+from robustbench_lite.runs.observers import Observer, all_of
 from robustbench_lite.runs.plan import AnyCell, Plan, Subject, plan
 from robustbench_lite.runs.shard import Shard
 from robustbench_lite.runs.suite import every
@@ -45,7 +53,7 @@ def run(
     search: Search | None = None,
     config: Config | None = None,
     out: str | Path | Folder | None = None,
-    watch: Watch = lambda what, fraction: None,
+    observers: Sequence[Observer] = (),
 ) -> Results:
     """Attack models on data and judge every sample.
 
@@ -63,8 +71,8 @@ def run(
     out : path or Folder, optional
         Where records and tables go (None: nothing is written). To go on with a run, give
         `Folder.create(path, resume=True)`: jobs whose records are there are read, not run again.
-    watch : callable
-        Called with (what is going on, fraction of the whole).
+    observers : sequence of Observer, optional
+        Who is told what goes on: `JsonLines()`, `logger("tensorboard:FOLDER")`, or one's own.
 
     Returns
     -------
@@ -106,23 +114,18 @@ def run(
         values |= {"suite": None, "attacks": named[0], "threats": named[1], "goals": told.goals or GOALS}
     settled = told.model_copy(update=values)
     subject = Subject(told.data if data is None else data, told.models if models is None else models, cells)
-    made = plan(settled, subject, watch)
+    made = plan(settled, subject, all_of(observers).went_on)
     folder = out if isinstance(out, Folder) or out is None else Folder.create(Path(out))
-    return carry_out(made, settled, folder, watch)
+    return carry_out(made, settled, folder, observers)
 
 
 def carry_out(
-    plan: Plan, config: Config, folder: Folder | None, watch: Watch = lambda what, fraction: None
+    plan: Plan, config: Config, folder: Folder | None, observers: Sequence[Observer] = ()
 ) -> Results:
     """Carry out the jobs of a plan; write what they found, the tables and the page."""
-    if folder is not None:
-        _begin(plan, config, folder)
-    if config.workers > 1:
-        engine = side_by_side(plan.jobs, plan.workshop, folder, config.pictures, watch, config.workers)
-    else:
-        engine = serial(plan.jobs, plan.workshop, folder, config.pictures, watch)
-    done = list(engine)
-    watch("done", 1.0)
+    told_of = all_of(observers)
+    done = _carried_out(plan.jobs, plan, config, folder, told_of)
+    told_of.went_on("done", 1.0)
     frames = [one.records for one in done if one.records is not None]
     records = pd.concat(frames, ignore_index=True) if frames else read([])
     told = _told(plan, done)
@@ -133,28 +136,82 @@ def carry_out(
     if folder is not None:
         folder.tell(told)
         if len(records):
-            watch("report", 1.0)
+            told_of.went_on("report", 1.0)
             try:
                 rebuild([results.in_folder(folder)], ("html", "md", "csv"))
             except Exception:  # the records are there; a report can be made again
                 log.exception("no report could be made; try: robust report %s", folder.path)
+    told_of.ended(results)
     return results
 
 
 def carry_out_part(
-    plan: Plan, config: Config, folder: Folder, part: Shard, watch: Watch = lambda what, fraction: None
+    plan: Plan, config: Config, folder: Folder, part: Shard, observers: Sequence[Observer] = ()
 ) -> list[Done]:
     """Carry out a part of the jobs into a folder that all parts share.
 
     When all parts are done, the run is resumed there: it finds every record, and makes tables and page.
     """
-    _begin(plan, config, folder)
-    return list(serial(part.of(plan.jobs), plan.workshop, folder, config.pictures, watch))
+    return _carried_out(part.of(plan.jobs), plan, config, folder, all_of(observers))
 
 
-def _begin(plan: Plan, config: Config, folder: Folder) -> None:
+def _carried_out(
+    jobs: Sequence[Job], plan: Plan, config: Config, folder: Folder | None, observer: Observer
+) -> list[Done]:
+    """What became of jobs, in their order, whatever engine carried them out."""
+    text = as_toml(config, resolved(plan))
+    if folder is not None:
+        _begin(plan, text, folder)
+    observer.planned(jobs, text)
+    agenda = Agenda(jobs, plan.workshop, folder)
+    found: dict[Job, Done] = {}
+    try:
+        with first_interrupt(lambda: _stop(agenda)):
+            for done in engine_of(config).run(agenda, config.pictures, observer.went_on):
+                observer.carried_out(done)
+                found[done.job] = done
+    finally:
+        agenda.close()
+    if agenda.given_up:
+        raise KeyboardInterrupt
+    return [found[job] for job in jobs]
+
+
+def _stop(agenda: Agenda) -> None:
+    """Give up the jobs that are not begun; called while anything may be going on."""
+    agenda.stopping = True
+    os.write(2, b"\nending what is under way; Ctrl-C again stops at once\n")
+
+
+@contextlib.contextmanager
+def first_interrupt(act: Callable[[], None]) -> Iterator[None]:
+    """Act at the first Ctrl-C instead of stopping; the second stops. In the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        act()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def engine_of(config: Config) -> Engine:
+    """What carries out the jobs of a run."""
+    if config.engine == "ray":
+        return Ray(config.workers, config.ray_address, config.worker_cpus, config.worker_gpus)
+    return Processes(config.workers) if config.workers > 1 else Serial()
+
+
+def _begin(plan: Plan, text: str, folder: Folder) -> None:
     """Write down what is going to be done."""
-    folder.text("config.toml", as_toml(config, resolved(plan)))
+    folder.text("config.toml", text)
     jobs = [job.key() for job in plan.jobs]
     folder.tell(_told(plan, []).model_copy(update={"jobs": jobs, "finished": False}))
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.cli.main import main
@@ -95,7 +96,7 @@ def test_links_and_pipes_are_not_records(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_done_is_shown_after_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustbench_lite.engines import serial as engine
+    from robustbench_lite.engines import engine
 
     out = tmp_path / "r"
     run_with("digits", ["logistic"], ["fgsm"], ["linf:0.1"], 20, out=out)
@@ -261,7 +262,7 @@ def test_folders_that_cannot_be_are_one_line(
 
 
 def test_a_model_that_hangs_costs_its_jobs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustbench_lite.engines import serial as engine
+    from robustbench_lite.engines import engine
 
     monkeypatch.setattr(engine, "GRACE", 0.3)
     calls = []
@@ -283,6 +284,33 @@ def test_a_model_that_hangs_costs_its_jobs_only(tmp_path: Path, monkeypatch: pyt
     result = run_with("digits", [Hangs(), "linear"], ["square:steps=500"], ["linf:0.1"], 10, time_limit=0.2)
     assert time.monotonic() - began < 20
     assert any("still at work" in text for text in result.failures.values())
+    assert set(result.records["model"]) == {"linear"}
+
+
+@pytest.mark.parametrize("samples", [1, 10])  # while it is looked at, or on the samples
+def test_a_model_that_hangs_before_any_attack_costs_itself_only(
+    monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    from robustbench_lite.engines import engine
+
+    monkeypatch.setattr(engine, "GRACE", 0.3)
+
+    class Hangs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) >= samples:
+                time.sleep(30)
+            scores: Tensor = self.inner(x.flatten(1))
+            return scores
+
+    began = time.monotonic()
+    result = run_with("digits", [Hangs(), "linear"], ["fgsm"], ["linf:0.1"], 10, time_limit=0.2)
+    assert time.monotonic() - began < 20
+    told = "does not answer: still at work after 0.7 s, with a time limit of 0.2 s"
+    assert result.refused == {"Hangs": told}
     assert set(result.records["model"]) == {"linear"}
 
 

@@ -10,7 +10,8 @@ import pytest
 
 import robustbench_lite as rb
 from robustbench_lite.core.errors import RobustError
-from robustbench_lite.engines import processes
+from robustbench_lite.engines import engine, processes
+from robustbench_lite.engines.engine import Agenda, Done
 from robustbench_lite.runs.plan import Subject, plan
 from tests.conftest import run_with
 
@@ -78,7 +79,7 @@ def test_two_workers_find_what_one_process_finds_though_one_dies(
 def test_a_job_that_takes_its_workers_with_it_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "TRIES", 2)
+    monkeypatch.setattr(engine, "TRIES", 2)
     (tmp_path / "deadly.py").write_text(KILLER.format(flag=str(tmp_path / "died"), often="True"))
     monkeypatch.chdir(tmp_path)
     result = run_with("digits", ["deadly:model"], ["noise"], THREATS, 30, out=tmp_path / "run", workers=2)
@@ -90,15 +91,19 @@ def test_a_job_that_takes_its_workers_with_it_has_failed(
 def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
     config = rb.Config(samples=20, models=("linear",), attacks=("noise",), threats=("linf:0.1",))
     base = plan(config, Subject.of(config))
-    pool = processes._WorkerPool(base.jobs, processes._settings_of_workers(base.workshop, None, False, 1))
+    agenda = Agenda(base.jobs, base.workshop, None)
+    settings = processes._settings_of_workers(agenda, False, 1)
+    pool = processes._WorkerPool(agenda, settings)
+    pool.workers[0] = worker = processes._started(settings[0])
     try:
-        pool.workers[0].process.kill()
-        pool.workers[0].process.join()
-        while 0 not in pool.done:
-            pool.hand_out()
-            pool.listen()
-        assert pool.done[0].records is not None
-        assert pool.tries == [0], "which is not the job's fault"
+        worker.process.kill()
+        worker.process.join()
+        assert not list(pool.hand_out())
+        told = None
+        while not isinstance(told, Done):
+            told = pool.listen()
+        assert told.records is not None
+        assert not agenda.tries, "which is not the job's fault"
     finally:
         pool.stop()
 

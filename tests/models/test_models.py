@@ -1,5 +1,7 @@
 """Models: the zoo reaches its accuracies, and anything of the user's is a model, left unchanged."""
 
+import threading
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from robustbench_lite.core.problem import MEASURED
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.structure import Linear
 from robustbench_lite.models import MODELS
+from robustbench_lite.models.cache import Trained, remember
 from robustbench_lite.models.load import is_reference
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.models.zoo.training import shifted_and_flipped
@@ -96,6 +99,29 @@ def test_weights_are_trained_once_and_broken_files_anew(
     other = rb.load_model("logistic", rb.load_data("digits", seed=1))
     assert other.fingerprint() != one.fingerprint()
     assert len(list((tmp_path / "models").iterdir())) == 2
+
+
+def test_two_that_want_the_same_model_train_it_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROBUST_CACHE", str(tmp_path))
+    data, trained = rb.load_data("digits", samples=10), []
+
+    def fit() -> dict[str, Tensor]:
+        trained.append(1)
+        time.sleep(0.3)
+        return {"weight": torch.full((1,), float(len(trained)))}
+
+    found: list[float] = []
+
+    def want() -> None:
+        found.append(float(remember("slow", 1, data, Trained(), fit)["weight"]))
+
+    both = [threading.Thread(target=want) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert found == [1.0, 1.0]
+    assert len(trained) == 1
 
 
 class Net(nn.Module):

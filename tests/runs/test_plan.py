@@ -75,7 +75,7 @@ def test_three_slices_that_fail_leave_three_lines(monkeypatch: pytest.MonkeyPatc
             scores: Tensor = self.inner(x.flatten(1))
             return scores
 
-    monkeypatch.setattr("robustbench_lite.runs.plan.SLICE", 15)
+    monkeypatch.setattr("robustbench_lite.runs.plan.MOST", 15)
     result = run_with("digits", [Failing()], ["fgsm"], ["linf:0.1"], 40)
     assert len(result.failures) == 3
     assert "Failing × fgsm × linf:0.1, samples 15 to 29" in result.failures

@@ -15,7 +15,7 @@ import robustbench_lite as rb
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import RobustError, UnknownName, Unsupported
 from robustbench_lite.demo import ten_numbers
-from robustbench_lite.engines import serial as engine
+from robustbench_lite.engines import engine
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.records.schema import read as read_records
 from robustbench_lite.runs.config import Config, as_toml, make, read
@@ -142,7 +142,7 @@ def test_slices_are_cells_of_their_own_and_change_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole = few(attacks=["noise"])
-    monkeypatch.setattr("robustbench_lite.runs.plan.SLICE", 15)
+    monkeypatch.setattr("robustbench_lite.runs.plan.MOST", 15)
     parts = few(tmp_path / "r", attacks=["noise"])
     assert len(list((tmp_path / "r" / "records").iterdir())) == 3
     for column in ("sample_id", "success", "l2", "forwards"):

@@ -1,0 +1,170 @@
+"""Who is told what a run does while it does it: progress bars, job systems, experiment trackers."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from robustbench_lite.engines.engine import Done
+from robustbench_lite.jobs.job import Job
+from robustbench_lite.reports.results import Results
+
+EVERY = 1.0  # seconds between two lines of one thing that goes on
+
+
+class Observer:
+    """Is told what a run does; a subclass overrides what it wants to know, and changes nothing."""
+
+    def planned(self, jobs: Sequence[Job], config: str) -> None:
+        """Is told once, before the first job.
+
+        Parameters
+        ----------
+        jobs : sequence of Job
+            All of the run.
+        config : str
+            What the run is, as TOML.
+        """
+
+    def went_on(self, what: str, fraction: float) -> None:
+        """Is told often.
+
+        Parameters
+        ----------
+        what : str
+            What is going on.
+        fraction : float
+            Of the whole, between 0 and 1; of that alone while a model is trained or bounds are proven
+            (`is_aside`).
+        """
+
+    def carried_out(self, done: Done) -> None:
+        """Is told what became of a job, in whatever order they end."""
+
+    def ended(self, results: Results) -> None:
+        """Is told once, when all that was found is written."""
+
+
+def is_aside(what: str) -> bool:
+    """Whether what goes on is no job but something that jobs need, with a fraction of its own."""
+    return what.startswith(("training ", "proving "))
+
+
+def all_of(observers: Sequence[Observer]) -> Observer:
+    """One observer that tells all others."""
+    return _All(observers)
+
+
+class _All(Observer):
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self.observers = observers
+
+    def planned(self, jobs: Sequence[Job], config: str) -> None:
+        for one in self.observers:
+            one.planned(jobs, config)
+
+    def went_on(self, what: str, fraction: float) -> None:
+        for one in self.observers:
+            one.went_on(what, fraction)
+
+    def carried_out(self, done: Done) -> None:
+        for one in self.observers:
+            one.carried_out(done)
+
+    def ended(self, results: Results) -> None:
+        for one in self.observers:
+            one.ended(results)
+
+
+class Meter(Observer):
+    """Counts what is done, how fast, and what was broken so far."""
+
+    def __init__(self) -> None:
+        self.jobs = self.done = self.failed = 0
+        self.samples = self.right = self.broken = 0
+        self.fraction = self.from_fraction = 0.0
+        self.began = time.monotonic()
+
+    def planned(self, jobs: Sequence[Job], config: str) -> None:
+        self.jobs, self.began = len(jobs), time.monotonic()
+
+    def went_on(self, what: str, fraction: float) -> None:
+        if not self.jobs or is_aside(what):
+            return
+        if self.fraction == 0.0:
+            self.from_fraction = fraction  # what an earlier run left
+        self.fraction = fraction
+
+    def carried_out(self, done: Done) -> None:
+        self.done += 1
+        if done.records is None:
+            self.failed += 1
+            return
+        own = done.records.loc[done.records["source_model"].isna()]
+        self.samples += len(own)
+        self.right += int((own["outcome"] != "wrong").sum())
+        self.broken += int(own["success"].astype(bool).sum())
+
+    @property
+    def rate(self) -> float:
+        """Samples a second since the first job began."""
+        return self.samples / max(time.monotonic() - self.began, 1e-9)
+
+    @property
+    def success(self) -> float | None:
+        """Of the samples that models had right, the share that attacks have broken so far."""
+        return self.broken / self.right if self.right else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace up to now; None before there is one."""
+        gone = self.fraction - self.from_fraction
+        spent = time.monotonic() - self.began
+        return spent * (1 - self.fraction) / gone if gone > 0 else None
+
+
+class JsonLines(Meter):
+    """Writes a JSON object a line: as each job ends, and once a second while one goes on.
+
+    Keys: time (of the clock), what, fraction, jobs, done, failed, samples, samples_per_second, success,
+    seconds_left.
+
+    Parameters
+    ----------
+    stream : file, optional
+        None: standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self.stream = stream
+        self.last = -EVERY
+
+    def went_on(self, what: str, fraction: float) -> None:
+        super().went_on(what, fraction)
+        if time.monotonic() - self.last >= EVERY or (fraction == 1.0 and not is_aside(what)):
+            self._say(what)
+
+    def carried_out(self, done: Done) -> None:
+        super().carried_out(done)
+        self.fraction = self.done / self.jobs
+        self._say(f"{done.job}: {'failed' if done.records is None else 'done'}")
+
+    def _say(self, what: str) -> None:
+        self.last = time.monotonic()
+        facts = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "what": what,
+            "fraction": round(self.fraction, 6),
+            "jobs": self.jobs,
+            "done": self.done,
+            "failed": self.failed,
+            "samples": self.samples,
+            "samples_per_second": round(self.rate, 3),
+            "success": self.success,
+            "seconds_left": self.seconds_left,
+        }
+        print(json.dumps(facts), file=self.stream or sys.stderr, flush=True)
