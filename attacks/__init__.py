@@ -103,3 +103,13 @@ ATTACKS: dict[str, Entry] = dict(
         _entry("zoo", "score_based.zoo:ZOO", "distance against margin, coordinate by coordinate", "score", "l2", "Chen et al. 2017, arXiv:1708.03999"),
     ]
 )  # fmt: skip
+
+PEERS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("advlib", "robustbench_lite.attacks.peers.advlib:AdversarialLibrary", "of adversarial-library: advlib(ddn,steps=100)", inner="foreign"),
+        Entry("art", "robustbench_lite.attacks.peers.art:ART", "of the Adversarial Robustness Toolbox: art(HopSkipJump,max_iter=20)", inner="foreign"),
+        Entry("foolbox", "robustbench_lite.attacks.peers.foolbox:Foolbox", "of Foolbox: foolbox(LinfPGD,steps=40)", inner="foreign"),
+        Entry("torchattacks", "robustbench_lite.attacks.peers.torchattacks:Torchattacks", "of torchattacks: torchattacks(PGD,steps=40)", inner="foreign"),
+    )
+}  # fmt: skip

@@ -234,7 +234,7 @@ def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:
         zero = float((here["zero_gradients"] > 0).mean())
         found.append(f"{share(zero)} of the samples met a gradient of exactly zero")
     if here["batch_draws"].fillna(False).astype(bool).any():
-        found.append("what the model draws for a sample depends on the batch it is in")
+        found.append("what is drawn for a sample depends on the batch it is in")
     return found
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from robustbench_lite.core.threat import Threat
     from robustbench_lite.data.data import Data
     from robustbench_lite.data.load import load_data
-    from robustbench_lite.faces import AutoAttack, benchmark
+    from robustbench_lite.faces.autoattack import AutoAttack
+    from robustbench_lite.faces.libraries import as_art, as_foolbox
+    from robustbench_lite.faces.robustbench import benchmark
     from robustbench_lite.models.function import ScoreFunction
     from robustbench_lite.models.load import load_model
     from robustbench_lite.models.names import Reading
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Attack": "search.attack",
     "AttackResult": "api",
-    "AutoAttack": "faces",
+    "AutoAttack": "faces.autoattack",
     "Config": "runs.config",
     "Data": "data.data",
     "Domain": "core.domain",
@@ -58,7 +60,9 @@ _HOMES = {
     "Threat": "core.threat",
     "TorchModel": "models.torch.module",
     "attack": "api",
-    "benchmark": "faces",
+    "as_art": "faces.libraries",
+    "as_foolbox": "faces.libraries",
+    "benchmark": "faces.robustbench",
     "diagnose": "api",
     "lift": "models.sklearn.lift",
     "list_attacks": "api",
@@ -90,6 +94,8 @@ __all__ = [
     "Search",
     "Threat",
     "TorchModel",
+    "as_art",
+    "as_foolbox",
     "attack",
     "benchmark",
     "diagnose",

@@ -23,14 +23,15 @@ from robustbench_lite.core.names import Name, parse_name
 from robustbench_lite.core.parameters import Amount, checked, hints_of
 
 Thing = TypeVar("Thing")
-KINDS = ("attacks", "models", "defenses", "data", "threats", "certifiers")
+KINDS = ("attacks", "peers", "models", "defenses", "data", "threats", "certifiers")
 ALWAYS: dict[str, dict[str, object]] = {
     "models": {"reject": Amount, "outputs": str, "units": str, "mean": str, "std": str},
     "defenses": {},
     "data": {"classes": str},
 }
-HOMES = {"certifiers": "certify"}  # kinds whose package has another name
-WITHIN = {"models": ("defenses",)}  # kinds whose names are names of another kind too: a defended model
+HOMES = {"certifiers": "certify", "peers": "attacks"}  # kinds whose package has another name
+# Kinds whose names are names of another kind too: a defended model, an attack of another library.
+WITHIN = {"models": ("defenses",), "attacks": ("peers",)}
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Entry:
         For the lists of what there is.
     first : str, default ""
         The parameter that a value without a key is for, as in `linf:8/255`.
-    inner : {"", "one", "many"}, default ""
-        What its brackets hold: nothing, one name, or any number of them.
+    inner : {"", "one", "many", "foreign"}, default ""
+        What its brackets hold: nothing, one name, any number of them, or one that is no name of ours.
     task : str, default "classification"
         Of a model: what it does; "": whatever the data asks for.
 
@@ -66,7 +67,7 @@ class Entry:
     norms: str = ""
     paper: str = ""
     first: str = ""
-    inner: Literal["", "one", "many"] = ""
+    inner: Literal["", "one", "many", "foreign"] = ""
     task: str = "classification"
 
 
@@ -87,7 +88,7 @@ def entries(kind: str) -> dict[str, Entry]:
 
 
 def named(kind: str) -> dict[str, Entry]:
-    """All that a name of a kind may mean: its own entries, and of models the defenses, which make models."""
+    """All that a name of a kind may mean: its own entries, and those of kinds that make such things too."""
     found: dict[str, Entry] = {}
     for other in (*WITHIN.get(kind, ()), kind):
         found |= entries(other)
@@ -95,11 +96,11 @@ def named(kind: str) -> dict[str, Entry]:
 
 
 def look_up(kind: str, name: str) -> Entry:
-    """The entry of a name; defenses may be named where models are.
+    """The entry of a name; defenses may be named where models are, attacks of others where attacks are.
 
     Parameters
     ----------
-    kind : {"attacks", "models", "defenses", "data", "threats", "certifiers"}
+    kind : {"attacks", "peers", "models", "defenses", "data", "threats", "certifiers"}
     name : str
         Without parameters.
 
@@ -169,10 +170,10 @@ def given(entry: Entry, name: Name) -> dict[str, object]:
     if name.inner and not entry.inner:
         raise InvalidParameter(name.head, name.text, f"without brackets: {name.head} wraps nothing")
     if (entry.inner == "many" and not name.inner) or (
-        entry.inner == "one" and not (name.inner or entry.first)
+        entry.inner in ("one", "foreign") and not (name.inner or entry.first)
     ):
         raise InvalidParameter(name.head, name.text, f"{name.head}(NAME{',NAME' * (entry.inner == 'many')})")
-    if entry.inner == "one" and len(name.inner) > 1:
+    if entry.inner in ("one", "foreign") and len(name.inner) > 1:
         raise InvalidParameter(name.head, name.text, f"{name.head}(NAME): one name in the brackets")
     return found
 
@@ -226,7 +227,7 @@ def check_name(kind: str, text: str) -> None:
     """Raise what is wrong with a name of ours, as far as can be told without importing what it names."""
     name = read_name(kind, text)
     entry = look_up(kind, name.head)
-    for inner in name.inner:
+    for inner in name.inner if entry.inner != "foreign" else ():
         check_name(kind, inner.text)
     values, hints = given(entry, name), signature(entry)
     if hints is not None:

@@ -276,7 +276,7 @@ def _records(
             "certify_seconds": work.certify_seconds,
             "precision": outcome.precision,
             "surrogate": work.attack.access is Access.GRADIENT and not work.model.gradient_is_truth,
-            "batch_draws": model.batch_draws or work.model.batch_draws,
+            "batch_draws": model.batch_draws or work.model.batch_draws or work.attack.batch_draws,
             "seed": work.search.seed,
             "artifact": np.array(stored, dtype=object),
             "job": work.key or None,

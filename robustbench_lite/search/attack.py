@@ -132,6 +132,8 @@ class Attack(Generic[State]):
         Whether it goes on past the boundary where a goal asks for confidence.
     control : bool, default False
         Whether it seeks nothing, and stands beside attacks to be beaten by them.
+    batch_draws : bool, default False
+        Whether what is drawn for a sample depends on its batch, as in code of others.
     tasks : frozenset of str, default {"classification"}
         The kinds of task whose models it attacks.
 
@@ -170,6 +172,7 @@ class Attack(Generic[State]):
     passes_refusals: ClassVar[bool] = True
     seeks_confidence: ClassVar[bool] = True
     control: ClassVar[bool] = False
+    batch_draws: ClassVar[bool] = False
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def __post_init__(self) -> None:

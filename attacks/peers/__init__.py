@@ -1,0 +1,1 @@
+"""Attacks of other libraries: theirs searches, and is judged like any other."""

@@ -1,0 +1,58 @@
+"""Attacks of Foolbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robustbench_lite.attacks.peers.peer import Lent, Peer
+from robustbench_lite.core.problem import Problem
+
+
+@dataclass(frozen=True)
+class Foolbox(Peer):
+    """An attack of Foolbox by the name of its class: `foolbox(LinfPGD,steps=40)`.
+
+    Parameters
+    ----------
+    attack : str
+        A class of `foolbox.attacks` and the options it is made with. The threat's eps goes to the call; none
+        where the smallest perturbation is sought.
+
+    Source
+    ------
+    Rauber, Zimmermann, Bethge & Brendel 2020, "Foolbox Native".
+
+    Examples
+    --------
+    >>> str(Foolbox("LinfPGD:steps=40"))
+    'foolbox(LinfPGD:steps=40)'
+    """
+
+    name = "foolbox"
+    package = install = "foolbox"
+
+    def known(self) -> Mapping[str, object]:
+        import foolbox
+
+        attacks = foolbox.attacks
+        return {
+            name: thing
+            for name, thing in vars(attacks).items()
+            if isinstance(thing, type) and issubclass(thing, attacks.base.Attack)
+        }
+
+    def search(self, lent: Lent, problem: Problem) -> Tensor:
+        import foolbox
+
+        low, high = 0.0, 1.0
+        model = foolbox.PyTorchModel(lent, bounds=(low, high), device=problem.x0.device)
+        if problem.target is None:
+            criterion = foolbox.criteria.Misclassification(problem.y)
+        else:
+            criterion = foolbox.criteria.TargetedMisclassification(problem.target)
+        attack = self.known()[self.called](**self.options)  # type: ignore[operator]
+        found: Tensor = attack(model, problem.x0, criterion, epsilons=problem.threat.eps)[1]
+        return found

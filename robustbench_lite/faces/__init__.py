@@ -1,0 +1,1 @@
+"""Faces of other libraries: code written for them runs after one import is changed."""
