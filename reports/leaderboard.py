@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -11,18 +12,28 @@ from robustbench_lite.reports.tables.rates import attacked, direct, right, worst
 
 HEADS = [
     "rank", "model", "data", "threat", "norm", "goal", "clean", "proven", "autoattack", "best_known",
-    "low", "high", "strongest", "extra_data", "architecture", "samples",
+    "low", "high", "strongest", "extra_data", "architecture", "samples", "who", "when", "runs", "verified",
 ]  # fmt: skip
 KNOWN = ("model", "threat", "goal", "clean", "proven", "low", "high", "strongest", "samples")
 
 
-def leaderboard(runs: list[Results]) -> pd.DataFrame:
+def leaderboard(runs: Sequence[Results], confirmed: Mapping[str, int] | None = None) -> pd.DataFrame:
     """One row a model, data set, threat and goal, ranked by worst-case robust accuracy.
 
     autoattack: robust accuracy under `auto` alone, NaN where it was not run. best_known: the worst case over
-    all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval.
+    all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval. who,
+    when, runs: whose runs it stands on. verified: claims in them that the judge has confirmed again, empty
+    where nobody asked.
+
+    Parameters
+    ----------
+    runs : sequence of Results
+        Models of one name are one model where their runs say the same hash of it, or none.
+    confirmed : mapping, optional
+        Claims confirmed, by the name of the run.
     """
-    records = pd.concat([run.records for run in runs], ignore_index=True)
+    records = pd.concat([_told_apart(run, runs) for run in runs], ignore_index=True)
+    by_name = {run.name: run for run in runs}
     rows = []
     for (data, _), part in records.groupby(["data", "seed"], sort=False, observed=True, dropna=False):
         for _, every in part.groupby(["model", "threat", "goal"], sort=False, observed=True):
@@ -40,6 +51,7 @@ def leaderboard(runs: list[Results]) -> pd.DataFrame:
                         "best_known": row["robust"],
                         "extra_data": "",
                         "architecture": group["family"].iloc[0],
+                        **_standing([by_name[name] for name in dict.fromkeys(group["run"])], confirmed),
                     }
                 )
     table = pd.DataFrame(rows, columns=HEADS)
@@ -47,6 +59,39 @@ def leaderboard(runs: list[Results]) -> pd.DataFrame:
     place = table.groupby(by, sort=False)["best_known"].rank(ascending=False, method="min")
     table["rank"] = place.astype("Int64")
     return table.sort_values([*by, "rank"], kind="stable").reset_index(drop=True)
+
+
+def _told_apart(run: Results, runs: Sequence[Results]) -> pd.DataFrame:
+    """A run's records; a model is named after the run too where others mean another one by its name."""
+    renamed = {}
+    for model in dict.fromkeys(run.records["model"].astype(str)):
+        hashes = {_hash(other, model) for other in runs} - {""}
+        if len(hashes) > 1:
+            renamed[model] = f"{model} ({run.name})"
+    models = run.records["model"].astype(str)
+    return run.records.assign(model=models.map(lambda model: renamed.get(model, model)), run=run.name)
+
+
+def _hash(run: Results, model: str) -> str:
+    return str(_resolved(run).get(f"model_sha256 {model}", ""))
+
+
+def _resolved(run: Results) -> Mapping[str, object]:
+    told = run.config.get("resolved")
+    return told if isinstance(told, dict) else {}
+
+
+def _standing(runs: Sequence[Results], confirmed: Mapping[str, int] | None) -> dict[str, str]:
+    """Whose runs, when, which; and how many claims in them were confirmed."""
+    who = dict.fromkeys(str(run.config.get("author") or "") for run in runs)
+    when = [str(_resolved(run).get("started", ""))[:10] for run in runs]
+    said = "" if confirmed is None else f"{sum(confirmed.get(run.name, 0) for run in runs):,} claims"
+    return {
+        "who": ", ".join(filter(None, who)),
+        "when": max(when, default=""),
+        "runs": ", ".join(run.name for run in runs),
+        "verified": said,
+    }
 
 
 def _met_by_all(records: pd.DataFrame) -> pd.DataFrame:

@@ -8,11 +8,10 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -70,12 +69,10 @@ class Sheet:
 
 def page(results: Results, others: Sequence[Results] = ()) -> str:
     """The page of a run as HTML; others: earlier runs that it is compared with."""
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files(__package__) / "templates" / "report.html").read_text("utf-8"))
     tables = {name: results.table(name) for name in TITLES}
     resolved = results.config.get("resolved", {})
     settings = {k: v for k, v in results.config.items() if k != "resolved"}
-    return template.render(
+    return template("report.html").render(
         name=results.name,
         data=results.config.get("data", ""),
         cards=list(cards(results)),
@@ -96,6 +93,14 @@ def page(results: Results, others: Sequence[Results] = ()) -> str:
         settings=settings,
         resolved=resolved if isinstance(resolved, dict) else {},
         command=command(settings),
+    )
+
+
+def template(name: str) -> Template:
+    """One of the page's templates; whatever goes into it is escaped."""
+    loader = PackageLoader("robustbench_lite.reports.page")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
+        name
     )
 
 

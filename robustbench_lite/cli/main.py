@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from robustbench_lite import __version__
-from robustbench_lite.cli import bench, explain, judge, lists, paper, reports, run
+from robustbench_lite.cli import bench, explain, judge, leaderboard, lists, paper, reports, run
 from robustbench_lite.core.errors import RobustError
 
 Handler = Callable[[int, FrameType | None], object] | int
@@ -93,7 +93,7 @@ def main(debug: bool) -> None:
 
 for _command in (
     run.run, lists.list_, lists.info, run.diagnose, run.verify, lists.demo, judge.judge, reports.report,
-    reports.show, reports.status, reports.serve, reports.leaderboard, explain.explain,
+    reports.show, reports.status, reports.serve, leaderboard.leaderboard, explain.explain,
     paper.print_, paper.photo, bench.bench,
 ):  # fmt: skip
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""The commands that read runs: `report`, `show`, `status`, `serve` and `leaderboard`."""
+"""The commands that read runs: `report`, `show`, `status` and `serve`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
+from robustbench_lite.cli.leaderboard import runs_in
 
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -78,8 +80,7 @@ def serve(runs: Sequence[Path], port: int) -> None:
     from robustbench_lite.reports.build import rebuild, server
     from robustbench_lite.reports.results import Results
 
-    within = [[path] if (path / "records").is_dir() else sorted(path.iterdir()) for path in runs]
-    found = [run for some in within for run in some if (run / "records").is_dir()]
+    found = runs_in(runs)
     for run in list(found):
         try:
             if not (run / "report.html").is_file():
@@ -98,22 +99,3 @@ def serve(runs: Sequence[Path], port: int) -> None:
         held.serve_forever()
     except KeyboardInterrupt:
         held.server_close()
-
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=RUN)
-@click.option("--json", "as_json", is_flag=True, help="Print RobustBench's model_info fields as JSON.")
-def leaderboard(runs: Sequence[Path], as_json: bool) -> None:
-    """Rank the models of runs by worst-case robust accuracy, threat by threat."""
-    from rich.console import Console
-
-    from robustbench_lite.cli.terminal import show_table
-    from robustbench_lite.reports.leaderboard import leaderboard as ranked
-    from robustbench_lite.reports.leaderboard import model_info
-    from robustbench_lite.reports.results import Results
-
-    table = ranked([Results.open(run) for run in runs])
-    if as_json:
-        click.echo(json.dumps(model_info(table), indent=2))
-    else:
-        show_table("Leaderboard", table, Console())

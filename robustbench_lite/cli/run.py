@@ -41,6 +41,7 @@ MANY = "; may be repeated."
 @click.option("--ray-address", help="auto, ray://HOST:10001; by default a cluster of this machine alone.")
 @click.option("--worker-cpus", type=click.IntRange(1), help="Cores of a worker of Ray.  [default: 1]")
 @click.option("--worker-gpus", type=click.FloatRange(0), help="GPUs of a worker of Ray, such as 0.5.")
+@click.option("--author", help="Whom a leaderboard names for this run.")
 @click.option("--pictures/--no-pictures", default=None, help="Keep what the report shows of samples.")
 @with_settings()
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/<time>-<data>]")
@@ -218,21 +219,18 @@ def verify(folder: Path, device: str | None, as_json: bool, trust: bool) -> None
     from robustbench_lite.cli.terminal import show_table, watching
     from robustbench_lite.records.folder import Folder
     from robustbench_lite.runs.config import make, read
-    from robustbench_lite.runs.plan import Subject, plan
-    from robustbench_lite.runs.verify import verify as judged_again
+    from robustbench_lite.runs.verify import Verdict, verify_run
 
     held = Folder.open(folder)
     written = read(folder / "config.toml")
     settled = make({**written, "device": device} if device else written)
     ask_for_code(settled, True, trust)
     with watching(as_json) as watch:
-        table = judged_again(plan(settled, Subject.of(settled), watch), held, watch)
-    confirmed, refuted, unjudged = (
-        int(table[name].sum()) for name in ("confirmed", "refuted", "cannot_be_judged")
-    )
+        table = verify_run(settled, held, watch)
+    verdict = Verdict.of(table)
     if as_json:
         click.echo(table.to_json(orient="records", indent=2))
     else:
         show_table("claims", table, Console())
-        click.echo(f"{confirmed} claims confirmed, {refuted} refuted, {unjudged} cannot be judged")
-    sys.exit(0 if confirmed and not refuted else 1)
+        click.echo(verdict)
+    sys.exit(0 if verdict.confirmed and not verdict.refuted else 1)

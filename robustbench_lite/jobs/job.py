@@ -171,9 +171,12 @@ class Finished:
     z: Tensor
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What the folder keeps: ids and inputs of what broke the model itself, and z where it is another."""
+        """What the folder keeps: ids and inputs of what broke any model, and z where it is another."""
         own = self.records.loc[self.records["source_model"].isna()]
-        won = own["success"].to_numpy(dtype=bool)
+        every = (
+            self.records["success"].to_numpy(dtype=bool).reshape(-1, len(own))
+        )  # a row a model that judged
+        won = every.any(0)
         found = {
             "ids": own["sample_id"].to_numpy(dtype="int64")[won],
             "adversarial": self.adversarial.numpy()[won],

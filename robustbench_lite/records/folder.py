@@ -193,6 +193,17 @@ class Folder:
             "seconds_left": len(missing) * sum(seconds) / len(seconds) if seconds else None,
         }
 
+    def digest(self) -> str:
+        """Hash of what the run claims: its records and adversarial examples, to the last bit."""
+        found = hashlib.sha256()
+        for file in sorted(self.shards()):
+            for one in (file, self.path / self.artifact(file.stem)):
+                found.update(one.name.encode())
+                if one.is_file():
+                    with one.open("rb") as opened:
+                        found.update(hashlib.file_digest(opened, "sha256").digest())
+        return found.hexdigest()
+
     def records(self) -> pd.DataFrame:
         """All records of the run; of very many, what tables need."""
         files = self.shards()

@@ -31,7 +31,7 @@ class Config(BaseModel):
     With neither, the suite is `lectures`; data, models, samples, transfer and settings that are not said
     are the suite's. In a file, and as flags, the settings of `search` stand beside the others by
     their own names. engine: `local` works in this process, or in `workers` of this machine; `ray` in as many
-    on a cluster at `ray_address`, each with `worker_cpus` and `worker_gpus`.
+    on a cluster at `ray_address`, each with `worker_cpus` and `worker_gpus`. author: who a leaderboard names.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +46,7 @@ class Config(BaseModel):
     threats: tuple[str, ...] = ()
     goals: tuple[str, ...] = ()
     transfer: bool = False
+    author: str = ""
     pictures: bool = True
     engine: Literal["local", "ray"] = "local"
     workers: int = Field(default=1, ge=1)
@@ -155,7 +156,7 @@ def as_toml(config: Config, resolved: dict[str, object]) -> str:
     values = config.model_dump(mode="json")
     values |= values.pop("search")
     values["samples"] = config.limit or "all"
-    lines = [f"{k} = {_value(v)}" for k, v in values.items() if v is not None and v != []]
+    lines = [f"{k} = {_value(v)}" for k, v in values.items() if v not in (None, "", [])]
     lines += ["", "[resolved]"]
     lines += [f"{json.dumps(key)} = {_value(value)}" for key, value in resolved.items()]
     return "\n".join(lines) + "\n"

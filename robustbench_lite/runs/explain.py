@@ -217,7 +217,11 @@ def _some(ids: Tensor) -> str:
 
 def _stored(folder: Folder, shop: Workshop, job: Job, sample: int) -> Tensor | None:
     """The adversarial example of a sample that a job left; None where there is none, or the model changed."""
-    if folder.records_of(job.key(), shop.fingerprint(job)) is None:
+    records = folder.records_of(job.key(), shop.fingerprint(job))
+    if records is None:
+        return None
+    won = records["success"].astype(bool) & records["source_model"].isna()  # what broke others is stored too
+    if sample not in set(records.loc[won, "sample_id"]):
         return None
     try:
         arrays = folder.adversarial(job.key())

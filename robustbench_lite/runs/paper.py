@@ -171,11 +171,12 @@ def _pairs(
         return []
     try:
         arrays = folder.adversarial(job.key())
-        stored = {int(sample): i for i, sample in enumerate(arrays["ids"])}
+        own = records.loc[records["source_model"].isna()]
+        won = set(own.loc[own["success"].astype(bool), "sample_id"])  # what broke others is stored too
+        stored = {int(sample): i for i, sample in enumerate(arrays["ids"]) if int(sample) in won}
         after = arrays["adversarial"]
     except (InvalidData, KeyError):
         return []
-    own = records.loc[records["source_model"].isna()]
     targets = dict(zip(own["sample_id"].astype(int), own["target"].fillna(-1).astype(int), strict=True))
     place = {int(sample): i for i, sample in enumerate(shop.data.ids)}
     wanted = [s for s in (samples or stored) if s in stored and s in place and s in targets][:most]

@@ -94,3 +94,21 @@ def test_another_model_is_told(folder: Path) -> None:
     table, _ = verified(folder)
     assert (table["told"] == "the data or the models are not those that the run had").all()
     assert np.array_equal(table["confirmed"], table["successes"])  # they are the same, but for their name
+
+
+def test_what_broke_another_model_is_judged_on_that(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_with("digits", out=out, models=["svm", "tree"], attacks=["fgsm"], threats=["linf:0.1"], samples=40,
+             transfer=True)  # fmt: skip
+    records = pd.concat(map(pd.read_parquet, (out / "records").glob("*.parquet")))
+    moved = records["source_model"].notna() & records["success"]
+    own = records.loc[records["source_model"].isna()].set_index(["model", "sample_id"])["success"]
+    alone = [
+        not own[source, sample]
+        for source, sample in records.loc[moved, ["source_model", "sample_id"]].to_numpy()
+    ]
+    assert any(alone), "something broke the other model only"
+    table, status = verified(out)
+    assert status == 0
+    assert table["confirmed"].sum() == records["success"].sum()
+    assert table["cannot_be_judged"].sum() == 0
