@@ -1,14 +1,10 @@
-"""Reports made again from what runs left, and a server that shows them on this machine only."""
+"""Reports made again from what runs left."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
-from html import escape
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 
@@ -102,81 +98,3 @@ def latex(table: pd.DataFrame) -> str:
 
 def _numeric(table: pd.DataFrame) -> list[bool]:
     return [pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool for c in table.columns]
-
-
-def server(paths: Sequence[Path], port: int) -> ThreadingHTTPServer:
-    """A server of runs on 127.0.0.1, not started yet: an index, and every run's folder below its number.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The runs' folders.
-    port : int
-
-    Returns
-    -------
-    http.server.ThreadingHTTPServer
-    """
-    folders = [path.resolve() for path in paths]
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, folders))
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """Files of the runs' folders and an index of them; nothing else, and no listing."""
-
-    def __init__(self, folders: Sequence[Path], *others: object) -> None:
-        self.folders = folders
-        super().__init__(*others)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        if self.headers.get("Host", "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
-            self.send_error(403)  # another site's name that leads here
-            return
-        file = self._file()
-        if urlsplit(self.path).path == "/":
-            self._answer(_index(self.folders).encode(), "text/html; charset=utf-8")
-        elif file is None:
-            self.send_error(404)
-        else:
-            self._answer(file.read_bytes(), self.guess_type(str(file)))
-
-    do_HEAD = do_GET
-
-    def _file(self) -> Path | None:
-        """The file that a path means, links followed; None where it leaves its run's folder."""
-        number, _, rest = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
-        known = number.isascii() and number.isdecimal() and len(number) < 10
-        if not known or int(number) >= len(self.folders) or "\0" in rest:
-            return None
-        home = self.folders[int(number)]
-        try:
-            file = (home / (rest or "report.html")).resolve()
-            return file if file.is_relative_to(home) and file.is_file() else None
-        except (OSError, RuntimeError, ValueError):  # a name that is too long, a link to itself
-            return None
-
-    def _answer(self, content: bytes, kind: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Content-Security-Policy", "sandbox allow-scripts allow-popups")  # sees no neighbour
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet: who serves to himself needs no log."""
-
-
-def _index(folders: Sequence[Path]) -> str:
-    rows = "".join(
-        f'<li><a href="/{number}/report.html">{escape(path.name)}</a></li>'
-        for number, path in enumerate(folders)
-    )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>robust runs</title>'
-        '<meta name="viewport" content="width=device-width"><style>:root{color-scheme:light dark}'
-        "body{font:16px/1.6 system-ui;max-width:40rem;margin:3rem auto;padding:0 1rem}</style>"
-        f"<h1>Runs</h1><ul>{rows}</ul></html>"
-    )

@@ -32,8 +32,10 @@ def bars(summary: pd.DataFrame, threat: str) -> Figure:
 
 
 def speeds(times: pd.DataFrame) -> Figure:
-    """Images a second of every attack on every model, a bar a device, on a logarithmic scale."""
-    devices = list(dict.fromkeys(times["device"].astype(str)))
+    """Images a second of every attack on every model, a bar a device and setting, on a logarithmic scale."""
+    several = times["asked"].nunique() > 1
+    times = times.assign(device=times["device"].astype(str) + (": " + times["asked"] if several else ""))
+    devices = list(dict.fromkeys(times["device"]))
     jobs = list(dict.fromkeys(zip(times["model"], times["attack"], times["threat"], strict=True)))
     with style():
         figure = Figure(figsize=(5.4, 0.8 + 0.3 * len(jobs) * len(devices)), layout="constrained")

@@ -1,7 +1,8 @@
-"""The command `bench`: how fast attacks run."""
+"""The commands `bench` and `plan`: how fast attacks run, and what a run would take."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from robustbench_lite.cli.run import MANY, ask_for_code
 @click.option(
     "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw bars into this PNG file."
 )
+@click.option("--ablate", is_flag=True, help="Time every precision, without and with compiled kernels.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def bench(
@@ -57,12 +59,13 @@ def bench(
     from robustbench_lite.runs.bench import beside, keep, kept
     from robustbench_lite.runs.config import check_names, make
 
+    ablate = bool(described.pop("ablate"))
     settled = make({**{k: v for k, v in described.items() if v is not None}, **chosen(ctx)})
     check_names(settled)
     ask_for_code(settled, False, False)
     before = None if against is None else kept(against)
     with watching(as_json) as watch:
-        table = timed(settled, devices, rounds, watch)
+        table = timed(settled, devices, rounds, watch, ablate)
     if out is not None:
         keep(table, out)
     if before is not None:
@@ -74,3 +77,44 @@ def bench(
         click.echo(table.to_json(orient="records", indent=2))
     else:
         show_table("speed", table, Console())
+
+
+@click.command()
+@click.argument("times", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--samples", required=True, type=click.IntRange(1), help="How many each model meets.")
+@click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="How many, alike.")
+@click.option("--on", "device", help="Which of the devices in TIMES.  [default: the only one]")
+@click.option("--price", default=0.0, type=click.FloatRange(0), help="Of an hour of a device.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(times: Path, samples: int, devices: int, device: str | None, price: float, as_json: bool) -> None:
+    """What a run would take, by the times that `robust bench --out TIMES` wrote on one such device.
+
+    Passes, hours and cost of every model and attack, and how long all devices would be at it.
+    """
+    from rich.console import Console
+
+    from robustbench_lite.cli.terminal import show_table
+    from robustbench_lite.core.errors import RobustError
+    from robustbench_lite.reports.format import number
+    from robustbench_lite.runs.bench import kept
+    from robustbench_lite.runs.forecast import forecast
+
+    table = kept(times)
+    if device is not None:
+        table = table.loc[table["device"] == device]
+        if table.empty:
+            raise RobustError(f"{times}: holds no times of {device}")
+    found = forecast(table, samples, devices, price)
+    if as_json:
+        answer = {
+            "rows": json.loads(found.table.to_json(orient="records")),
+            "hours": found.hours, "device_hours": found.device_hours, "cost": found.cost,
+        }  # fmt: skip
+        click.echo(json.dumps(answer, indent=2))
+        return
+    show_table("plan", found.table if price else found.table.drop(columns="cost"), Console())
+    cost = f", {found.cost:,.2f} in all" if price else ""
+    hours = (
+        f"at most {number(found.device_hours)} hours of a device{cost}; {number(found.hours)} on {devices}"
+    )
+    click.echo(f"{hours}; judging, bounds and loading come on top")

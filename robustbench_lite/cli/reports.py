@@ -77,8 +77,9 @@ def status(run: Path, as_json: bool) -> None:
 def serve(runs: Sequence[Path], port: int) -> None:
     """Show runs in a browser on this machine; a folder of runs stands for all in it."""
     from robustbench_lite.core.errors import RobustError
-    from robustbench_lite.reports.build import rebuild, server
+    from robustbench_lite.reports.build import rebuild
     from robustbench_lite.reports.results import Results
+    from robustbench_lite.reports.serve import server
 
     found = runs_in(runs)
     for run in list(found):

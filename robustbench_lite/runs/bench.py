@@ -17,21 +17,29 @@ from torch import Tensor
 from robustbench_lite.core.errors import RobustError, Unsupported
 from robustbench_lite.core.losses import cross_entropy
 from robustbench_lite.core.model import Access, Model, reference_precision
+from robustbench_lite.core.settings import Precision
 from robustbench_lite.jobs.job import Job, Work, attempt
 from robustbench_lite.jobs.make import Watch
 from robustbench_lite.records.schema import whole
 from robustbench_lite.runs.config import Config
+from robustbench_lite.runs.energy import joules, used
 from robustbench_lite.runs.plan import Plan, Subject, plan
 
 COLUMNS = [
-    "model", "attack", "threat", "device", "precision", "samples", "images_per_second", "passes_per_second",
-    "over_bare", "seconds", "memory_mib",
+    "model", "attack", "threat", "device", "asked", "precision", "samples", "images_per_second",
+    "passes_per_second", "over_bare", "seconds", "memory_mib", "joules_per_image",
 ]  # fmt: skip
-KEY = COLUMNS[:4]
+KEY = COLUMNS[:5]
+NEEDED = [*COLUMNS[:4], "images_per_second", "passes_per_second"]
 WARM = 8  # samples of the run before the clock starts
+ABLATED: tuple[tuple[Precision, bool | None], ...] = (
+    ("float32", False), ("float32", True), ("tf32", False), ("bfloat16", False), ("bfloat16", True),
+)  # fmt: skip
 
 
-def bench(config: Config, devices: Sequence[str], rounds: int, watch: Watch) -> pd.DataFrame:
+def bench(
+    config: Config, devices: Sequence[str], rounds: int, watch: Watch, ablate: bool = False
+) -> pd.DataFrame:
     """Time the searches of a config on devices; nothing is judged, and success ends nothing.
 
     Parameters
@@ -44,14 +52,18 @@ def bench(config: Config, devices: Sequence[str], rounds: int, watch: Watch) -> 
         Runs of each search, at least 1; the median counts.
     watch : callable
         Called with (what is going on, fraction of the whole).
+    ablate : bool, default False
+        Time every precision, without and with kernels of the model's own (TensorFloat-32 on GPUs alone).
 
     Returns
     -------
     DataFrame
-        One row a model, attack, threat and device. images_per_second; passes_per_second, forward and
+        One row a model, attack, threat, device and setting. asked: precision and compile as they were set;
+        precision: what gradients were computed in. images_per_second; passes_per_second, forward and
         backward ones counted alike; over_bare: the time over that of as many bare passes of the model in one
         batch, in its own precision, below 1 where the search runs in a faster one; memory_mib: the peak, on a
-        GPU of the search, on the CPU of the process up to then.
+        GPU of the search, on the CPU of the process up to then; joules_per_image: where the device's driver
+        tells, of all that runs on it.
 
     Raises
     ------
@@ -60,13 +72,17 @@ def bench(config: Config, devices: Sequence[str], rounds: int, watch: Watch) -> 
     """
     every = list(devices) or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     rows: list[dict[str, object]] = []
-    for number, device in enumerate(every):
-        search = replace(config.search, device=device, certify=0.0, time_limit=None)
+    settings = [(config.search.precision, config.search.compile)]
+    todo = [(d, s) for d in every for s in (ABLATED if ablate else settings) if s[0] != "tf32" or d != "cpu"]
+    for number, (device, (precision, own)) in enumerate(todo):
+        search = replace(
+            config.search, device=device, certify=0.0, time_limit=None, precision=precision, compile=own
+        )
         settled = config.model_copy(update={"search": search, "transfer": False})
         made = plan(settled, Subject(settled.data, settled.models, settled.cells))
         jobs = [job for job in made.jobs if job.begin == 0]
         for index, job in enumerate(jobs):
-            watch(f"{job} on {device}", (number + index / len(jobs)) / len(every))
+            watch(f"{job} on {device}", (number + index / len(jobs)) / len(todo))
             rows.append(_timed(job, made, rounds))
     watch("done", 1.0)
     if not rows:
@@ -97,7 +113,8 @@ def keep(table: pd.DataFrame, file: Path) -> None:
 def kept(file: Path) -> pd.DataFrame:
     """What `keep` wrote; raises `RobustError` where it cannot be read."""
     try:
-        return pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["rows"])[COLUMNS]
+        found = pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["rows"])
+        return found[NEEDED].join(found.reindex(columns=[c for c in COLUMNS if c not in NEEDED]))[COLUMNS]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RobustError(f"{file}: holds no times of robust bench: {error}") from None
 
@@ -114,10 +131,12 @@ def _timed(job: Job, made: Plan, rounds: int) -> dict[str, object]:
         torch.cuda.reset_peak_memory_stats(work.model.device)
     outcome = None
     times = []
+    energy = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began, before = time.perf_counter(), joules(work.model.device)
         outcome = attempt(work, lambda fraction: None)
         times.append(time.perf_counter() - began)
+        energy.append(used(before, joules(work.model.device)))
     assert outcome is not None
     seconds = statistics.median(times)
     forwards, backwards = int(outcome.forwards.sum()), int(outcome.backwards.sum())
@@ -129,6 +148,7 @@ def _timed(job: Job, made: Plan, rounds: int) -> dict[str, object]:
         "attack": str(work.attack),
         "threat": str(work.threat),
         "device": str(work.model.device),
+        "asked": _setting(work),
         "precision": outcome.precision,
         "samples": len(work.data),
         "images_per_second": len(work.data) / seconds,
@@ -136,7 +156,14 @@ def _timed(job: Job, made: Plan, rounds: int) -> dict[str, object]:
         "over_bare": seconds / bare if bare else float("nan"),
         "seconds": seconds,
         "memory_mib": memory,
+        "joules_per_image": statistics.median(energy) / len(work.data),
     }
+
+
+def _setting(work: Work) -> str:
+    """Precision and compilation as they were set."""
+    told = {None: "", True: ", compiled", False: ", not compiled"}
+    return f"{work.search.precision}{told[work.search.compile]}"
 
 
 def _bare(work: Work, forwards: int, backwards: int, rounds: int) -> float:

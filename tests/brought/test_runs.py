@@ -24,8 +24,8 @@ import robustbench_lite as rb
 from robustbench_lite.cli.main import main
 from robustbench_lite.records.folder import Folder, Told
 from robustbench_lite.records.schema import SCHEMA
-from robustbench_lite.reports.build import server
 from robustbench_lite.reports.results import Results
+from robustbench_lite.reports.serve import server
 from tests.conftest import run_with
 
 

@@ -5,7 +5,9 @@ import io
 import json
 import re
 import shlex
+import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from html.parser import HTMLParser
@@ -32,11 +34,13 @@ from robustbench_lite.jobs.job import Work
 from robustbench_lite.judging.judge import look_clean
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.records.schema import read_compact
-from robustbench_lite.reports.build import rebuild, server
+from robustbench_lite.reports import serve
+from robustbench_lite.reports.build import rebuild
 from robustbench_lite.reports.findings import verdict, warnings
 from robustbench_lite.reports.leaderboard import leaderboard, model_info
 from robustbench_lite.reports.page.page import command, drawn, page
 from robustbench_lite.reports.results import Results
+from robustbench_lite.reports.serve import server
 from robustbench_lite.reports.tables.catalogue import RARE, TABLES
 from robustbench_lite.reports.tables.pairs import compared
 from robustbench_lite.reports.tables.statistics import clopper_pearson, mcnemar, wilson
@@ -426,6 +430,41 @@ def test_the_server_shows_runs_to_this_machine_and_nothing_else(run: Path, tmp_p
         ):
             assert get(path)[0] == 404
         assert get("/", "evil.example:80")[0] == 403
+    finally:
+        held.shutdown()
+        held.server_close()
+
+
+def test_who_waits_too_long_or_comes_too_late_is_sent_away(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "CLIENTS", 2)
+    monkeypatch.setattr(serve._Handler, "timeout", 1.0)
+    held = server([run], 0)
+    address = ("127.0.0.1", int(held.server_address[1]))
+    thread = threading.Thread(target=held.serve_forever, daemon=True)
+    thread.start()
+
+    def asked() -> bytes:
+        with socket.create_connection(address, timeout=10) as one:
+            one.sendall(b"GET / HTTP/1.0\r\nHost: localhost:1\r\n\r\n")
+            found = b""
+            while part := one.recv(1 << 16):
+                found += part
+        return found
+
+    try:
+        idle = [socket.create_connection(address, timeout=10) for _ in range(2)]  # who say nothing
+        late = time.monotonic() + 10
+        while not asked().startswith(b"HTTP/1.0 503") and time.monotonic() < late:
+            time.sleep(0.02)
+        assert time.monotonic() < late
+        while not asked().startswith(b"HTTP/1.0 200") and time.monotonic() < late:
+            time.sleep(0.1)
+        assert time.monotonic() < late, "those who say nothing are gone after a while"
+        assert b"script-src 'unsafe-inline'; base-uri 'none'" in asked()
+        for one in idle:
+            one.close()
     finally:
         held.shutdown()
         held.server_close()
