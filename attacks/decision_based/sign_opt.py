@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_lite.attacks.decision_based.walk import Walk, Walking
+from robustbench_lite.attacks.decision_based.walk import BISECTION, Walk, Walking
 from robustbench_lite.core.parameters import Count, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
@@ -143,6 +143,9 @@ class Opt(SignOpt):
 
     name = "opt"
     paper = "Cheng et al. 2019, arXiv:1807.04457"
+
+    def passes_of_step(self) -> int:
+        return 12 * self.queries + BISECTION  # each direction is followed to the boundary
 
     def slope(self, problem: Problem, way: Tensor, distance: Tensor) -> Tensor:
         around, rows = self._around(problem, way)

@@ -28,6 +28,8 @@ class Walking(Iterate):
 
 Walker = TypeVar("Walker", bound=Walking)
 
+BISECTION = 25  # passes that finding the boundary on a line takes, about
+
 
 @dataclass(frozen=True)
 class Walk(Attack[Walker], Generic[Walker]):
@@ -64,8 +66,14 @@ class Walk(Attack[Walker], Generic[Walker]):
         """Points that a row asks for at once in a step, at most."""
         return 1
 
+    def passes_of_step(self) -> int:
+        """Forward passes of a step, about."""
+        return self.points() + BISECTION
+
     def schedule(self, model: Model, threat: Threat) -> Schedule:
-        return Schedule(self.steps, points=max(self.tries, self.points()))
+        begun = self.tries + BISECTION
+        passes = begun + self.steps * self.passes_of_step()
+        return Schedule(self.steps, points=max(self.tries, self.points()), passes=passes)
 
     def start(self, problem: Problem) -> Walker:
         return self._at_boundary(problem, *starting_points(problem, self.tries))

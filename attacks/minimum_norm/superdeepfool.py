@@ -11,11 +11,12 @@ from robustbench_lite.attacks.decision_based.bisection import to_boundary
 from robustbench_lite.attacks.minimum_norm.deepfool import elsewhere, of_class, rivals_of, towards
 from robustbench_lite.attacks.minimum_norm.fmn import DUAL
 from robustbench_lite.certify.halfspace import smallest_move
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 HALVINGS = 12  # of the way from the sample, at the end
 NEARER = 0.999  # of the last crossing's distance, at most, for another to be worth the way
@@ -71,6 +72,9 @@ class SuperDeepFool(Attack[SuperDeepFoolState]):
     seeks_confidence = False
     passes_refusals = False
     fixed_budget = False
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, passes=self.steps * (1 + self.candidates) + HALVINGS + 2)
 
     def start(self, problem: Problem) -> SuperDeepFoolState:
         nowhere = torch.zeros_like(problem.row, dtype=torch.bool)

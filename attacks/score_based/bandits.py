@@ -8,12 +8,12 @@ from torch import Tensor
 
 from robustbench_lite.attacks.coarse import coarse_shape, enlarged, part_of_side
 from robustbench_lite.core.losses import cross_entropy
-from robustbench_lite.core.model import Access
+from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count, Length, Positive
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row, size_of
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,9 @@ class Bandits(Attack[BanditsState]):
     access = Access.SCORE
     norms = frozenset({Norm.L2, Norm.LINF})
     paper = "Ilyas, Engstrom & Madry 2019, arXiv:1807.07978"
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, passes=3 * self.steps)
 
     def start(self, problem: Problem) -> BanditsState:
         shape = tuple(problem.x0.shape[1:])

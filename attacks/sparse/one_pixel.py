@@ -82,7 +82,8 @@ class OnePixel(Attack[OnePixelState]):
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
         if self.method == "evolution":
-            return Schedule(self.steps, points=self.population)
+            asked = self.population * (self.steps + 1)
+            return Schedule(self.steps, points=self.population, passes=asked)
         grid = Pixels.of(model.input_shape, threat.domain)
         more = 0 if grid.channels == 1 else 3 * grid.channels
         return Schedule(grid.batches(self.levels, self.population) + more, points=self.population)

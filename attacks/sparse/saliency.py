@@ -55,6 +55,9 @@ class JSMA(Attack[SaliencyState]):
     minimum_norm = True
     fixed_budget = False
 
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, passes=self.steps * (1 + model.num_classes))
+
     def start(self, problem: Problem) -> SaliencyState:
         toward = problem.target
         if toward is None:
@@ -118,7 +121,7 @@ class VFGA(JSMA):
     paper = "Hajri et al. 2020, arXiv:2011.12423"
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
-        return Schedule(self.steps, points=2 * self.draws)
+        return Schedule(self.steps, points=2 * self.draws, passes=self.steps * (2 * self.draws + 2))
 
     def _saliency(self, problem: Problem, state: SaliencyState) -> tuple[Tensor, Tensor]:
         return _room(problem, state.z, problem.evaluate(state.z, margin).gradient)

@@ -66,7 +66,7 @@ class CopiesFGSM(MIFGSM):
         return super().refuses(model, threat, goal)
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
-        return Schedule(self.steps, points=self.copies())
+        return Schedule(self.steps, points=self.copies(), passes=2 * self.steps * self.copies())
 
     def copies(self) -> int:
         """How many stand for a point."""

@@ -54,7 +54,9 @@ class VMIFGSM(CopiesFGSM):
     paper = "Wang & He 2021, arXiv:2103.15571"
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:
-        return Schedule(self.steps, points=self.neighbours * super().schedule(model, threat).points)
+        copies = super().schedule(model, threat).points
+        passes = 2 * self.steps * (self.neighbours + 1) * copies
+        return Schedule(self.steps, points=self.neighbours * copies, passes=passes)
 
     def start(self, problem: Problem) -> VarianceState:
         none = torch.zeros_like(problem.x0)

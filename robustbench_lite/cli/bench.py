@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -35,6 +37,8 @@ from robustbench_lite.cli.run import MANY, ask_for_code
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the times to this file.")
 @click.option("--against", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="A file of --out: how many times as fast is it now?")  # fmt: skip
+@click.option("--worse", type=click.FloatRange(0), help="With --against: end with status 1 where the time "
+              "over that of the bare passes has grown by more than so many percent.")  # fmt: skip
 @click.option(
     "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw bars into this PNG file."
 )
@@ -56,10 +60,10 @@ def bench(
     from robustbench_lite.reports.figures import plots
     from robustbench_lite.reports.figures.rates import speeds
     from robustbench_lite.runs.bench import bench as timed
-    from robustbench_lite.runs.bench import beside, keep, kept
+    from robustbench_lite.runs.bench import beside, keep, kept, regressions
     from robustbench_lite.runs.config import check_names, make
 
-    ablate = bool(described.pop("ablate"))
+    ablate, worse = bool(described.pop("ablate")), cast("float | None", described.pop("worse"))
     settled = make({**{k: v for k, v in described.items() if v is not None}, **chosen(ctx)})
     check_names(settled)
     ask_for_code(settled, False, False)
@@ -77,6 +81,10 @@ def bench(
         click.echo(table.to_json(orient="records", indent=2))
     else:
         show_table("speed", table, Console())
+    slower = [] if worse is None or before is None else regressions(table, worse)
+    for line in slower:
+        click.echo(line, err=True)
+    sys.exit(1 if slower else 0)
 
 
 @click.command()

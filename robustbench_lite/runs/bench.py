@@ -91,11 +91,26 @@ def bench(
 
 
 def beside(now: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
-    """What was timed now, with how many times as fast it is as what was timed before."""
-    known = before.set_index(KEY)["images_per_second"]
+    """What was timed now, with how many times as fast it is as what was timed before.
+
+    over_bare_before: the ratio to bare passes at that time, which says more than times on another machine.
+    """
+    known = before.set_index(KEY)[["images_per_second", "over_bare"]]
     known = known.loc[~known.index.duplicated()]
-    past = [float(known.get(tuple(row), float("nan"))) for row in now[KEY].itertuples(index=False)]
-    return now.assign(times_as_fast=now["images_per_second"] / pd.Series(past, index=now.index))
+    past = known.reindex(pd.MultiIndex.from_frame(now[KEY])).set_index(now.index)
+    fast = now["images_per_second"] / past["images_per_second"]
+    return now.assign(times_as_fast=fast, over_bare_before=past["over_bare"])
+
+
+def regressions(compared: pd.DataFrame, percent: float) -> list[str]:
+    """A line for each row of `beside` whose time over bare passes has grown by more than so many percent."""
+    grown = compared["over_bare"] / compared["over_bare_before"] - 1
+    slower = compared.loc[grown > percent / 100]
+    return [
+        f"slower: {' × '.join(str(row[name]) for name in KEY)}: {row['over_bare']:.3g} times the bare "
+        f"passes, {row['over_bare_before']:.3g} before"
+        for row in slower.to_dict("records")
+    ]
 
 
 def keep(table: pd.DataFrame, file: Path) -> None:

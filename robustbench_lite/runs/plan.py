@@ -160,8 +160,7 @@ def estimate(work: Work) -> tuple[int, float]:
     """Passes a job takes at most, and their seconds, from the speed of the model on a few samples."""
     form = NormalForm.of(work.model.input_shape, work.threat.domain)
     schedule = form.attack(work.attack).schedule(form.model(work.model), form.threat(work.threat))
-    rows = len(work.data) * schedule.lanes
-    passes = rows * (3 + (1 + schedule.points) * max(1, schedule.steps))
+    passes = len(work.data) * schedule.most_passes
     x = work.data.x[:64].to(work.model.device)
     work.model.scores(x[:2])
     began = time.perf_counter()

@@ -54,6 +54,9 @@ State = TypeVar("State", bound=Iterate)
 EVERY_TASK = frozenset({"classification", "segmentation", "sequence"})
 
 
+FEW = 3  # passes beside those of the steps: a first look, a second one by the true model, the last
+
+
 @dataclass(frozen=True)
 class Schedule:
     """What the driver plans with.
@@ -69,12 +72,21 @@ class Schedule:
         goal as it is.
     points : int, default 1
         Points that a row asks for at once, at most.
+    passes : int, default 0
+        Forward and backward passes that a row takes, at most; of those that bisect, about. 0: as many as
+        `points` points a step, each with a gradient, and a few more.
     """
 
     steps: int = 0
     restarts: int = 1
     targets: int = 0
     points: int = 1
+    passes: int = 0
+
+    @property
+    def most_passes(self) -> int:
+        """Forward and backward passes that a sample takes, at most."""
+        return self.lanes * ((self.passes or (1 + self.points) * max(1, self.steps)) + FEW)
 
     @property
     def lanes(self) -> int:

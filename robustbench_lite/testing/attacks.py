@@ -18,7 +18,7 @@ from robustbench_lite.core.goal import parse_goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Norm, Threat, norms
-from robustbench_lite.search.attack import AnyAttack, Fitted
+from robustbench_lite.search.attack import AnyAttack, Composite, Fitted
 from robustbench_lite.search.normal import NormalForm
 from robustbench_lite.testing.check import Check
 from robustbench_lite.testing.subjects import (
@@ -294,7 +294,7 @@ def flat_gradients_end_cleanly(case: Case) -> None:
 
 
 def every_pass_is_counted(case: Case) -> None:
-    """What the records say is what the model was really asked."""
+    """What the records say is what the model was really asked, and no more than the schedule foretells."""
     if isinstance(case.attack, Fitted):
         return  # what is learnt is counted apart
     counting = Counting(case.model())
@@ -304,6 +304,9 @@ def every_pass_is_counted(case: Case) -> None:
     before = counting.looked(len(x), int(records["success"].sum()))
     assert int(records["forwards"].sum()) == counting.forwards - before
     assert int(records["backwards"].sum()) == counting.backwards
+    if not isinstance(case.attack, Composite):
+        most = case.attack.schedule(counting, case.threat).most_passes
+        assert int((records["forwards"] + records["backwards"]).max()) <= most, "the algorithm says less"
 
 
 def a_flat_start_is_left(case: Case) -> None:

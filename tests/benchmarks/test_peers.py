@@ -41,7 +41,7 @@ from robustbench_lite.threats.named import parse_threat
 from tests.benchmarks.timing import interleaved, seconds
 from tests.conftest import cifar10_resnet18, learnt_by, samples_for
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.peers]
 foolbox = pytest.importorskip("foolbox", reason="needs the extra peers")
 torchattacks = pytest.importorskip("torchattacks", reason="needs the extra peers")
 PRECISIONS = ["float32", "auto"]

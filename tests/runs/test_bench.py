@@ -13,7 +13,7 @@ from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.runs import bench as benching
 from robustbench_lite.runs import energy
-from robustbench_lite.runs.bench import COLUMNS, beside, kept
+from robustbench_lite.runs.bench import COLUMNS, beside, kept, regressions
 from robustbench_lite.runs.forecast import forecast
 
 
@@ -43,9 +43,13 @@ def test_rows_say_what_was_done_and_files_are_compared(tmp_path: Path) -> None:
 
 def test_times_are_compared_by_what_was_timed() -> None:
     now = pd.DataFrame({"model": ["a", "b"], "attack": "x", "threat": "t", "device": "cpu", "asked": "auto"})
-    now = now.assign(images_per_second=[20.0, 20.0])
-    before = now.iloc[:1].assign(images_per_second=5.0)
-    assert beside(now, before)["times_as_fast"].fillna(-1).tolist() == [4.0, -1.0]
+    now = now.assign(images_per_second=[20.0, 20.0], over_bare=[1.2, 1.2])
+    before = now.iloc[:1].assign(images_per_second=5.0, over_bare=1.0)
+    found = beside(now, before)
+    assert found["times_as_fast"].fillna(-1).tolist() == [4.0, -1.0]
+    assert regressions(found, 21.0) == []
+    (line,) = regressions(found, 19.0)
+    assert "a × x × t × cpu × auto: 1.2 times the bare passes, 1 before" in line
 
 
 def test_what_cannot_be_timed_is_said(tmp_path: Path) -> None:
