@@ -132,7 +132,7 @@ def run(
         _show_plan(made)
         return
     if part is not None:
-        failures = [one for one in done if one.records is None]
+        failures = [one for one in done if one.failure]
         for one in failures:
             click.echo(f"{one.job} failed: {one.failure.strip().splitlines()[-1]}", err=True)
         click.echo(

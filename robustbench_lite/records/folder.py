@@ -204,9 +204,10 @@ class Folder:
                         found.update(hashlib.file_digest(opened, "sha256").digest())
         return found.hexdigest()
 
-    def records(self) -> pd.DataFrame:
-        """All records of the run; of very many, what tables need."""
-        files = self.shards()
+    def records(self, keys: Sequence[str] | None = None) -> pd.DataFrame:
+        """All records of the run, or of some jobs in their order; of very many, what tables need."""
+        named = [self.path / "records" / f"{key}.parquet" for key in keys or ()]
+        files = self.shards() if keys is None else named
         return read(files) if count(files) <= MANY else read_compact(files)
 
     def records_of(self, key: str, fingerprint: str | None) -> pd.DataFrame | None:

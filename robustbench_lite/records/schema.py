@@ -110,10 +110,13 @@ def frame(columns: dict[str, object], rows: int) -> pd.DataFrame:
     arrays = []
     for field in SCHEMA:
         value = columns.get(field.name)
-        values = list(value) if isinstance(value, np.ndarray) else [value] * rows
-        if field.name in ABSENT:
-            values = [None if v == -1 else v for v in values]
-        arrays.append(pa.array(values, type=field.type, from_pandas=True))
+        if isinstance(value, np.ndarray):
+            absent = value == -1 if field.name in ABSENT else None
+            arrays.append(pa.array(value, type=field.type, mask=absent, from_pandas=True))
+        elif value is None or (field.name in ABSENT and value == -1) or value != value:
+            arrays.append(pa.nulls(rows, field.type))
+        else:
+            arrays.append(pa.repeat(pa.scalar(value, field.type), rows))
     return _pandas(pa.Table.from_arrays(arrays, schema=SCHEMA))
 
 

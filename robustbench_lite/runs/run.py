@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -29,7 +30,7 @@ from robustbench_lite.engines.ray import Ray
 from robustbench_lite.engines.serial import Serial
 from robustbench_lite.jobs.job import Job
 from robustbench_lite.models.load import ModelLike
-from robustbench_lite.records.folder import Folder, Told
+from robustbench_lite.records.folder import MANY, Folder, Told
 from robustbench_lite.records.schema import read
 from robustbench_lite.reports.build import rebuild
 from robustbench_lite.reports.results import Results
@@ -126,8 +127,7 @@ def carry_out(
     told_of = all_of(observers)
     done = _carried_out(plan.jobs, plan, config, folder, told_of)
     told_of.went_on("done", 1.0)
-    frames = [one.records for one in done if one.records is not None]
-    records = pd.concat(frames, ignore_index=True) if frames else read([])
+    records = _records(done, folder)
     told = _told(plan, done)
     results = Results(
         records, None if folder is None else folder.path, told.failures, told.refused, tuple(told.notes),
@@ -165,16 +165,29 @@ def _carried_out(
     observer.planned(jobs, text)
     agenda = Agenda(jobs, plan.workshop, folder)
     found: dict[Job, Done] = {}
+    rows = 0
     try:
         with first_interrupt(lambda: _stop(agenda)):
             for done in engine_of(config).run(agenda, config.pictures, observer.went_on):
                 observer.carried_out(done)
                 found[done.job] = done
+                rows += 0 if done.records is None else len(done.records)
+                if folder is not None and rows > MANY:  # they are written: no need to hold them
+                    found = {job: replace(one, records=None) for job, one in found.items()}
+                    rows = 0
     finally:
         agenda.close()
     if agenda.given_up:
         raise KeyboardInterrupt
     return [found[job] for job in jobs]
+
+
+def _records(done: Sequence[Done], folder: Folder | None) -> pd.DataFrame:
+    """All records of jobs, in the jobs' order: those that are held, or as the folder has them."""
+    if folder is not None and any(one.records is None and not one.failure for one in done):
+        return folder.records([one.job.key() for one in done if not one.failure])
+    frames = [one.records for one in done if one.records is not None]
+    return pd.concat(frames, ignore_index=True) if frames else read([])
 
 
 def _stop(agenda: Agenda) -> None:
@@ -227,11 +240,11 @@ def _told(plan: Plan, done: Sequence[Done]) -> Told:
     ]
     return Told(
         refused=dict(plan.refused),
-        failures={str(one.job): one.failure for one in done if one.records is None},
+        failures={str(one.job): one.failure for one in done if one.failure},
         notes=list(dict.fromkeys(notes)),
         class_names=list(data.class_names),
         jobs=[one.job.key() for one in done],
-        failed=[one.job.key() for one in done if one.records is None],
+        failed=[one.job.key() for one in done if one.failure],
         learnt=sorted({name for one in done for name in one.learnt}),
     )
 

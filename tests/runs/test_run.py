@@ -382,3 +382,15 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     done = command("run", *flags)
     assert done.exit_code == 130
     assert f"robust run --resume --out {tmp_path / 'r'}" in done.output
+
+
+def test_of_very_many_records_none_are_held_once_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from robustbench_lite.runs import run as running
+
+    held = few(tmp_path / "held", attacks=["noise", "fgsm"])
+    monkeypatch.setattr(running, "MANY", 40)
+    read = few(tmp_path / "read", attacks=["noise", "fgsm"])
+    for column in ("model", "attack", "sample_id", "success", "l2", "forwards"):
+        assert read.records[column].tolist() == held.records[column].tolist()
