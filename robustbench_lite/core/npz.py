@@ -37,14 +37,20 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(opened, allow_pickle=False, **arrays)
 
 
+def memory() -> int:
+    """The machine's memory in bytes; 16 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 16 << 30
+
+
 def require_room(size: float, what: str) -> None:
     """Raise `InvalidData` where so many bytes are more than half of the machine's memory."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not every system tells
-        memory = 16 << 30
-    if size > memory / 2:
-        raise InvalidData(f"{what}: would take {size / 2**30:.3g} GiB; this machine has {memory / 2**30:.3g}")
+    if size > memory() / 2:
+        raise InvalidData(
+            f"{what}: would take {size / 2**30:.3g} GiB; this machine has {memory() / 2**30:.3g}"
+        )
 
 
 def require_unfolds(file: Path) -> None:

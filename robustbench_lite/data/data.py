@@ -16,6 +16,8 @@ from robustbench_lite.core.random import Stream
 from robustbench_lite.core.task import NOTHING, Classification, Task
 from robustbench_lite.data.columns import Columns
 
+PIECE = 1024  # samples looked at together: they may be more than memory holds
+
 
 @dataclass(frozen=True)
 class Options:
@@ -158,8 +160,8 @@ class Data:
     def fingerprint(self) -> str:
         """sha256 of samples, labels, ids and the domain."""
         digest = hashlib.sha256(f"{tuple(self.x.shape)} {self.class_names}".encode())
-        for tensor in (self.x, self.y, self.ids):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        for part in (*torch.split(self.x, PIECE), self.y, self.ids):
+            digest.update(part.contiguous().numpy().tobytes())
         digest.update(self.domain.fingerprint().encode())
         if self.y.dim() > 1:
             digest.update(repr(self.task).encode())
@@ -259,7 +261,7 @@ def _check(x: Tensor, ids: Tensor, raw: Raw) -> None:
         raise InvalidData(
             f"{raw.place(0)}: {x.dtype} {tuple(x.shape)}; must be float32 (n, features) or (n, C, H, W)"
         )
-    good = raw.domain.inside(x)
+    good = torch.cat([raw.domain.inside(part) for part in torch.split(x, PIECE)])
     if not bool(good.all()):
         row = int((~good).nonzero()[0])
         low, high = float(x[row].min()), float(x[row].max())

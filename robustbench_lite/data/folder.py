@@ -15,6 +15,7 @@ from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
 from robustbench_lite.core.npz import require_room
 from robustbench_lite.core.parameters import Fraction
 from robustbench_lite.data.data import Options, Raw
+from robustbench_lite.data.room import room_for
 from robustbench_lite.data.split import one_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -69,11 +70,7 @@ def folder(
     notes += [left] * bool(unknown)
 
     def take(rows: Tensor) -> Tensor:
-        chosen = [files[i] for i in rows.tolist()]
-        side = crop or size
-        if side is not None:
-            require_room(4.0 * len(chosen) * (1 if grey else 3) * side**2, f"{path}, size {side}")
-        return decoded(chosen, lambda file: decode(file, size, crop, grey))
+        return decoded([files[i] for i in rows.tolist()], lambda file: decode(file, size, crop, grey))
 
     return Raw(take, y, tuple(classes), lambda i: str(files[i]), notes=tuple(notes))
 
@@ -86,13 +83,20 @@ def _class_folders(root: Path) -> list[str]:
 
 def decoded(files: Sequence[Path], how: Callable[[Path], Tensor]) -> Tensor:
     """Files as one tensor, read in parallel; raises `InvalidData` naming the first of another size."""
+    first = how(files[0])
+    found = room_for((len(files), *first.shape), f"{files[0].parent} and others", first.dtype)
+
+    def put(row: int) -> None:
+        image = how(files[row])
+        if image.shape != first.shape:
+            one, other = (tuple(i.shape[-2:]) for i in (first, image))
+            raise InvalidData(f"{files[row]}: is {other}, {files[0]} is {one}; give size and crop")
+        found[row] = image
+
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(how, files))
-    for file, image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            one, other = (tuple(i.shape[-2:]) for i in (images[0], image))
-            raise InvalidData(f"{file}: is {other}, {files[0]} is {one}; give size and crop")
-    return torch.stack(images)
+        for _ in pool.map(put, range(len(files))):  # the first that fails is told
+            pass
+    return found
 
 
 def decode(file: Path, size: int | None = None, crop: int | None = None, grey: bool = False) -> Tensor:

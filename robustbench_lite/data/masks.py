@@ -52,9 +52,6 @@ def masks(
         pairs = [pairs[i] for i in rows.tolist()]
 
     def take(rows: Tensor) -> Tensor:
-        side = crop or size
-        if side is not None:
-            require_room(4.0 * len(rows) * (1 if grey else 3) * side**2, f"{path}, size {side}")
         return decoded([pairs[i][0] for i in rows.tolist()], lambda file: decode(file, size, crop, grey))
 
     def answers(rows: Tensor) -> Tensor:
