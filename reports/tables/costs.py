@@ -12,7 +12,8 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
     """One row a job: mean passes a sample attacked, median passes to success, time, samples a second.
 
     fit_forwards, fit_backwards, fit_seconds: of what the attack learnt beforehand, in all; certify_seconds:
-    of proving bounds. zero_gradients: the share of samples that met a gradient of exactly zero.
+    of proving bounds. memory_mib: the most held, by a GPU in the search, by the process up to its end.
+    zero_gradients: the share of samples that met a gradient of exactly zero.
     """
     rows = []
     for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
@@ -30,6 +31,7 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
                 "per_second": len(tried) / seconds if seconds > 0 else float("nan"),
                 **{name: _first(group[name]) for name in ("fit_forwards", "fit_backwards", "fit_seconds")},
                 "certify_seconds": _first(group["certify_seconds"]),
+                "memory_mib": float(group["memory_mib"].astype(float).max()),
                 "zero_gradients": float((group["zero_gradients"] > 0).mean()),
             }
         )

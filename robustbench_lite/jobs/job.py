@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robustbench_lite.certify.certifier import Bounds
 from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.machine import forget_peak, peak_memory
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.problem import Pool
 from robustbench_lite.core.settings import Search
@@ -194,11 +195,13 @@ def carry_out(
     run, artifact: the run's name and where its examples are stored, for the records. Raises what a model or
     an attack raises, `BoundBroken` and `Unsupported`.
     """
+    forget_peak(work.model.device)
     outcome = attempt(work, progress)
+    memory = peak_memory(work.model.device) / 2**20
     if work.written is not None and work.threat.over_inputs:
         how = work.written, work.threat.minimum, work.threat.domain
         outcome = replace(outcome, z=in_fewer_bits(outcome.z, work.data.x, *how))
-    frames = [_records(work, outcome, work.model, work.clean, run, artifact)]
+    frames = [_records(work, outcome, work.model, work.clean, run, artifact).assign(memory_mib=memory)]
     frames += [_records(work, outcome, model, clean, run, artifact) for model, clean in work.others]
     adversarial = work.threat.render(outcome.z, work.data.x)
     return Finished(pd.concat(frames, ignore_index=True), adversarial, outcome.z)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.npz import require_room
 
-VERSION = 4  # of the schema; a run of another version is refused
+VERSION = 5  # of the schema; a run of another version is refused
 SCHEMA = pa.schema(
     [
         ("run", pa.string()),
@@ -79,6 +79,7 @@ SCHEMA = pa.schema(
         ("fit_seconds", pa.float64()),
         ("certify_seconds", pa.float64()),
         ("seconds", pa.float64()),
+        ("memory_mib", pa.float64()),
         ("zero_gradients", pa.int64()),
         ("nans", pa.int64()),
         ("precision", pa.string()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from robustbench_lite.core.errors import RobustError, Unsupported
 from robustbench_lite.core.losses import cross_entropy
+from robustbench_lite.core.machine import forget_peak, peak_memory
 from robustbench_lite.core.model import Access, Model, reference_precision
 from robustbench_lite.core.settings import Precision
 from robustbench_lite.jobs.job import Job, Work, attempt
@@ -141,9 +141,7 @@ def _timed(job: Job, made: Plan, rounds: int) -> dict[str, object]:
     work = replace(work, goal=replace(work.goal, stop=False))
     few = torch.arange(min(WARM, len(work.data)))
     attempt(work[few], lambda fraction: None)
-    on_gpu = work.model.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(work.model.device)
+    forget_peak(work.model.device)
     outcome = None
     times = []
     energy = []
@@ -155,9 +153,8 @@ def _timed(job: Job, made: Plan, rounds: int) -> dict[str, object]:
     assert outcome is not None
     seconds = statistics.median(times)
     forwards, backwards = int(outcome.forwards.sum()), int(outcome.backwards.sum())
+    memory = peak_memory(work.model.device)
     bare = _bare(work, forwards, backwards, rounds)
-    mib = 2**20
-    memory = torch.cuda.max_memory_allocated(work.model.device) / mib if on_gpu else _resident() / mib
     return {
         "model": job.name,
         "attack": str(work.attack),
@@ -170,7 +167,7 @@ def _timed(job: Job, made: Plan, rounds: int) -> dict[str, object]:
         "passes_per_second": (forwards + backwards) / seconds,
         "over_bare": seconds / bare if bare else float("nan"),
         "seconds": seconds,
-        "memory_mib": memory,
+        "memory_mib": memory / 2**20,
         "joules_per_image": statistics.median(energy) / len(work.data),
     }
 
@@ -214,13 +211,3 @@ def _gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
     with torch.enable_grad(), reference_precision():
         (slope,) = torch.autograd.grad(cross_entropy(model.gradient_scores(leaf), y).sum(), leaf)
     return slope
-
-
-def _resident() -> float:
-    """The most memory that this process has held, in bytes; NaN where the system does not tell."""
-    try:
-        import resource  # not on every system
-    except ImportError:
-        return float("nan")
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(most if sys.platform == "darwin" else most * 1024)

@@ -88,5 +88,5 @@ def forecast(times: pd.DataFrame, samples: int, devices: int, price: float = 0.0
     ends = [0.0] * devices
     for job in sorted(jobs, reverse=True):
         heapq.heapreplace(ends, ends[0] + job)
-    total = sum(jobs)
+    total = sum(float(str(row["device_hours"])) for row in rows)
     return Forecast(pd.DataFrame(rows, columns=COLUMNS), max(ends), total, total * price)

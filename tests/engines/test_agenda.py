@@ -22,7 +22,7 @@ from robustbench_lite.records.folder import Folder
 from robustbench_lite.runs.plan import Subject, plan
 from robustbench_lite.runs.run import carry_out
 
-UNLIKE = ["run", "seconds", "certify_seconds", "fit_seconds"]
+UNLIKE = ["run", "memory_mib", "seconds", "certify_seconds", "fit_seconds"]
 KILLS = int(os.environ.get("ROBUST_KILLS", "6"))
 CONFIG = rb.Config(
     samples=30, models=("linear", "tree"), threats=("l2:1", "linf:0.1"), pictures=False,

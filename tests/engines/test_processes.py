@@ -15,7 +15,13 @@ from robustbench_lite.engines.engine import Agenda, Done
 from robustbench_lite.runs.plan import Subject, plan
 from tests.conftest import run_with
 
-UNLIKE = ["run", "seconds", "certify_seconds", "fit_seconds"]  # what time and place make of the same run
+UNLIKE = [
+    "run",
+    "memory_mib",
+    "seconds",
+    "certify_seconds",
+    "fit_seconds",
+]  # what time and place make of the same run
 MODELS, ATTACKS, THREATS = (
     ["linear", "tree", "knn"],
     ["pgd:steps=5", "noise", "universal:steps=3"],

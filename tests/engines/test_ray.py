@@ -16,7 +16,7 @@ from robustbench_lite.runs.plan import Subject, plan
 from robustbench_lite.runs.run import carry_out
 from tests.conftest import run_with
 
-UNLIKE = ["run", "seconds", "certify_seconds", "fit_seconds", "artifact"]
+UNLIKE = ["run", "memory_mib", "seconds", "certify_seconds", "fit_seconds", "artifact"]
 
 
 def test_without_the_extra_ray_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

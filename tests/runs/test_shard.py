@@ -86,7 +86,7 @@ def test_shards_and_a_resume_give_what_one_run_gives(tmp_path: Path) -> None:
     assert (shared / "report.html").is_file()
     order = ["job", "sample_id"]
     one, other = (Folder.open(f).records().sort_values(order, ignore_index=True) for f in (whole, shared))
-    timed = ["seconds", "certify_seconds", "fit_seconds", "run"]
+    timed = ["memory_mib", "seconds", "certify_seconds", "fit_seconds", "run"]
     pd.testing.assert_frame_equal(one.drop(columns=timed), other.drop(columns=timed))
 
 
