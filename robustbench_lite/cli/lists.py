@@ -31,6 +31,8 @@ def list_(kind: str, as_json: bool) -> None:
         click.echo(f"{entry.name:<{wide}}  {entry.summary}{f'  ({facts})' if facts else ''}")
     if not found:
         click.echo(f"no {kind} yet")
+    elif kind == "attacks":
+        click.echo("also: attacks of other libraries: robust list peers")
     elif kind == "models":
         click.echo("also: FILE.skops, FILE.onnx, FILE.pt, FILE.ubj, package.module:function; then")
         click.echo("      ,reject=CLASS ,units=own|scaled ,outputs=…")
