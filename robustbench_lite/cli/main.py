@@ -93,7 +93,7 @@ def main(debug: bool) -> None:
 
 for _command in (
     run.run, lists.list_, lists.info, run.diagnose, run.verify, lists.demo, judge.judge, reports.report,
-    reports.show, reports.status, reports.serve, leaderboard.leaderboard, explain.explain,
+    reports.show, reports.merge, reports.status, reports.serve, leaderboard.leaderboard, explain.explain,
     paper.print_, paper.photo, bench.bench, bench.plan,
 ):  # fmt: skip
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""The commands that read runs: `report`, `show`, `status` and `serve`."""
+"""The commands that read runs: `report`, `show`, `merge`, `status` and `serve`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,25 @@ def show(run: Path, names: Sequence[str]) -> None:
         show_result(result, Console())
     for name in names:
         show_table(name, result.table(name), Console())
+
+
+@click.command()
+@click.argument("parts", nargs=-1, required=True, type=RUN)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that holds no run yet.")
+def merge(parts: Sequence[Path], out: Path) -> None:
+    """Join shards of one run that were carried out in folders of their own.
+
+    Ends with status 1 where jobs are missing or have failed; robust run --resume --out OUT does them.
+    """
+    from robustbench_lite.records.folder import Folder
+    from robustbench_lite.runs.merge import merge as joined
+
+    folder = joined([Folder.open(part) for part in parts], out)
+    told = folder.told()
+    missing, jobs = folder.missing(), told.jobs or []
+    failed, done = len(told.failed), len(jobs) - len(missing) - len(told.failed)
+    click.echo(f"{done} of {len(jobs)} jobs, {failed} failed, {len(missing)} missing: {folder.path}")
+    sys.exit(1 if missing or told.failed else 0)
 
 
 @click.command()

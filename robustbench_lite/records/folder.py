@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -239,6 +240,20 @@ class Folder:
         """The adversarial examples found, then the records: with those the job is done."""
         self._arrays(self.artifact(key), arrays)
         write(records, self.path / "records" / f"{key}.parquet")
+
+    def adopt(self, other: Folder, key: str) -> None:
+        """Take over a job from another folder: what it found and shows, then its records."""
+        for name in (self.artifact(key), f"pictures/{key}.npz", f"records/{key}.parquet"):
+            self._copy(other.path / name, name)
+
+    def adopt_learnt(self, other: Folder, name: str) -> None:
+        """Take over what a fitted attack learnt."""
+        self._copy(other.path / "learnt" / f"{name}.npz", f"learnt/{name}.npz")
+
+    def _copy(self, file: Path, name: str) -> None:
+        if file.is_file() and not file.is_symlink() and not (self.path / name).exists():
+            with whole(self.path / name) as temporary:
+                shutil.copyfile(file, temporary)
 
     def save_learnt(self, key: str, arrays: Mapping[str, np.ndarray]) -> str:
         """Keep what a fitted attack learnt and its title, under a name made of what keys it; returns that."""

@@ -93,3 +93,32 @@ def test_shards_and_a_resume_give_what_one_run_gives(tmp_path: Path) -> None:
 def test_a_shard_needs_a_folder() -> None:
     answer = CliRunner().invoke(main, [*RUN, "--shard", "1/2"])
     assert answer.exit_code == 2
+
+
+def test_shards_in_folders_of_their_own_are_joined(tmp_path: Path) -> None:
+    parts = [tmp_path / f"part-{i}" for i in (1, 2, 3)]
+    for number, part in enumerate(parts, 1):
+        command(*RUN, "--out", str(part), "--shard", f"{number}/3")
+    some = command("merge", *map(str, parts[:2]), "--out", str(tmp_path / "some"))
+    assert some.exit_code == 1
+    assert "6 of 8 jobs, 0 failed, 2 missing" in some.stdout
+    every = command("merge", *map(str, [*parts, parts[0]]), "--out", str(tmp_path / "all"))
+    assert every.exit_code == 0
+    command(*RUN, "--out", str(tmp_path / "whole"))
+    joined, whole = (Folder.open(tmp_path / name) for name in ("all", "whole"))
+    timed = ["memory_mib", "seconds", "certify_seconds", "fit_seconds", "run"]
+    one, two = (
+        f.records().drop(columns=timed).sort_values(["job", "sample_id"]).reset_index(drop=True)
+        for f in (joined, whole)
+    )
+    pd.testing.assert_frame_equal(one, two)
+    assert (tmp_path / "all" / "report.html").is_file()
+    assert command("verify", str(tmp_path / "all")).exit_code == 0
+    resumed = command("run", "--resume", "--out", str(tmp_path / "some"), "--quiet")
+    assert resumed.exit_code == 0
+    assert not Folder.open(tmp_path / "some").missing()
+    other = command(*RUN, "--seed", "1", "--out", str(tmp_path / "other"), "--shard", "1/2")
+    assert other.exit_code == 0
+    refused = command("merge", str(parts[0]), str(tmp_path / "other"), "--out", str(tmp_path / "no"))
+    assert refused.exit_code == 2
+    assert "no parts of one run: data_sha256, model_sha256 linear" in refused.stderr
