@@ -82,9 +82,10 @@ def status(run: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
     else:
         left = facts["seconds_left"]
+        running = f" ({facts['running']} of them running)" if facts["missing"] else ""
         rest = "" if left is None else f"; about {number(left)} s of attacks left, one job at a time"
         click.echo(f"{facts['done']} of {facts['jobs']} jobs done, {facts['failed']} failed, "
-                   f"{facts['missing']} missing{rest}")  # fmt: skip
+                   f"{facts['missing']} missing{running}{rest}")  # fmt: skip
         if facts["missing"] or facts["failed"]:
             click.echo(f"go on with: robust run --resume --out {run}")
     sys.exit(1 if facts["missing"] or facts["failed"] else 0)

@@ -41,6 +41,8 @@ MANY = "; may be repeated."
 @click.option("--ray-address", help="auto, ray://HOST:10001; by default a cluster of this machine alone.")
 @click.option("--worker-cpus", type=click.IntRange(1), help="Cores of a worker of Ray.  [default: 1]")
 @click.option("--worker-gpus", type=click.FloatRange(0), help="GPUs of a worker of Ray, such as 0.5.")
+@click.option("--stop-after", type=click.FloatRange(0, min_open=True), help="Begin no job after so many "
+              "seconds; what is there is reported, and --resume goes on.")  # fmt: skip
 @click.option("--author", help="Whom a leaderboard names for this run.")
 @click.option("--pictures/--no-pictures", default=None, help="Keep what the report shows of samples.")
 @with_settings()
@@ -146,7 +148,9 @@ def run(
         click.echo(json.dumps(answer, indent=2))
     elif not quiet:
         show_result(result, Console())
-    sys.exit(1 if result.failures else 0)
+    if result.missing:
+        click.echo(f"go on with: robust run --resume --out {result.path}", err=True)
+    sys.exit(1 if result.failures or result.missing else 0)
 
 
 def ask_for_code(config: Config, from_file: bool, trust: bool) -> None:

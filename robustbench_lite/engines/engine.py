@@ -85,14 +85,23 @@ class Agenda:
     workshop : Workshop
     folder : Folder, optional
         None: nothing is kept, and nobody else is at work.
+    stop_after : float, optional
+        Seconds after which no job is begun; None: as long as it takes.
     """
 
-    def __init__(self, jobs: Sequence[Job], workshop: Workshop, folder: Folder | None) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        workshop: Workshop,
+        folder: Folder | None,
+        stop_after: float | None = None,
+    ) -> None:
         self.jobs, self.workshop, self.folder = jobs, workshop, folder
+        self.deadline = None if stop_after is None else time.monotonic() + stop_after
         self.waiting = list(jobs)
         self.again: list[Job] = []  # whose worker was lost
         self.tries: Counter[Job] = Counter()
-        self.stopping = False  # set from outside: what is not begun is given up
+        self.interrupted = False  # set from outside: what is not begun is given up
         self.finished = 0
         self._claims: dict[Job, Claim] = {}
 
@@ -103,8 +112,13 @@ class Agenda:
 
     @property
     def given_up(self) -> list[Job]:
-        """The jobs that were not begun when the agenda was told to stop."""
+        """The jobs that were not begun when it was time to stop."""
         return self.waiting if self.stopping else []
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no job is begun any more."""
+        return self.interrupted or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def take(self, choose: Callable[[Sequence[Job]], Job] = lambda jobs: jobs[0]) -> Job | Done | None:
         """The job that is chosen, now held by this process; what became of it, where its records are there.

@@ -32,6 +32,7 @@ class Config(BaseModel):
     are the suite's. In a file, and as flags, the settings of `search` stand beside the others by
     their own names. engine: `local` works in this process, or in `workers` of this machine; `ray` in as many
     on a cluster at `ray_address`, each with `worker_cpus` and `worker_gpus`. author: who a leaderboard names.
+    stop_after: seconds after which no job is begun.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +54,7 @@ class Config(BaseModel):
     worker_cpus: int = Field(default=1, ge=1)
     worker_gpus: float | None = Field(default=None, ge=0)
     ray_address: str | None = None
+    stop_after: float | None = Field(default=None, gt=0)
     search: Search = Field(default_factory=Search)
 
     @model_validator(mode="before")

@@ -131,7 +131,7 @@ def carry_out(
     told = _told(plan, done)
     results = Results(
         records, None if folder is None else folder.path, told.failures, told.refused, tuple(told.notes),
-        tuple(told.class_names),
+        tuple(told.class_names), missing=tuple(_not_begun(plan, done)), finished=told.finished,
     )  # fmt: skip
     if folder is not None:
         folder.tell(told)
@@ -163,7 +163,7 @@ def _carried_out(
     if folder is not None:
         _begin(plan, text, folder)
     observer.planned(jobs, text)
-    agenda = Agenda(jobs, plan.workshop, folder)
+    agenda = Agenda(jobs, plan.workshop, folder, config.stop_after)
     found: dict[Job, Done] = {}
     rows = 0
     try:
@@ -177,9 +177,9 @@ def _carried_out(
                     rows = 0
     finally:
         agenda.close()
-    if agenda.given_up:
+    if agenda.interrupted:
         raise KeyboardInterrupt
-    return [found[job] for job in jobs]
+    return [found[job] for job in jobs if job in found]
 
 
 def _records(done: Sequence[Done], folder: Folder | None) -> pd.DataFrame:
@@ -192,7 +192,7 @@ def _records(done: Sequence[Done], folder: Folder | None) -> pd.DataFrame:
 
 def _stop(agenda: Agenda) -> None:
     """Give up the jobs that are not begun; called while anything may be going on."""
-    agenda.stopping = True
+    agenda.interrupted = True
     os.write(2, b"\nending what is under way; Ctrl-C again stops at once\n")
 
 
@@ -225,8 +225,7 @@ def engine_of(config: Config) -> Engine:
 def _begin(plan: Plan, text: str, folder: Folder) -> None:
     """Write down what is going to be done."""
     folder.text("config.toml", text)
-    jobs = [job.key() for job in plan.jobs]
-    folder.tell(_told(plan, []).model_copy(update={"jobs": jobs, "finished": False}))
+    folder.tell(_told(plan, []))
 
 
 def _told(plan: Plan, done: Sequence[Done]) -> Told:
@@ -243,10 +242,17 @@ def _told(plan: Plan, done: Sequence[Done]) -> Told:
         failures={str(one.job): one.failure for one in done if one.failure},
         notes=list(dict.fromkeys(notes)),
         class_names=list(data.class_names),
-        jobs=[one.job.key() for one in done],
+        jobs=[job.key() for job in plan.jobs],
+        finished=not _not_begun(plan, done),
         failed=[one.job.key() for one in done if one.failure],
         learnt=sorted({name for one in done for name in one.learnt}),
     )
+
+
+def _not_begun(plan: Plan, done: Sequence[Done]) -> list[str]:
+    """Keys of the jobs that nothing has become of, because it was time to stop."""
+    ended = {one.job for one in done}
+    return [job.key() for job in plan.jobs if job not in ended]
 
 
 def _several(things: Sequence[Thing], field: str) -> Sequence[Thing]:

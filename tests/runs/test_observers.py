@@ -143,6 +143,34 @@ def test_the_first_interrupt_ends_what_is_under_way_and_the_second_stops(
     assert len(rb.run(config=CONFIG, out=rb.Folder.create(tmp_path / "r", resume=True)).records) == 160
 
 
+def test_no_job_is_begun_after_a_while_and_what_is_there_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = engine.carry_out
+
+    def slow(work: object, *more: object) -> object:
+        time.sleep(0.7)
+        return kept(work, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "carry_out", slow)
+    words = ["--samples", "40", "--threat", "linf:0.1"]
+    for flag, values in (("--model", CONFIG.models), ("--attack", CONFIG.attacks)):
+        words += [word for value in values for word in (flag, value)]
+    out = tmp_path / "r"
+    stopped = CliRunner().invoke(main, ["run", *words, "--stop-after", "0.5", "--out", str(out)])
+    assert stopped.exit_code == 1, stopped.output
+    assert "stopped with 3 jobs to go" in stopped.stdout
+    assert f"go on with: robust run --resume --out {out}" in stopped.stderr
+    assert (out / "report.html").is_file()
+    assert len(rb.Results.open(out).missing) == 3
+    short = rb.run(config=CONFIG.model_copy(update={"stop_after": 0.5}))
+    assert len(short.missing) == 3
+    assert not short.finished
+    resumed = CliRunner().invoke(main, ["run", "--resume", "--stop-after", "60", "--out", str(out)])
+    assert resumed.exit_code == 0, resumed.output
+    assert len(rb.Results.open(out).records) == 160
+
+
 def test_no_signal_is_touched_outside_the_main_thread() -> None:
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(len(rb.run(config=CONFIG).records)))
