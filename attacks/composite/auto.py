@@ -112,7 +112,7 @@ class Auto(Composite):
         goals = Goal(), Goal(rejection=True)
         plans = [p.attack.schedule(model, threat) for g in goals for p in self.parts(model, threat, g)]
         lanes, points = ([getattr(plan, name) for plan in plans] for name in ("lanes", "points"))
-        return Schedule(self.steps, max(lanes, default=1), points=max(points, default=1))
+        return Schedule(self.steps, max(lanes, default=1), points=max(points, default=1), passes=None)
 
     def parts(self, model: Model, threat: Threat, goal: Goal) -> list[Part]:
         """What is run, in this order.

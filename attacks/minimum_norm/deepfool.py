@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, Threat
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,9 @@ class DeepFool(Attack[DeepFoolState]):
     minimum_norm = True
     passes_refusals = False
     fixed_budget = False
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, passes=self.steps * (1 + min(self.candidates, model.num_classes - 1)))
 
     def start(self, problem: Problem) -> DeepFoolState:
         rivals = rivals_of(problem, self.candidates)

@@ -11,11 +11,12 @@ from robustbench_lite.attacks.decision_based.bisection import to_boundary
 from robustbench_lite.attacks.minimum_norm.deepfool import elsewhere, of_class, rivals_of, towards
 from robustbench_lite.attacks.minimum_norm.fmn import DUAL
 from robustbench_lite.certify.halfspace import smallest_move
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, Length
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 HALVINGS = 12  # of the way from the sample, at the end
 WELL, BADLY = 0.9, 0.5  # the share of the foretold gain above and below which the radius changes
@@ -74,6 +75,9 @@ class TrustRegion(Attack[TrustRegionState]):
     minimum_norm = True
     fixed_budget = False
     passes_refusals = False
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, passes=self.steps * (1 + 1 + min(self.candidates, model.num_classes - 1)))
 
     def start(self, problem: Problem) -> TrustRegionState:
         rivals, unknown = rivals_of(problem, self.candidates), torch.full_like(problem.eps, torch.nan)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_lite.attacks.peers.peer import Lent, Peer
-from robustbench_lite.core.problem import Problem
+from robustbench_lite.attacks.peers.peer import Lent, Peer, Rows
 from robustbench_lite.core.threat import Norm
 
 SIZES = ("ε", "eps")
@@ -45,15 +44,12 @@ class AdversarialLibrary(Peer):
 
         return {name: thing for name, thing in vars(attacks).items() if inspect.isfunction(thing)}
 
-    def search(self, lent: Lent, problem: Problem) -> Tensor:
+    def search(self, lent: Lent, rows: Rows) -> Tensor:
         attack, options = self.known()[self.called], self.options
         taken = inspect.signature(attack).parameters  # type: ignore[arg-type]
-        for name in SIZES:
-            if name in taken and problem.threat.eps is not None:
-                options.setdefault(name, problem.threat.eps)
-        if "norm" in taken:
-            options.setdefault("norm", NORMS[problem.threat.norm])
-        targeted = problem.target is not None
-        wanted = problem.y if problem.target is None else problem.target
-        found: Tensor = attack(lent, problem.x0, wanted, targeted=targeted, **options)  # type: ignore[operator]
+        for name, value in (*((size, rows.eps) for size in SIZES), ("norm", NORMS.get(rows.norm))):
+            if name in taken and value is not None:
+                options.setdefault(name, value)
+        targeted = rows.target is not None
+        found: Tensor = attack(lent, rows.x, rows.wanted, targeted=targeted, **options)  # type: ignore[operator]
         return found

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.attacks.peers.peer import Lent, Peer
-from robustbench_lite.core.problem import Problem
+from robustbench_lite.attacks.peers.peer import Lent, Peer, Rows
 from robustbench_lite.core.threat import Norm
 
 NORMS: dict[Norm | None, object] = {Norm.LINF: np.inf, Norm.L2: 2, Norm.L1: 1}
@@ -45,25 +44,23 @@ class ART(Peer):
 
         return {name: thing for name, thing in vars(evasion).items() if hasattr(thing, "attack_params")}
 
-    def search(self, lent: Lent, problem: Problem) -> Tensor:
+    def search(self, lent: Lent, rows: Rows) -> Tensor:
         from art.estimators.classification import PyTorchClassifier
 
-        model = problem.oracle.model
         classifier = PyTorchClassifier(
-            lent, nn.CrossEntropyLoss(), tuple(problem.x0.shape[1:]), model.num_classes,
-            clip_values=(0.0, 1.0), device_type="gpu" if problem.x0.is_cuda else "cpu",
+            lent, nn.CrossEntropyLoss(), tuple(rows.x.shape[1:]), rows.num_classes,
+            clip_values=(0.0, 1.0), device_type="gpu" if rows.x.is_cuda else "cpu",
         )  # fmt: skip
         made, options = self.known()[self.called], self.options
         usual = {
-            "norm": NORMS.get(problem.threat.norm),
-            "eps": problem.threat.eps,
-            "targeted": problem.target is not None,
-            "batch_size": len(problem),
+            "norm": NORMS.get(rows.norm),
+            "eps": rows.eps,
+            "targeted": rows.target is not None,
+            "batch_size": len(rows.x),
             "verbose": False,
         }
         taken = made.attack_params  # type: ignore[attr-defined]
         options = {key: value for key, value in usual.items() if key in taken and value is not None} | options
         attack = made(classifier, **options)  # type: ignore[operator]
-        wanted = problem.y if problem.target is None else problem.target
-        labels = nn.functional.one_hot(wanted, model.num_classes).cpu().numpy()
-        return torch.from_numpy(attack.generate(problem.x0.cpu().numpy(), y=labels))
+        labels = nn.functional.one_hot(rows.wanted, rows.num_classes).cpu().numpy()
+        return torch.from_numpy(attack.generate(rows.x.cpu().numpy(), y=labels))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_lite.attacks.peers.peer import Lent, Peer
-from robustbench_lite.core.problem import Problem
+from robustbench_lite.attacks.peers.peer import Lent, Peer, Rows
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,14 @@ class Foolbox(Peer):
             if isinstance(thing, type) and issubclass(thing, attacks.base.Attack)
         }
 
-    def search(self, lent: Lent, problem: Problem) -> Tensor:
+    def search(self, lent: Lent, rows: Rows) -> Tensor:
         import foolbox
 
-        low, high = 0.0, 1.0
-        model = foolbox.PyTorchModel(lent, bounds=(low, high), device=problem.x0.device)
-        if problem.target is None:
-            criterion = foolbox.criteria.Misclassification(problem.y)
+        model = foolbox.PyTorchModel(lent, bounds=(0.0, 1.0), device=rows.x.device)
+        if rows.target is None:
+            criterion = foolbox.criteria.Misclassification(rows.y)
         else:
-            criterion = foolbox.criteria.TargetedMisclassification(problem.target)
+            criterion = foolbox.criteria.TargetedMisclassification(rows.target)
         attack = self.known()[self.called](**self.options)  # type: ignore[operator]
-        found: Tensor = attack(model, problem.x0, criterion, epsilons=problem.threat.eps)[1]
+        found: Tensor = attack(model, rows.x, criterion, epsilons=rows.eps)[1]
         return found

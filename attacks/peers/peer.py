@@ -24,41 +24,77 @@ from robustbench_lite.core.names import parse_name
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Threat
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 ROUNDING = 1e-4  # relative: how far outside the ball a point may lie to be drawn in; farther ones are judged
 
 
-class Lent(nn.Module):
-    """A model as code of others calls it: inputs in the box to scores, each row that passes counted.
+class Shown(nn.Module):
+    """A model as code of others calls it: inputs in [0, 1] to scores, with gradients where it has such.
 
-    A model without gradients gives scores that have none. One that draws answers each call afresh.
+    Parameters
+    ----------
+    model : Model
+    low, high : float
+        The box that the model's own inputs lie in.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, model: Model, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__()
-        self.model, self.seed = problem.oracle.model, problem.seed
-        self.where = nn.Parameter(torch.empty(0, device=problem.x0.device), requires_grad=False)  # its device
-        self.calls = self.forwards = self.backwards = 0
+        self.model, self.low, self.high = model, low, high
+        where = torch.empty(0, device=model.device)
+        self.where = nn.Parameter(where, requires_grad=False)  # tells its device
+        self.calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.forwards += len(x)
         model = self.model
-        if model.stochastic:
+        self.calls += 1
+        if model.stochastic:  # each call is answered afresh
             rows = torch.arange(len(x), device=x.device)
-            model = model.draw(Stream.of(self.seed, rows).fold("lent").fold(self.calls))
+            model = model.draw(Stream.of(0, rows).fold("shown").fold(self.calls))
+        inputs = self.low + (self.high - self.low) * x
         with reference_precision():
-            if not (x.requires_grad and torch.is_grad_enabled() and model.access >= Access.GRADIENT):
-                return model.scores(x.detach())
-            scores = model.gradient_scores(x)
+            if x.requires_grad and torch.is_grad_enabled() and model.access >= Access.GRADIENT:
+                return model.gradient_scores(inputs)
+            return model.scores(inputs.detach())
+
+
+class Lent(Shown):
+    """The same, with each row that passes counted."""
+
+    forwards = backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        scores = super().forward(x)
         if scores.requires_grad:
             scores.register_hook(self._count)  # type: ignore[no-untyped-call]
         return scores
 
     def _count(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What theirs is given.
+
+    x (n, …) in [0, 1]; y (n,) classes; target (n,) or None; norm, and eps of x, None for the smallest change;
+    num_classes.
+    """
+
+    x: Tensor
+    y: Tensor
+    target: Tensor | None
+    norm: Norm | None
+    eps: float | None
+    num_classes: int
+
+    @property
+    def wanted(self) -> Tensor:
+        """The classes to reach, or else to leave (n,)."""
+        return self.y if self.target is None else self.target
 
 
 @dataclass(frozen=True)
@@ -86,6 +122,7 @@ class Peer(Attack[Iterate]):
     access = Access.DECISION  # what theirs needs, it finds out
     minimum_norm = True
     batch_draws = True
+    any_access = True
     package: ClassVar[str]
     install: ClassVar[str]
 
@@ -113,38 +150,61 @@ class Peer(Attack[Iterate]):
         if self.called not in known:
             near = difflib.get_close_matches(self.called, known, 3, 0.3)
             return f"{self.name} has no attack {self.called!r}; near: {', '.join(near) or ', '.join(known)}"
+        domain = threat.domain
+        if any(torch.unique(torch.as_tensor(side)).numel() > 1 for side in (domain.low, domain.high)):
+            return f"{self.name} knows one box for all features; {model.name}'s have several"
         return super().refuses(model, threat, goal)
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(passes=None)
 
     def start(self, problem: Problem) -> Iterate:
         if problem.ledger.budget is not None:
             raise Unsupported(f"{self.name} keeps no budget; its own options say how much it does")
-        lent = Lent(problem).eval()
+        low, high = _box(problem.threat)
+        wide, threat = high - low, problem.threat
+        eps = threat.eps if threat.eps is None or threat.norm is Norm.L0 else threat.eps / wide
+        rows = Rows(
+            (problem.x0 - low) / wide, problem.y, problem.target, threat.norm, eps,
+            problem.oracle.model.num_classes,
+        )  # fmt: skip
+        lent = Lent(problem.oracle.model, low, high).eval()
         with foreign(self.name, self.called), _seeded(problem.seed), torch.enable_grad():
-            found = self.search(lent, problem)
-        z = found.detach().to(problem.x0)
-        each, rest = divmod(lent.forwards, len(problem)), divmod(lent.backwards, len(problem))
-        problem.ledger.charge(problem.row, each[0], rest[0], None)
-        problem.ledger.charge(problem.row[: each[1]], 1, 0, None)
-        problem.ledger.charge(problem.row[: rest[1]], 0, 1, None)
-        distance = problem.threat.distance(z, problem.x0)
+            found = self.search(lent, rows)
+        z = low + wide * found.detach().to(problem.x0)
+        self._charge(problem, lent)
+        distance = threat.distance(z, problem.x0)
         near = (distance > problem.eps) & (distance <= problem.eps * (1 + ROUNDING))
         return Iterate(z=torch.where(per_row(near, z), problem.project(z), z))
+
+    def _charge(self, problem: Problem, lent: Lent) -> None:
+        """Share the passes out evenly, so that their sum stays what it is."""
+        for passes, kind in ((lent.forwards, (1, 0)), (lent.backwards, (0, 1))):
+            each, rest = divmod(passes, len(problem))
+            problem.ledger.charge(problem.row, each * kind[0], each * kind[1], None)
+            problem.ledger.charge(problem.row[:rest], *kind, None)
 
     @abstractmethod
     def known(self) -> Mapping[str, object]:
         """Attacks of theirs by name; the package is there."""
 
     @abstractmethod
-    def search(self, lent: Lent, problem: Problem) -> Tensor:
-        """The points (n, …) that theirs ends at.
+    def search(self, lent: Lent, rows: Rows) -> Tensor:
+        """The points (n, …) in [0, 1] that theirs ends at.
 
         Parameters
         ----------
         lent : Lent
             The model.
-        problem : Problem
-            Its x0 (n, …), y (n,), target (n,) or None, and threat.
+        rows : Rows
+            What to attack, and how.
         """
+
+
+def _box(threat: Threat) -> tuple[float, float]:
+    """The box that all features share."""
+    low, high = torch.as_tensor(threat.domain.low), torch.as_tensor(threat.domain.high)
+    return float(low.min()), float(high.max())
 
 
 def _value(text: str) -> object:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_lite.attacks.peers.peer import Lent, Peer
-from robustbench_lite.core.problem import Problem
+from robustbench_lite.attacks.peers.peer import Lent, Peer, Rows
+from robustbench_lite.core.threat import Norm
+
+NORMS: dict[Norm | None, str] = {Norm.LINF: "Linf", Norm.L2: "L2", Norm.L1: "L1"}
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Torchattacks(Peer):
     Parameters
     ----------
     attack : str
-        A class of `torchattacks` and the options it is made with; `eps` is the threat's where it takes one
-        and none is given.
+        A class of `torchattacks` and the options it is made with; `eps` and `norm` are the threat's where
+        it takes them and nothing else is said.
 
     Source
     ------
@@ -45,12 +47,14 @@ class Torchattacks(Peer):
             if isinstance(thing, type) and issubclass(thing, base)
         }
 
-    def search(self, lent: Lent, problem: Problem) -> Tensor:
+    def search(self, lent: Lent, rows: Rows) -> Tensor:
         made, options = self.known()[self.called], self.options
-        if problem.threat.eps is not None and "eps" in inspect.signature(made).parameters:  # type: ignore[arg-type]
-            options.setdefault("eps", problem.threat.eps)
+        taken = inspect.signature(made).parameters  # type: ignore[arg-type]
+        for name, value in (("eps", rows.eps), ("norm", NORMS.get(rows.norm))):
+            if name in taken and value is not None:
+                options.setdefault(name, value)
         attack = made(lent, **options)  # type: ignore[operator]
-        if problem.target is not None:
+        if rows.target is not None:
             attack.set_mode_targeted_by_label(quiet=True)
-        found: Tensor = attack(problem.x0, problem.y if problem.target is None else problem.target)
+        found: Tensor = attack(rows.x, rows.wanted)
         return found

@@ -15,11 +15,12 @@ from robustbench_lite.attacks.minimum_norm.deepfool import (
     towards,
 )
 from robustbench_lite.certify.halfspace import smallest_move
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, NonNegative
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
-from robustbench_lite.core.threat import Norm
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.core.threat import Norm, Threat
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,9 @@ class SparseFool(Attack[SparseFoolState]):
     minimum_norm = True
     fixed_budget = False
     passes_refusals = False
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(self.steps, passes=self.steps * (1 + 1 + min(self.candidates, model.num_classes - 1)))
 
     def start(self, problem: Problem) -> SparseFoolState:
         settled = torch.ones_like(problem.found)

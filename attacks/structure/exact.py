@@ -14,7 +14,7 @@ from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.structure import SOLVED, Boxes, Linear
 from robustbench_lite.core.threat import Norm, Threat
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 OVERSHOOT = (0.0, 1e-7, 1e-6, 1e-5, 1e-4)  # how far past the boundary, relative to the scores
 REACHED = 1e-4  # how far, relative to the scores, a point may be from the boundary by rounding
@@ -69,6 +69,9 @@ class Exact(Attack[Iterate]):
         if model.task.reject is not None:
             return f"exact finds the nearest other class; {model.name} has one that rejects"
         return None
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(passes=1 + model.num_classes)
 
     def start(self, problem: Problem) -> Iterate:
         structure, norm = problem.oracle.model.structure, problem.threat.norm

@@ -9,7 +9,7 @@ from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.structure import Linear
 from robustbench_lite.core.threat import Threat
-from robustbench_lite.search.attack import Attack, Iterate
+from robustbench_lite.search.attack import Attack, Iterate, Schedule
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class LinearDemo(Attack[Iterate]):
         if refusal is None and not isinstance(model.structure, Linear):
             return f"linear_demo needs a linear model; {model.name} is not one"
         return refusal
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return Schedule(passes=1 + model.num_classes)
 
     def start(self, problem: Problem) -> Iterate:
         structure = problem.oracle.model.structure

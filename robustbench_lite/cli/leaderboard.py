@@ -40,26 +40,33 @@ def leaderboard(
 
     from robustbench_lite.cli.terminal import show_table
     from robustbench_lite.core.errors import RobustError
+    from robustbench_lite.records.folder import runs_in
     from robustbench_lite.records.schema import whole
     from robustbench_lite.reports.leaderboard import leaderboard as ranked
     from robustbench_lite.reports.leaderboard import model_info
     from robustbench_lite.reports.page.board import board
     from robustbench_lite.reports.results import Results
 
-    found = [Results.open(run) for run in runs_in(runs)]
     notes: list[str] = []
-    confirmed: dict[str, int] | None = None
+    found = []
+    for folder in runs_in(runs):
+        try:
+            found.append(Results.open(folder))
+        except RobustError as error:
+            notes.append(f"left out: {folder}: {error}")
+    confirmed: dict[Path, int] | None = None
     if verify:
-        notes, confirmed = _verified(found, verdicts, device, trust)
-        found = [run for run in found if run.name in confirmed]
-        for note in notes:
-            click.echo(note, err=True)
+        told, confirmed = _verified(found, verdicts, device, trust)
+        notes += told
+        found = [run for run in found if run.path in confirmed]
+    for note in notes:
+        click.echo(note, err=True)
     if not found:
         raise RobustError("; ".join(notes) or f"{', '.join(map(str, runs))}: no run in there")
     table = ranked(found, confirmed)
     if html is not None:
         if not verify:
-            notes = ["The claims of these runs were not judged again (--verify does)."]
+            notes.append("The claims of these runs were not judged again (--verify does).")
         with whole(html) as temporary:
             temporary.write_text(board(table, notes, title), encoding="utf-8")
         click.echo(html, err=True)
@@ -69,23 +76,18 @@ def leaderboard(
         show_table("Leaderboard", table, Console())
 
 
-def runs_in(paths: Sequence[Path]) -> list[Path]:
-    """The runs among folders, and those inside of folders that are none."""
-    within = [[path] if (path / "records").is_dir() else sorted(path.iterdir()) for path in paths]
-    return [run for some in within for run in some if (run / "records").is_dir()]
-
-
 def _verified(
     runs: Sequence[Results], verdicts: Path, device: str | None, trust: bool
-) -> tuple[list[str], dict[str, int]]:
+) -> tuple[list[str], dict[Path, int]]:
     """What is left out and why, and how many claims of each other run were confirmed."""
-    from robustbench_lite.core.errors import RobustError
+    from robustbench_lite.core.guard import one_line
     from robustbench_lite.runs.config import make, read
     from robustbench_lite.runs.verify import Verdict, Verdicts, verify_run
 
     known, notes, confirmed = Verdicts.read(verdicts), [], {}
     for run in runs:
         assert run.folder is not None
+        assert run.path is not None
         digest = run.folder.digest()
         verdict = known.of.get(digest)
         if verdict is None:
@@ -94,13 +96,16 @@ def _verified(
                 settled = make({**written, "device": device} if device else written)
                 ask_for_code(settled, True, trust)
                 verdict = Verdict.of(verify_run(settled, run.folder))
-            except RobustError as error:
-                notes.append(f"left out: {run.name}: it cannot be judged again: {error}")
+            except click.Abort:
+                notes.append(f"left out: {run.path}: its code was not to be called")
+                continue
+            except Exception as error:  # whatever is in one run, the others are judged
+                notes.append(f"left out: {run.path}: it cannot be judged again: {one_line(error)}")
                 continue
             known.of[digest] = verdict
             known.write(verdicts)
-        if verdict.refuted or verdict.unjudged:
-            notes.append(f"left out: {run.name}: {verdict}")
+        if verdict.stands:
+            confirmed[run.path] = verdict.confirmed
         else:
-            confirmed[run.name] = verdict.confirmed
+            notes.append(f"left out: {run.path}: {verdict}")
     return notes, confirmed

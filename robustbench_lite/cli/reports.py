@@ -9,8 +9,6 @@ from pathlib import Path
 
 import click
 
-from robustbench_lite.cli.leaderboard import runs_in
-
 RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -97,6 +95,7 @@ def status(run: Path, as_json: bool) -> None:
 def serve(runs: Sequence[Path], port: int) -> None:
     """Show runs in a browser on this machine; a folder of runs stands for all in it."""
     from robustbench_lite.core.errors import RobustError
+    from robustbench_lite.records.folder import runs_in
     from robustbench_lite.reports.build import rebuild
     from robustbench_lite.reports.results import Results
     from robustbench_lite.reports.serve import server

@@ -137,11 +137,12 @@ def run(
         failures = [one for one in done if one.failure]
         for one in failures:
             click.echo(f"{one.job} failed: {one.failure.strip().splitlines()[-1]}", err=True)
+        own = len(part.of(made.jobs))
         click.echo(
-            f"shard {part}: {len(done) - len(failures)} of its {len(done)} jobs done, of {len(made.jobs)} in "
-            f"all; when all shards are, robust run --resume --out {folder.path}"
+            f"shard {part}: {len(done) - len(failures)} of its {own} jobs done, of {len(made.jobs)} in all; "
+            f"when all shards are, robust run --resume --out {folder.path}"
         )
-        sys.exit(1 if failures else 0)
+        sys.exit(1 if failures or len(done) < own else 0)
     if as_json:
         summary = json.loads(result.table("summary").to_json(orient="records"))
         answer = {"path": str(result.path), "summary": summary, "failures": dict(result.failures)}
@@ -170,14 +171,21 @@ def ask_for_code(config: Config, from_file: bool, trust: bool) -> None:
 def _show_plan(plan: Plan) -> None:
     from robustbench_lite.runs.plan import estimate
 
-    total = 0.0
+    total, open_ended = 0.0, 0
     for job in plan.jobs:
-        passes, seconds = estimate(plan.workshop.work(job))
-        total += seconds
-        click.echo(f"{job}: {job.end - job.begin} samples, at most {passes} passes, {seconds:.1f} s")
+        found = estimate(plan.workshop.work(job))
+        total += 0.0 if found is None else found[1]
+        open_ended += found is None
+        told = (
+            "nobody knows how many passes"
+            if found is None
+            else f"at most {found[0]} passes, {found[1]:.1f} s"
+        )
+        click.echo(f"{job}: {job.end - job.begin} samples, {told}")
     for name, reason in plan.refused.items():
         click.echo(f"{name}: not possible: {reason}")
-    click.echo(f"{len(plan.jobs)} jobs, at most {total:.0f} s on {plan.workshop.device}")
+    rest = f", and {open_ended} of which nobody knows" if open_ended else ""
+    click.echo(f"{len(plan.jobs)} jobs, at most {total:.0f} s on {plan.workshop.device}{rest}")
 
 
 @click.command()

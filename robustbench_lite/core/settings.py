@@ -74,3 +74,6 @@ class Search:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in ("time_limit", "certify"):  # a whole number is the same number, also in a job's key
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))

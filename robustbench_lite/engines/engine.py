@@ -33,12 +33,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a job: its records, or the traceback of its failure; files it left beside them."""
+    """What became of a job: its records, or the traceback of its failure; files it left beside them.
+
+    read: whether its records were there before.
+    """
 
     job: Job
     records: pd.DataFrame | None
     failure: str = ""
     learnt: tuple[str, ...] = ()
+    read: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class Agenda:
         self.again: list[Job] = []  # whose worker was lost
         self.tries: Counter[Job] = Counter()
         self.interrupted = False  # set from outside: what is not begun is given up
+        self.given_up: list[Job] = []
         self.finished = 0
         self._claims: dict[Job, Claim] = {}
 
@@ -109,11 +114,6 @@ class Agenda:
     def unfinished(self) -> bool:
         """Whether there is a job that something is still to become of."""
         return self.finished + len(self.given_up) < len(self.jobs)
-
-    @property
-    def given_up(self) -> list[Job]:
-        """The jobs that were not begun when it was time to stop."""
-        return self.waiting if self.stopping else []
 
     @property
     def stopping(self) -> bool:
@@ -127,12 +127,17 @@ class Agenda:
         """
         if self.again:
             return self.again.pop()
-        others = [] if self.stopping else list(self.waiting)
+        if self.interrupted:
+            self.given_up = self.waiting
+            return None
+        stopping, others = self.stopping, list(self.waiting)
         while others:
             job = choose(others)
             others.remove(job)
             claim = None
             done = self._read(job)
+            if done is None and stopping:  # what is done is read all the same
+                continue
             if done is None and self.folder is not None:
                 claim = self.folder.claim(job.key())
                 if claim is None:
@@ -148,6 +153,8 @@ class Agenda:
             self.waiting.remove(job)
             self.finished += 1
             return done
+        if stopping:
+            self.given_up = self.waiting
         return None
 
     def end(self, done: Done) -> Done:
@@ -182,7 +189,7 @@ class Agenda:
         return min(1.0, (self.finished + under_way) / len(self.jobs))
 
     def _read(self, job: Job) -> Done | None:
-        if self.folder is None:
+        if self.folder is None or not self.folder.holds(job.key()):
             return None
         fingerprint = self.workshop.fingerprint(job)
         known = self.folder.records_of(job.key(), fingerprint)
@@ -190,7 +197,7 @@ class Agenda:
             return None
         learns = isinstance(self.workshop.attack(job.attack), Fitted)
         name = self.folder.learnt_name(_key_of_learnt(job, fingerprint)) if learns else None
-        return Done(job, known, learnt=() if name is None else (name,))
+        return Done(job, known, learnt=() if name is None else (name,), read=True)
 
 
 def carried(
@@ -266,6 +273,6 @@ def _explained(work: Work, finished: Finished, job: Job) -> dict[str, np.ndarray
         return None
 
 
-def others_are_at_it() -> None:
+def wait_for_others() -> None:
     """Wait a little for jobs that other processes hold."""
     time.sleep(PAUSE)

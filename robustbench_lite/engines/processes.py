@@ -21,7 +21,7 @@ import torch
 
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.settings import Search
-from robustbench_lite.engines.engine import PAUSE, Agenda, Done, carried, kept, others_are_at_it
+from robustbench_lite.engines.engine import PAUSE, Agenda, Done, carried, kept, wait_for_others
 from robustbench_lite.jobs.job import Job
 from robustbench_lite.jobs.make import Source, Watch, Workshop
 from robustbench_lite.records.folder import Folder
@@ -140,7 +140,7 @@ class _WorkerPool:
         busy = {worker.pipe: worker for worker in self.busy}
         if not busy:
             if self.agenda.waiting:
-                others_are_at_it()
+                wait_for_others()
             return None
         for pipe in wait(list(busy), PAUSE if self.agenda.waiting else None):
             worker = busy[cast(Connection, pipe)]

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 
 from robustbench_lite.core.errors import RobustError
-from robustbench_lite.engines.engine import PAUSE, TRIES, Agenda, Carried, Done, carried, kept
+from robustbench_lite.engines.engine import (
+    PAUSE,
+    TRIES,
+    Agenda,
+    Carried,
+    Done,
+    carried,
+    kept,
+    wait_for_others,
+)
 from robustbench_lite.jobs.job import Job
 from robustbench_lite.jobs.make import Watch, Workshop
 from robustbench_lite.records.folder import Folder
@@ -32,7 +41,8 @@ class Ray:
     workers : int, default 1
         At most so many, as the cluster has room for.
     address : str, optional
-        Of the cluster: `auto`, `ray://host:10001`; None: one on this machine, for this run alone.
+        Of the cluster: `auto`, `ray://host:10001`; None: one on this machine, for this run alone. A Ray that
+        this process is connected to already is used as it is.
     cpus : int, default 1
         Cores that a worker is given, which it computes with.
     gpus : float, optional
@@ -61,18 +71,23 @@ class Ray:
 
         mine = not ray.is_initialized()
         try:
-            ray.init(self.address, ignore_reinit_error=True, log_to_driver=False, logging_level="warning")
+            if mine:
+                where = self.address or "local"
+                ray.init(where, log_to_driver=False, logging_level="warning")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RobustError(f"engine ray: {self.address or 'local'}: {error}") from None
-        team = _Team(self, agenda, pictures)
         try:
-            while agenda.unfinished:
-                yield from team.hand_out()
-                for done in team.listen():
-                    watch(str(done.job), agenda.fraction())
-                    yield done
+            team = _Team(self, agenda, pictures)
+            try:
+                watch("waiting for workers", agenda.fraction())
+                while agenda.unfinished:
+                    yield from team.hand_out()
+                    for done in team.listen():
+                        watch(str(done.job), agenda.fraction())
+                        yield done
+            finally:
+                team.stop()
         finally:
-            team.stop()
             if mine:
                 ray.shutdown()
 
@@ -114,7 +129,10 @@ class _Team:
         """Wait a little for words of workers; yield what became of jobs, once it is written."""
         import ray
 
-        ready, _ = ray.wait(list(self.at), timeout=PAUSE) if self.at else ([], [])
+        if not self.at:
+            wait_for_others()
+            return
+        ready, _ = ray.wait(list(self.at), timeout=PAUSE)
         for reference in ready:
             actor, job = self.at.pop(reference)
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from robustbench_lite.engines.engine import Agenda, Done, carried, kept, others_are_at_it
+from robustbench_lite.engines.engine import Agenda, Done, carried, kept, wait_for_others
 from robustbench_lite.jobs.make import Watch
 
 
@@ -19,7 +19,7 @@ class Serial:
             taken = agenda.take()
             if taken is None:
                 watch("waiting for jobs that other processes are at", agenda.fraction())
-                others_are_at_it()
+                wait_for_others()
             elif isinstance(taken, Done):
                 yield taken
             else:

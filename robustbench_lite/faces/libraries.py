@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from robustbench_lite.attacks.peers.peer import Shown
 from robustbench_lite.core.errors import RobustError
-from robustbench_lite.core.model import Access, Model
 from robustbench_lite.data.load import DataLike
 from robustbench_lite.models.load import ModelLike, load_model
 
@@ -70,19 +69,3 @@ def as_art(model: ModelLike, data: DataLike = "digits") -> Any:
         Shown(held).eval(), nn.CrossEntropyLoss(), tuple(held.input_shape), held.num_classes,
         clip_values=(0.0, 1.0), device_type="gpu" if held.device.type == "cuda" else "cpu",
     )  # fmt: skip
-
-
-class Shown(nn.Module):
-    """A model as a module: scores with gradients, where it has such."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-        self.where = nn.Parameter(
-            torch.empty(0, device=model.device), requires_grad=False
-        )  # tells its device
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad and torch.is_grad_enabled() and self.model.access >= Access.GRADIENT:
-            return self.model.gradient_scores(x)
-        return self.model.scores(x.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -30,8 +31,9 @@ MANY = 1_000_000  # records beyond which names become categories and numbers sho
 class Told(BaseModel):
     """What notes.json holds beside the records, and failures.json (failures: job -> traceback).
 
-    jobs: keys of all the run's jobs, failed of those that failed; learnt: the run's own files there;
-    finished: whether all of them were gone through.
+    jobs: keys of all the run's jobs, failed of those that failed, not_begun of those that nothing has become
+    of when it was time to stop; learnt: the run's own files there; finished: whether all of them were gone
+    through.
     """
 
     version: int = VERSION
@@ -41,6 +43,7 @@ class Told(BaseModel):
     class_names: list[str] = []
     jobs: list[str] | None = None
     failed: list[str] = []
+    not_begun: list[str] = []
     learnt: list[str] | None = None
     finished: bool = True
 
@@ -52,10 +55,8 @@ class Claim:
     lock: filelock.BaseFileLock
 
     def release(self) -> None:
-        """Let go of it."""
-        file = Path(self.lock.lock_file)
-        file.with_suffix(".owner").unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
+        """Let go of it; its file stays, for whoever looks at the same one."""
+        Path(self.lock.lock_file).with_suffix(".owner").unlink(missing_ok=True)
         self.lock.release()
 
 
@@ -143,13 +144,14 @@ class Folder:
     def shards(self) -> list[Path]:
         """The record files of the run, the oldest first; those it names, where it names them."""
         files = sorted(self._files("records", "parquet"), key=lambda f: (f.stat().st_mtime_ns, f.name))
-        own = self.told().jobs
+        told = self.told()
+        own = None if told.jobs is None else set(told.jobs) - set(told.not_begun)
         return files if own is None else [file for file in files if file.stem in own]
 
     def missing(self) -> list[str]:
         """Keys of jobs that the run names and whose records are not there, though they did not fail."""
         told = self.told()
-        there = {file.stem for file in self._files("records", "parquet")}
+        there = {file.stem for file in self._files("records", "parquet")} - set(told.not_begun)
         return [key for key in told.jobs or [] if key not in there and key not in told.failed]
 
     def claim(self, key: str) -> Claim | None:
@@ -162,6 +164,12 @@ class Folder:
         owner = Owner(host=platform.node(), process=os.getpid(), since=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         self.text(f"records/.{key}.owner", owner.model_dump_json())
         return Claim(lock)
+
+    def clear_locks(self) -> None:
+        """Remove the files of locks; when nothing is left to be done."""
+        for file in (self.path / "records").glob(".*.lock"):
+            with contextlib.suppress(OSError):  # in use, on systems that mind
+                file.unlink()
 
     def running(self) -> dict[str, Owner]:
         """Who is carrying out which job, by its key."""
@@ -195,8 +203,9 @@ class Folder:
         }
 
     def digest(self) -> str:
-        """Hash of what the run claims: its records and adversarial examples, to the last bit."""
-        found = hashlib.sha256()
+        """Hash of what the run claims, to the last bit: config, jobs, records and adversarial examples."""
+        found = hashlib.sha256((self.path / "config.toml").read_bytes())
+        found.update(json.dumps(self.told().jobs).encode())
         for file in sorted(self.shards()):
             for one in (file, self.path / self.artifact(file.stem)):
                 found.update(one.name.encode())
@@ -210,6 +219,10 @@ class Folder:
         named = [self.path / "records" / f"{key}.parquet" for key in keys or ()]
         files = self.shards() if keys is None else named
         return read(files) if count(files) <= MANY else read_compact(files)
+
+    def holds(self, key: str) -> bool:
+        """Whether there are records of a job, of whatever data and models."""
+        return (self.path / "records" / f"{key}.parquet").exists()
 
     def records_of(self, key: str, fingerprint: str | None) -> pd.DataFrame | None:
         """The records of a job that is done already, unless its data or models have changed since.
@@ -312,6 +325,12 @@ class Folder:
                 yield read_arrays(file)
             except InvalidData as error:
                 log.warning("left out: %s", error)
+
+
+def runs_in(paths: Sequence[Path]) -> list[Path]:
+    """The runs among folders, and those inside of folders that are none."""
+    within = [[path] if (path / "records").is_dir() else sorted(path.iterdir()) for path in paths]
+    return [run for some in within for run in some if (run / "records").is_dir()]
 
 
 def new_folder(data: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -189,11 +190,16 @@ def _opened(file: Path, how: Callable[[Path], Answer]) -> Answer:
 
 
 def abandoned(file: Path) -> bool:
-    """Whether nobody writes a temporary file any more: its process is gone, or it is an hour old."""
-    process = file.name.lstrip(".").partition("-")[0]
+    """Whether nobody writes a temporary file any more: its process is gone, or it is an hour old.
+
+    Of another machine's processes nothing is known but the hour.
+    """
+    process, _, host = file.name.lstrip(".").partition("-")[0].partition("@")
     try:
         if time.time() - file.stat().st_mtime > STALE or not process.isdecimal():
             return True
+        if host != _host():
+            return False
         os.kill(int(process), 0)
     except (ProcessLookupError, FileNotFoundError, OverflowError):
         return True
@@ -202,11 +208,16 @@ def abandoned(file: Path) -> bool:
     return int(process) == os.getpid()
 
 
+def _host() -> str:
+    """The machine's name, as a part of a file's."""
+    return "".join(c for c in platform.node() if c.isalnum())[:40]
+
+
 @contextlib.contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """A temporary name that becomes `file`, once written and on the disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{os.getpid()}-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{os.getpid()}@{_host()}-", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:

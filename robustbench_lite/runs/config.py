@@ -157,6 +157,7 @@ def as_toml(config: Config, resolved: dict[str, object]) -> str:
     """The config and what it came to, as TOML that `read` takes back."""
     values = config.model_dump(mode="json")
     values |= values.pop("search")
+    del values["stop_after"]  # of one sitting: a run that is gone on with has its own
     values["samples"] = config.limit or "all"
     lines = [f"{k} = {_value(v)}" for k, v in values.items() if v not in (None, "", [])]
     lines += ["", "[resolved]"]

@@ -156,11 +156,17 @@ def _cells(shop: Workshop, given: Sequence[AnyCell]) -> list[Named]:
     return list(found.values())
 
 
-def estimate(work: Work) -> tuple[int, float]:
-    """Passes a job takes at most, and their seconds, from the speed of the model on a few samples."""
+def estimate(work: Work) -> tuple[int, float] | None:
+    """Passes a job takes at most, and their seconds, from the speed of the model on a few samples.
+
+    None where nobody knows: attacks made of attacks, and those of other libraries.
+    """
     form = NormalForm.of(work.model.input_shape, work.threat.domain)
     schedule = form.attack(work.attack).schedule(form.model(work.model), form.threat(work.threat))
-    passes = len(work.data) * schedule.most_passes
+    most = schedule.most_passes
+    if most is None:
+        return None
+    passes = len(work.data) * most * (work.search.eot if work.model.stochastic else 1)
     x = work.data.x[:64].to(work.model.device)
     work.model.scores(x[:2])
     began = time.perf_counter()

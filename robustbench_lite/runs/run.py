@@ -131,10 +131,12 @@ def carry_out(
     told = _told(plan, done)
     results = Results(
         records, None if folder is None else folder.path, told.failures, told.refused, tuple(told.notes),
-        tuple(told.class_names), missing=tuple(_not_begun(plan, done)), finished=told.finished,
+        tuple(told.class_names), missing=tuple(told.not_begun), finished=told.finished,
     )  # fmt: skip
     if folder is not None:
         folder.tell(told)
+        if told.finished:
+            folder.clear_locks()
         if len(records):
             told_of.went_on("report", 1.0)
             try:
@@ -163,6 +165,8 @@ def _carried_out(
     if folder is not None:
         _begin(plan, text, folder)
     observer.planned(jobs, text)
+    if not jobs:  # more shards than jobs
+        return []
     agenda = Agenda(jobs, plan.workshop, folder, config.stop_after)
     found: dict[Job, Done] = {}
     rows = 0
@@ -225,11 +229,11 @@ def engine_of(config: Config) -> Engine:
 def _begin(plan: Plan, text: str, folder: Folder) -> None:
     """Write down what is going to be done."""
     folder.text("config.toml", text)
-    folder.tell(_told(plan, []))
+    folder.tell(_told(plan, []).model_copy(update={"not_begun": []}))
 
 
 def _told(plan: Plan, done: Sequence[Done]) -> Told:
-    data = plan.workshop.data
+    data, not_begun = plan.workshop.data, _not_begun(plan, done)
     models = [plan.workshop.model_named(one.model, one.name) for one in plan.models]
     notes = [
         *data.notes,
@@ -243,7 +247,8 @@ def _told(plan: Plan, done: Sequence[Done]) -> Told:
         notes=list(dict.fromkeys(notes)),
         class_names=list(data.class_names),
         jobs=[job.key() for job in plan.jobs],
-        finished=not _not_begun(plan, done),
+        not_begun=not_begun,
+        finished=not not_begun,
         failed=[one.job.key() for one in done if one.failure],
         learnt=sorted({name for one in done for name in one.learnt}),
     )

@@ -41,7 +41,7 @@ def submit(config: Config, out: Path, executor: Executor, shards: int) -> list[A
     Returns
     -------
     list of submitit.Job
-        The result of each is how many jobs of the run failed in it.
+        The result of each is how many of its jobs failed, or were not begun in time.
 
     Raises
     ------
@@ -76,7 +76,8 @@ def collect(jobs: Sequence[Any], config: Config, out: Path) -> Results:
 
 
 def _carry_out_shard(config: Config, out: Path, shards: int, index: int) -> int:
-    """What runs on a machine of the cluster: a shard; how many of its jobs failed."""
+    """What runs on a machine of the cluster: a shard; how many of its jobs are not done."""
     made = plan(config, Subject.of(config))
-    done = carry_out_part(made, config, Folder.create(out, resume=True), Shard(index, shards))
-    return sum(1 for one in done if one.failure)
+    part = Shard(index, shards)
+    done = carry_out_part(made, config, Folder.create(out, resume=True), part)
+    return len(part.of(made.jobs)) - sum(1 for one in done if not one.failure)

@@ -17,10 +17,13 @@ from robustbench_lite.jobs.job import Job, Judged
 from robustbench_lite.jobs.make import Watch, Workshop
 from robustbench_lite.judging.judge import Originals, judge
 from robustbench_lite.records.folder import Folder
-from robustbench_lite.records.schema import whole
+from robustbench_lite.records.schema import count, whole
 from robustbench_lite.runs.config import Config
 from robustbench_lite.runs.plan import Plan, Subject, plan
+from robustbench_lite.search.driver import Samples, targets_of
 
+UNLIKE = "the data or the models are not those that the run had"
+TURNED = 0.01  # of the samples, whose class without an attack another machine's arithmetic may turn
 NEAR = 1e-5  # relative, of a distance that is to be the same
 COLUMNS = ["job", "samples", "successes", "stored", "confirmed", "refuted", "cannot_be_judged", "told"]
 
@@ -42,21 +45,25 @@ class Verdict(BaseModel):
     confirmed: int
     refuted: int
     unjudged: int
+    unlike: bool
     when: str
+
+    @property
+    def stands(self) -> bool:
+        """Whether every claim holds, of the models and data that the config names."""
+        return not (self.refuted or self.unjudged or self.unlike)
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Verdict:
         """Of what `verify` returns."""
         counts = [int(table[name].sum()) for name in ("confirmed", "refuted", "cannot_be_judged")]
-        return cls(
-            confirmed=counts[0],
-            refuted=counts[1],
-            unjudged=counts[2],
-            when=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        )
+        unlike = bool(table["told"].str.contains(UNLIKE, regex=False).any())
+        when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        return cls(confirmed=counts[0], refuted=counts[1], unjudged=counts[2], unlike=unlike, when=when)
 
     def __str__(self) -> str:
-        return f"{self.confirmed} claims confirmed, {self.refuted} refuted, {self.unjudged} cannot be judged"
+        said = f"{self.confirmed} claims confirmed, {self.refuted} refuted, {self.unjudged} cannot be judged"
+        return f"{said}; {UNLIKE}" if self.unlike else said
 
 
 class Verdicts(BaseModel):
@@ -132,6 +139,7 @@ def verify(made: Plan, folder: Folder, watch: Watch = lambda what, fraction: Non
                 "told": "; ".join(filter(None, (refuted, *checked.told))),
             }
         )
+    rows += _strangers(made, folder)
     watch("done", 1.0)
     if not rows:
         raise RobustError(f"{folder.path}: holds no records of the jobs that its config names")
@@ -140,12 +148,31 @@ def verify(made: Plan, folder: Folder, watch: Watch = lambda what, fraction: Non
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _strangers(made: Plan, folder: Folder) -> list[dict[str, object]]:
+    """Records of jobs that the config does not name: nobody can say what they are, and all are refuted."""
+    known = {job.key() for job in made.jobs}
+    found: list[dict[str, object]] = []
+    for file in folder.shards():
+        if file.stem not in known:
+            rows = count([file])
+            told = "records of no job that the config names"
+            found.append(
+                dict.fromkeys(COLUMNS, 0)
+                | {"job": file.stem, "samples": rows, "refuted": max(rows, 1), "told": told}
+            )
+    return found
+
+
 def _checked(job: Job, records: pd.DataFrame, shop: Workshop, folder: Folder) -> Checked:
     told = []
     if not (records["fingerprint"] == shop.fingerprint(job)).all():
-        told.append("the data or the models are not those that the run had")
+        told.append(UNLIKE)
     success = records["success"].astype(bool)
     claimed = int(success.sum())
+    misfiled = _misfiled(job, records, shop)
+    if misfiled:
+        everyone = tuple(int(sample) for sample in records["sample_id"].unique()) or (-1,)
+        return Checked(claimed, 0, 0, everyone, (*told, misfiled))
     try:
         arrays = folder.adversarial(job.key())
         ids = arrays["ids"]
@@ -158,10 +185,7 @@ def _checked(job: Job, records: pd.DataFrame, shop: Workshop, folder: Folder) ->
     stored, confirmed = 0, 0
     refuted: list[int] = []
     for judged in (Judged(job.model, job.name), *job.others):
-        own = judged.name == job.name
-        won = records.loc[
-            success & (records["model"] == judged.name) & (records["source_model"].isna() == own)
-        ]
+        won = records.loc[success & (records["model"] == judged.name)]
         won = won.loc[won["sample_id"].isin(list(place))]
         held = _holds(job, judged, won, z[[place[int(sample)] for sample in won["sample_id"]]], shop)
         stored, confirmed = stored + len(won), confirmed + int(held.sum())
@@ -169,28 +193,68 @@ def _checked(job: Job, records: pd.DataFrame, shop: Workshop, folder: Folder) ->
     return Checked(claimed, stored, confirmed, tuple(refuted), tuple(told))
 
 
+def _misfiled(job: Job, records: pd.DataFrame, shop: Workshop) -> str:
+    """Why records cannot be those of a job, in words; empty where they can.
+
+    They name it, hold every sample of its slice once a model, and say of the model without an attack what it
+    says here, but for a few that another machine's arithmetic may turn.
+    """
+    threat = shop.threat(job.threat)
+    facts: dict[str, object] = {
+        "job": job.key(),
+        "data": shop.data.name,
+        "attack": str(shop.attack(job.attack)),
+        "threat": str(threat),
+        "goal": str(shop.goal(job.goal)),
+        "seed": job.search.seed,
+    }
+    wrong = [name for name, value in facts.items() if not (records[name] == value).fillna(False).all()]
+    sizes = records["eps"].astype(float)
+    if not (sizes.isna().all() if threat.eps is None else (sizes == threat.eps).all()):
+        wrong.append("eps")
+    rows = shop.rows(job.samples)[job.begin : job.end]
+    expected = sorted(shop.data.ids[rows].tolist())
+    for judged in (Judged(job.model, job.name), *job.others):
+        part = records.loc[records["model"] == judged.name]
+        sources = part["source_model"]
+        from_here = sources.isna() if judged.name == job.name else sources == job.name
+        if sorted(part["sample_id"].astype(int)) != expected or not from_here.fillna(False).all():
+            wrong.append(f"the samples of {judged.name}")
+            continue
+        clean, task = shop.clean(judged.model)[rows], shop.model(judged.model).task
+        right = task.right(clean.prediction, shop.data.y[rows]).numpy()
+        told = part.set_index(part["sample_id"].astype(int))["outcome"].reindex(shop.data.ids[rows].tolist())
+        if ((told != "wrong").to_numpy(dtype=bool) != right).mean() > TURNED:
+            wrong.append(f"what {judged.name} says without an attack")
+    if len(records) != len(expected) * (1 + len(job.others)):
+        wrong.append("how many there are")
+    return f"its records are not those of this job: {', '.join(wrong)}" if wrong else ""
+
+
 def _holds(job: Job, judged: Judged, won: pd.DataFrame, z: Tensor, shop: Workshop) -> np.ndarray:
-    """Which recorded successes (m,) on a model the judge meets again, at the distance recorded."""
+    """Which recorded successes (m,) on a model the judge meets again, at the distance recorded.
+
+    What a sample was to become is worked out again too: a record's own word is no proof of it.
+    """
     if not len(won):
         return np.zeros(0, dtype=bool)
-    rows = shop.rows(job.samples)[job.begin : job.end]
-    data = shop.data[rows]
-    at = {int(sample): index for index, sample in enumerate(data.ids)}
-    known = np.array([int(sample) in at for sample in won["sample_id"]])
-    held = np.zeros(len(won), dtype=bool)
-    chosen = torch.tensor([at[int(sample)] for sample in won.loc[known, "sample_id"]], dtype=torch.long)
-    if not len(chosen):
-        return held
-    some = data[chosen]
-    originals = Originals(some.x, some.y, some.ids, shop.clean(judged.model)[rows][chosen])
-    target = won.loc[known, "target"]
-    aimed = None if target.isna().any() else torch.from_numpy(target.to_numpy(dtype="int64"))[:, None]
-    model = shop.model_named(judged.model, judged.name)
+    rows, data = shop.rows(job.samples)[job.begin : job.end], shop.data
+    at = {int(sample): index for index, sample in enumerate(data.ids[rows])}
+    chosen = rows[torch.tensor([at[int(sample)] for sample in won["sample_id"]], dtype=torch.long)]
+    some, goal = data[chosen], shop.goal(job.goal)
+    seen = shop.clean(job.model)
+    samples = Samples(data.x, data.y, data.ids, seen.scores, seen.prediction)
+    target = targets_of(goal, shop.model(job.model).task, samples, job.search)
     verdict = judge(
-        model, shop.threat(job.threat), shop.goal(job.goal), originals, z[torch.from_numpy(known)], aimed,
+        shop.model_named(judged.model, judged.name),
+        shop.threat(job.threat),
+        goal,
+        Originals(some.x, some.y, some.ids, shop.clean(judged.model)[chosen]),
+        z,
+        None if target is None else target[chosen],
         job.search,
-    )  # fmt: skip
-    distance = won.loc[known, "distance"].to_numpy(dtype=float)
+    )
+    distance = won["distance"].to_numpy(dtype=float)
     same = np.isclose(verdict.distance, distance, rtol=NEAR, atol=1e-9) | ~np.isfinite(distance)
-    held[known] = verdict.success & same
+    held: np.ndarray = verdict.success & same
     return held

@@ -72,20 +72,22 @@ class Schedule:
         goal as it is.
     points : int, default 1
         Points that a row asks for at once, at most.
-    passes : int, default 0
-        Forward and backward passes that a row takes, at most; of those that bisect, about. 0: as many as
-        `points` points a step, each with a gradient, and a few more.
+    passes : int, optional
+        Forward and backward passes that a row takes, at most; of those that bisect, about. Default 0: one
+        more than `points` each step. None: nobody knows.
     """
 
     steps: int = 0
     restarts: int = 1
     targets: int = 0
     points: int = 1
-    passes: int = 0
+    passes: int | None = 0
 
     @property
-    def most_passes(self) -> int:
-        """Forward and backward passes that a sample takes, at most."""
+    def most_passes(self) -> int | None:
+        """Forward and backward passes that a sample takes, at most; None: nobody knows."""
+        if self.passes is None:
+            return None
         return self.lanes * ((self.passes or (1 + self.points) * max(1, self.steps)) + FEW)
 
     @property
@@ -146,6 +148,8 @@ class Attack(Generic[State]):
         Whether it seeks nothing, and stands beside attacks to be beaten by them.
     batch_draws : bool, default False
         Whether what is drawn for a sample depends on its batch, as in code of others.
+    any_access : bool, default False
+        Whether it uses whatever a model has, up to gradients, and needs none of it.
     tasks : frozenset of str, default {"classification"}
         The kinds of task whose models it attacks.
 
@@ -185,6 +189,7 @@ class Attack(Generic[State]):
     seeks_confidence: ClassVar[bool] = True
     control: ClassVar[bool] = False
     batch_draws: ClassVar[bool] = False
+    any_access: ClassVar[bool] = False
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def __post_init__(self) -> None:
@@ -329,6 +334,11 @@ class Composite(Attack[Iterate]):
     are not settled. All share one ledger, so a later one is spared what an earlier one has broken. A
     composite may yield composites.
     """
+
+    any_access = True
+
+    def schedule(self, model: Model, threat: Threat) -> Schedule:
+        return replace(super().schedule(model, threat), passes=None)
 
     @abstractmethod
     def course(self, problem: Problem) -> Generator[tuple[AnyAttack, Problem], Ledger, None]:

@@ -50,7 +50,7 @@ def batch_size(attack: AnyAttack, model: Model, threat: Threat, x: Tensor, lanes
 
 def _used(attack: AnyAttack, model: Model) -> Access:
     """The access that is made use of: a composite's attacks may use what the model has."""
-    return min(model.access, Access.GRADIENT) if isinstance(attack, Composite) else attack.access
+    return min(model.access, Access.GRADIENT) if attack.any_access else attack.access
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -297,7 +297,7 @@ def every_pass_is_counted(case: Case) -> None:
     """What the records say is what the model was really asked, and no more than the schedule foretells."""
     if isinstance(case.attack, Fitted):
         return  # what is learnt is counted apart
-    counting = Counting(case.model())
+    counting = Counting(case.model(6))  # classes: more than most attacks look at first
     x, y = samples_of(counting, 10)
     counting.reset()
     records = case.run(counting, x, y, search=Search(batch_size=10)).records  # measuring memory asks too
@@ -306,7 +306,8 @@ def every_pass_is_counted(case: Case) -> None:
     assert int(records["backwards"].sum()) == counting.backwards
     if not isinstance(case.attack, Composite):
         most = case.attack.schedule(counting, case.threat).most_passes
-        assert int((records["forwards"] + records["backwards"]).max()) <= most, "the algorithm says less"
+        taken = int((records["forwards"] + records["backwards"]).max())
+        assert most is None or taken <= most, "the algorithm says less"
 
 
 def a_flat_start_is_left(case: Case) -> None:

@@ -79,7 +79,8 @@ def test_a_job_is_held_by_one_process_until_that_is_gone(
     assert [one.job for one in done] == [second, first]
     assert all(one.records is not None for one in done)
     assert "waiting for jobs that other processes are at" in said
-    assert not list(folder.path.glob("records/.*")), "nothing is left of it"
+    assert not folder.running()
+    assert not list(folder.path.glob("records/.*.owner"))
 
 
 def test_two_runs_on_one_folder_share_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

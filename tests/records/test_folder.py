@@ -13,7 +13,7 @@ import pytest
 
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.records.folder import Folder, Told
-from robustbench_lite.records.schema import VERSION, read, write
+from robustbench_lite.records.schema import VERSION, _host, read, write
 from robustbench_lite.reports.leaderboard import leaderboard
 from robustbench_lite.reports.results import Results
 from tests.conftest import recorded, run_with
@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back_and_only_for_the_same_things(tmp_path: Pat
 def test_a_temporary_file_that_a_kill_left_is_no_shard_and_goes_in_time(tmp_path: Path) -> None:
     folder = Folder.create(tmp_path)
     folder.save("key", some("key"), {})
-    left = tmp_path / "records" / f".{os.getppid()}-abc.tmp"
+    left = tmp_path / "records" / f".{os.getppid()}@{_host()}-abc.tmp"
     left.write_bytes((tmp_path / "records" / "key.parquet").read_bytes())
     whole = tmp_path / "records" / ".whole.parquet"  # as an older release named them
     whole.write_bytes(left.read_bytes())
@@ -57,11 +57,14 @@ def test_a_temporary_file_that_a_kill_left_is_no_shard_and_goes_in_time(tmp_path
     os.utime(left, (time.time() - 9999, time.time() - 9999))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    killed = tmp_path / "records" / f".{gone.pid}-xyz.tmp"
-    killed.write_bytes(b"torn")
+    killed = tmp_path / "records" / f".{gone.pid}@{_host()}-xyz.tmp"
+    elsewhere = tmp_path / "records" / f".{gone.pid}@another-xyz.tmp"
+    for torn in (killed, elsewhere):
+        torn.write_bytes(b"torn")
     Folder.create(tmp_path, resume=True)
     assert not left.exists()
     assert not killed.exists()
+    assert elsewhere.exists(), "nobody here knows whether another machine still writes it"
 
 
 def test_a_record_is_unique_or_an_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A leaderboard that a group can keep: claims are judged again before they count."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_claims_count_once_they_are_judged_again(
         arrays["adversarial"] = np.clip(arrays["adversarial"] + 0.3, 0, 1)
         write_arrays(file, arrays)
     forged = command("leaderboard", runs, "--verify", "--json")
-    assert "left out: strong: 0 claims confirmed" in forged.stderr
+    assert f"left out: {runs / 'strong'}: 0 claims confirmed" in forged.stderr
     kept = json.loads(forged.stdout)
     robust = [{row["name"]: float(row["external"]) for row in rows} for rows in (both, kept)]
     assert all(robust[1][name] > robust[0][name] for name in robust[0]), (
@@ -86,6 +87,30 @@ def test_two_models_of_one_name_are_two(tmp_path: Path) -> None:
     assert set(leaderboard(results)["model"]) == {"tree (run0)", "tree (run1)"}
     assert leaderboard(results[:1])["model"].tolist() == ["tree"]
     assert "tree (run1)" in board(leaderboard(results), [])
+
+
+def test_two_runs_of_one_name_are_two_and_what_cannot_be_read_is_left_out(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("alice", "bob"):
+        (tmp_path / name).mkdir()
+        shutil.copytree(runs / "strong", tmp_path / name / "run1")
+    for file in (tmp_path / "bob" / "run1" / "adversarial").glob("*.npz"):
+        arrays = read_arrays(file)
+        write_arrays(file, {**arrays, "adversarial": 0 * arrays["adversarial"]})
+    shutil.copytree(runs / "weak", tmp_path / "alice" / "old")
+    (tmp_path / "alice" / "old" / "notes.json").write_text('{"version": 1}')
+    file = tmp_path / "board.html"
+    answer = command("leaderboard", tmp_path / "alice", tmp_path / "bob", "--verify", "--html", file)
+    assert answer.exit_code == 0
+    assert f"left out: {tmp_path / 'bob' / 'run1'}: 0 claims confirmed" in answer.stderr
+    assert "this release reads" in answer.stderr
+    results = [rb.Results.open(tmp_path / name / "run1") for name in ("alice", "bob")]
+    assert set(leaderboard(results)["runs"]) == {"alice/run1, bob/run1"}
+    held = leaderboard(results[:1], {tmp_path / "alice" / "run1": 5})
+    assert held["verified"].unique().tolist() == ["5 claims"]
+    assert held["proven"].isna().all(), "what was proven is not proven again"
 
 
 def test_an_empty_folder_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`robust verify`: what a run claims is judged again, and what does not hold is named."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.npz import read_arrays, write_arrays
+from robustbench_lite.records.schema import read, write
 from tests.conftest import run_with
 
 
@@ -112,3 +114,62 @@ def test_what_broke_another_model_is_judged_on_that(tmp_path: Path) -> None:
     assert status == 0
     assert table["confirmed"].sum() == records["success"].sum()
     assert table["cannot_be_judged"].sum() == 0
+
+
+def rewritten(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    for file in (folder / "records").glob("*.parquet"):
+        write(change(read([file])), file)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r.assign(threat="linf:0.001", eps=0.001), "threat, eps"),
+        (lambda r: r.assign(model="another"), "the samples of"),
+        (lambda r: r.assign(seed=7), "seed"),
+        (lambda r: r.iloc[1:], "the samples of"),
+        (lambda r: r.assign(outcome="wrong", success=False), "says without an attack"),
+        (lambda r: r.assign(attack="magic"), "attack"),
+    ],
+)
+def test_records_that_are_not_their_jobs_are_refuted(
+    folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame], said: str
+) -> None:
+    rewritten(folder, change)
+    table, status = verified(folder)
+    assert status == 1
+    assert (table["refuted"] > 0).all()
+    assert table["told"].str.contains(said).all()
+
+
+def test_records_of_no_job_are_refuted(folder: Path) -> None:
+    file = next((folder / "records").glob("*.parquet"))
+    (folder / "records" / "zzz.parquet").write_bytes(file.read_bytes())
+    notes = json.loads((folder / "notes.json").read_text())
+    notes["jobs"].append("zzz")
+    (folder / "notes.json").write_text(json.dumps(notes))
+    table, status = verified(folder)
+    assert status == 1
+    assert table["told"].iloc[-1] == "records of no job that the config names"
+    assert table["refuted"].iloc[-1] == 40
+
+
+def test_a_target_is_what_the_goal_says_and_not_what_a_record_says(tmp_path: Path) -> None:
+    names = {"models": ["logistic"], "attacks": ["fgsm"], "threats": ["linf:0.3"], "samples": 30}
+    run_with("digits", out=tmp_path / "free", **names)
+    run_with("digits", out=tmp_path / "aimed", goals=["least_likely"], **names)
+    (points,) = (tmp_path / "free" / "adversarial").glob("*.npz")
+    (aimed,) = (tmp_path / "aimed" / "adversarial").glob("*.npz")
+    before = verified(tmp_path / "aimed")[0]["confirmed"].sum()
+    aimed.write_bytes(points.read_bytes())
+    free = pd.read_parquet(next((tmp_path / "free" / "records").glob("*.parquet"))).set_index("sample_id")
+    claimed = ["success", "adversarial_prediction", "distance"]
+
+    def forged(records: pd.DataFrame) -> pd.DataFrame:
+        theirs = free.loc[records["sample_id"]].reset_index()
+        return records.assign(target=theirs["adversarial_prediction"], **{c: theirs[c] for c in claimed})
+
+    rewritten(tmp_path / "aimed", forged)
+    table, status = verified(tmp_path / "aimed")
+    assert status == 1
+    assert table["confirmed"].sum() <= before < table["refuted"].sum()

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.attacks.peers.peer import Lent, Peer
+from robustbench_lite.attacks.peers.peer import Lent, Peer, Rows
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter, RobustError, Unsupported
-from robustbench_lite.core.problem import Problem
 from robustbench_lite.core.registry import check_name, entries
 from robustbench_lite.core.settings import Search
 from robustbench_lite.search.attack import parameters_json
@@ -29,21 +28,21 @@ class Theirs(Peer):
     def known(self) -> dict[str, object]:
         return {"step": 0.0, "outside": 0.5, "rounding": 1e-6, "draw": 0.0, "fail": 0.0}
 
-    def search(self, lent: Lent, problem: Problem) -> Tensor:
+    def search(self, lent: Lent, rows: Rows) -> Tensor:
         if self.called == "fail":
             raise ValueError("no such thing\nat all")
         assert not lent.training
-        lent(problem.x0)
-        way = torch.zeros_like(problem.x0)
+        lent(rows.x)
+        way = torch.zeros_like(rows.x)
         for _ in range(2):
-            leaf = problem.x0.clone().requires_grad_()
-            torch.nn.functional.cross_entropy(lent(leaf), problem.y).backward()
+            leaf = rows.x.clone().requires_grad_()
+            torch.nn.functional.cross_entropy(lent(leaf), rows.y).backward()
             assert leaf.grad is not None
             way = leaf.grad.sign()
         if self.called == "draw":
             way = torch.rand_like(way) + float(np.random.rand()) - 1
-        size = float(problem.threat.eps or 0) * (1 + float(str(self.known()[self.called])))
-        return (problem.x0 + size * way).clamp(0, 1)
+        size = float(rows.eps or 0) * (1 + float(str(self.known()[self.called])))
+        return (rows.x + size * way).clamp(0, 1)
 
 
 def test_it_searches_and_the_judge_decides() -> None:
@@ -65,6 +64,32 @@ def test_rounding_is_drawn_in_and_more_is_no_success() -> None:
     assert near.records["success"].sum() > 30
     assert near.records["linf"].max() <= 0.1
     assert not far.records["success"].any()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 255.0)])
+def test_any_box_is_zero_to_one_to_theirs(low: float, high: float) -> None:
+    digits, wide = rb.load_data("digits", samples=40), high - low
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    net[1].weight.data.copy_(torch.randn(10, 64, generator=torch.Generator().manual_seed(0)))
+    y = net(digits.x).argmax(1)
+
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = net((x - low) / wide)
+            return scores
+
+    threat = rb.parse_threat(f"linf:{0.05 * wide}", rb.Domain(low, high))
+    plain = rb.attack(net, digits.x, y, Theirs("step"), "linf:0.05")
+    scaled = rb.attack(Scaled(), low + wide * digits.x, y, Theirs("step"), threat)
+    assert plain.success.sum() > 10
+    assert torch.equal(plain.success, scaled.success)
+    uneven = rb.parse_threat("linf:0.1", rb.Domain(torch.zeros(1, 8, 8), torch.rand(1, 8, 8) + 1))
+    with pytest.raises(Unsupported, match="one box for all features"):
+        rb.attack(net, digits.x, y, Theirs("step"), uneven)
+
+
+def test_nobody_foretells_what_theirs_takes() -> None:
+    assert Theirs("step").schedule(rb.load_model("linear"), rb.parse_threat("linf:0.1")).most_passes is None
 
 
 def test_what_it_draws_is_seeded_and_nobody_else_notices() -> None:
@@ -131,6 +156,7 @@ def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
         ("foolbox", "foolbox(LinfPGD,steps=10,rel_stepsize=0.2)", "linf:0.3"),
         ("foolbox", "foolbox(L2DeepFoolAttack)", "l2:min"),
         ("torchattacks", "torchattacks(PGD,steps=10,alpha=0.1)", "linf:0.3"),
+        ("torchattacks", "torchattacks(APGD)", "l2:1.5"),
         ("torchattacks", "torchattacks(CW,steps=100,lr=0.05)", "l2:min"),
         ("art", "art(ProjectedGradientDescent,max_iter=10)", "linf:0.2"),
         ("art", "art(DeepFool)", "l2:min"),
