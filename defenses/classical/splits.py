@@ -119,7 +119,9 @@ def best_split(samples: Samples, extra: float) -> Split | None:
         ends = np.unique(np.concatenate([low, high]))
         if len(ends) < 2:
             continue
-        middle = (ends[1:] + ends[:-1]) / 2
+        middle = between(ends)
+        if not len(middle):
+            continue
         if len(middle) > CANDIDATES:
             middle = middle[np.linspace(0, len(middle) - 1, CANDIDATES).astype(int)]
         sides = []
@@ -142,8 +144,21 @@ def best_split(samples: Samples, extra: float) -> Split | None:
             i = int(loss.argmin())
             if loss[i] < found.loss:
                 left, right = (float(np.clip(w[i], -LARGEST, LARGEST)) for w in (w_left, w_right))
-                found = Split(f, float(np.float32(middle[i])), left, right, float(loss[i]))
+                found = Split(f, float(middle[i]), left, right, float(loss[i]))
     return None if found is best else found
+
+
+def between(ends: np.ndarray) -> np.ndarray:
+    """Thresholds between neighbours of sorted values, as a tree holds them: in float32.
+
+    Of each the lower neighbour is at most it and the upper one above it; neighbours that float32 does not
+    tell apart have none.
+    """
+    middle = ((ends[1:] + ends[:-1]) / 2).astype(np.float32)
+    below = np.nextafter(middle, np.float32(-np.inf))
+    middle = np.where(middle >= ends[1:], below, middle).astype(np.float64)
+    found: np.ndarray = middle[(ends[:-1] <= middle) & (middle < ends[1:])]
+    return found
 
 
 def _below(values: np.ndarray, weight: np.ndarray, limits: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from robustbench_lite.models.defense import Base, Defense
 from robustbench_lite.models.sklearn.lifted import Lifted
 from robustbench_lite.models.sklearn.trees import Tree, tree_core
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

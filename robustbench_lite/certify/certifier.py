@@ -176,14 +176,20 @@ def certify(question: Question) -> Bounds | None:
     if threat.norm is None:
         return None
     best: Bounds | None = None
-    for entry in entries("certifiers").values():
-        certifier = cast(Certifier, cast(type, load(entry.where, "certifier"))())
-        if certifier.refuses(model, threat, goal) is None:
-            found = certifier.bounds(question) if len(question.y) else _none(question)
-            if not bool(found.distance.isnan().all()) or not len(question.y):
-                best = found if best is None else _better(best, found)
+    for certifier in certifiers(model, threat, goal):
+        found = certifier.bounds(question) if len(question.y) else _none(question)
+        if not bool(found.distance.isnan().all()) or not len(question.y):
+            best = found if best is None else _better(best, found)
     more = bool(goal.margin or goal.confidence) or model.task.reject is not None
     return replace(best, exact=best.exact & False) if best and more else best
+
+
+def certifiers(model: Model, threat: Threat, goal: Goal) -> list[Certifier]:
+    """Those that know a model."""
+    known = [
+        cast(Certifier, cast(type, load(one.where, "certifier"))()) for one in entries("certifiers").values()
+    ]
+    return [one for one in known if one.refuses(model, threat, goal) is None]
 
 
 def _none(question: Question) -> Bounds:

@@ -92,9 +92,13 @@ def bench(
 @click.option("--samples", required=True, type=click.IntRange(1), help="How many each model meets.")
 @click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="How many, alike.")
 @click.option("--on", "device", help="Which of the devices in TIMES.  [default: the only one]")
+@click.option("--asked", help="Which of the settings of --ablate in TIMES.  [default: the only one]")
 @click.option("--price", default=0.0, type=click.FloatRange(0), help="Of an hour of a device.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(times: Path, samples: int, devices: int, device: str | None, price: float, as_json: bool) -> None:
+def plan(
+    times: Path, samples: int, devices: int, device: str | None, asked: str | None, price: float,
+    as_json: bool,
+) -> None:  # fmt: skip
     """What a run would take, by the times that `robust bench --out TIMES` wrote on one such device.
 
     Passes, hours and cost of every model and attack, and how long all devices would be at it.
@@ -108,10 +112,10 @@ def plan(times: Path, samples: int, devices: int, device: str | None, price: flo
     from robustbench_lite.runs.forecast import forecast
 
     table = kept(times)
-    if device is not None:
-        table = table.loc[table["device"] == device]
+    for name, chosen_one in (("device", device), ("asked", asked)):
+        table = table if chosen_one is None else table.loc[table[name] == chosen_one]
         if table.empty:
-            raise RobustError(f"{times}: holds no times of {device}")
+            raise RobustError(f"{times}: holds no times of {chosen_one}")
     found = forecast(table, samples, devices, price)
     if as_json:
         answer = {

@@ -24,7 +24,7 @@ def room_for(shape: Sequence[int], what: str, dtype: torch.dtype = torch.float32
     """An empty tensor of a shape.
 
     Beyond a quarter of the machine's memory it lies in a file without a name, which is gone with the
-    process. Raises `InvalidData` where the disk has no room either.
+    process; each worker has one of its own. Raises `InvalidData` where the disk has no room either.
     """
     size = dtype.itemsize * math.prod(shape)
     if size <= SHARE * memory():
@@ -35,7 +35,14 @@ def room_for(shape: Sequence[int], what: str, dtype: torch.dtype = torch.float32
         left = f"{folder} has {free / 2**30:.3g} left ({PLACE} names another)"
         raise InvalidData(f"{what}: would take {size / 2**30:.3g} GiB; {left}")
     handle, name = tempfile.mkstemp(dir=folder, prefix="robust-", suffix=".samples")
-    os.close(handle)
+    try:
+        if hasattr(os, "posix_fallocate"):  # what is written later finds its room
+            os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        Path(name).unlink()
+        raise InvalidData(f"{what}: would take {size / 2**30:.3g} GiB: {folder}: {error.strerror}") from None
+    finally:
+        os.close(handle)
     try:
         held = torch.from_file(name, shared=True, size=math.prod(shape), dtype=dtype)
     finally:

@@ -1,7 +1,7 @@
 """Attacks as torchattacks calls its own: `import robustbench_lite.faces.torchattacks as torchattacks`.
 
-Names and parameters are theirs, the attacks are ours: made of their parameters where ours have the same, with
-every result judged. What ours does not take is warned about, not ignored. The adversarial examples that come
+Names and parameters are theirs, the attacks are ours, with every result judged. A parameter that ours does
+not have is refused; a step size that it does not take is warned about. The adversarial examples that come
 back are the points that came furthest within the threat; `records` of the last call say what each is worth.
 """
 
@@ -81,8 +81,14 @@ class Attack:
         self.model = _Normalised(self.model, self.mean, self.std)
 
     def _answers(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            answers: Tensor = self.model.eval()(x).argmax(1)
+        """What the model says, which is left in the mode that it is in."""
+        modes = [(part, part.training) for part in self.model.modules()]
+        try:
+            with torch.no_grad():
+                answers: Tensor = self.model.eval()(x).argmax(1)
+        finally:
+            for part, mode in modes:
+                part.training = mode
         return answers
 
 
@@ -268,7 +274,7 @@ class AutoAttack(Attack):
     def __init__(
         self, model: Net, norm: Literal["Linf", "L2", "L1"] = "Linf", eps: float = 8 * GREY,
         version: Literal["standard", "plus", "rand"] = "standard", n_classes: int = 10,
-        seed: int | None = None,
+        seed: int | None = None, verbose: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(model, f"auto:version={version}", _ball(norm, eps), seed or 0)
 

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.certify.certifier import Bounds, Question, certify
+from robustbench_lite.certify.certifier import Bounds, Question, certifiers, certify
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, RobustError, UnknownName
 from robustbench_lite.core.goal import Goal, parse_goal
@@ -244,6 +244,8 @@ def prove(
     if threat.norm is None or not search.certify:
         return None, 0.0
     if model.stochastic and not isinstance(model.structure, Noise):
+        return None, 0.0
+    if not certifiers(model, threat, goal):  # before samples are copied, which may be more than memory holds
         return None, 0.0
     target = targets_of(goal, model.task, samples, search)
     device = model.device

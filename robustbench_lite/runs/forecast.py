@@ -39,12 +39,12 @@ def forecast(times: pd.DataFrame, samples: int, devices: int, price: float = 0.0
     """What the searches that were timed would take on more samples and devices.
 
     Success ended nothing when they were timed, so that this is the most that the searches take; the judge,
-    bounds and loading come on top. Jobs are handed out longest first.
+    bounds and loading come on top. Each device takes the next job in the order of the table.
 
     Parameters
     ----------
     times : DataFrame
-        What `bench` returns, of one device.
+        What `bench` returns, of one device and setting.
     samples : int
         At least 1.
     devices : int
@@ -55,28 +55,27 @@ def forecast(times: pd.DataFrame, samples: int, devices: int, price: float = 0.0
     Raises
     ------
     RobustError
-        Where the times are of several devices.
+        Where the times are of several devices or settings.
     InvalidParameter
         For counts below 1, or a price below 0.
 
     Examples
     --------
-    >>> row = {"model": "m", "attack": "pgd", "threat": "linf:0.1", "device": "cuda", "precision": "bfloat16",
-    ...        "compile": None, "images_per_second": 10.0, "passes_per_second": 800.0}
+    >>> row = {"model": "m", "attack": "pgd", "threat": "linf:0.1", "device": "cuda", "asked": "auto",
+    ...        "images_per_second": 10.0, "passes_per_second": 800.0}
     >>> forecast(pd.DataFrame([row]), 36_000, 1, 2.0).cost
     2.0
     """
     require(samples >= 1, "samples", samples, "at least 1")
     require(devices >= 1, "devices", devices, "at least 1")
     require(price >= 0, "price", price, "at least 0")
-    kinds = list(dict.fromkeys(times["device"]))
-    if len(kinds) > 1:
-        raise RobustError(f"times of several devices: {', '.join(map(str, kinds))}; choose one")
-    fastest = times.sort_values("images_per_second", ascending=False, kind="stable")
-    fastest = fastest.loc[~fastest.duplicated(["model", "attack", "threat"])].sort_index()
+    for name in ("device", "asked"):
+        kinds = list(dict.fromkeys(times[name]))
+        if len(kinds) > 1:
+            raise RobustError(f"times of several: {name}: {'; '.join(map(str, kinds))}; choose one")
     rows = []
     jobs: list[float] = []
-    for row in fastest.to_dict("records"):
+    for row in times.to_dict("records"):
         each = 1 / float(row["images_per_second"])
         hours = samples * each / 3600
         passes = samples * each * float(row["passes_per_second"])
@@ -86,7 +85,7 @@ def forecast(times: pd.DataFrame, samples: int, devices: int, price: float = 0.0
         )
         jobs += [(end - begin) * each / 3600 for begin, end in slices(samples)]
     ends = [0.0] * devices
-    for job in sorted(jobs, reverse=True):
+    for job in jobs:
         heapq.heapreplace(ends, ends[0] + job)
     total = sum(float(str(row["device_hours"])) for row in rows)
     return Forecast(pd.DataFrame(rows, columns=COLUMNS), max(ends), total, total * price)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from robustbench_lite.core.errors import InvalidParameter, RobustError
@@ -85,8 +86,12 @@ class TensorBoard(_Steps):
         from torch.utils.tensorboard import SummaryWriter
 
         super().__init__()
-        open_writer: Callable[[str], Any] = SummaryWriter
-        self.writer = open_writer(folder)
+        self.open: Callable[[], Any] = partial(SummaryWriter, folder)
+        self.writer: Any = None
+
+    def planned(self, jobs: Sequence[Job], config: str) -> None:
+        super().planned(jobs, config)
+        self.writer = self.open()
 
     def write(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -95,7 +100,10 @@ class TensorBoard(_Steps):
     def ended(self, results: Results) -> None:
         self.writer.add_text("config", f"```\n{self.config}\n```")
         self.write(measures(results))
-        self.writer.close()
+
+    def closed(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
 
 class MLflow(_Steps):
@@ -105,7 +113,13 @@ class MLflow(_Steps):
         import mlflow
 
         super().__init__()
-        self.client: Any = mlflow.MlflowClient(uri)
+        self.open: Callable[[], Any] = partial(mlflow.MlflowClient, uri)
+        self.client: Any = None
+        self.run, self.status = "", "KILLED"
+
+    def planned(self, jobs: Sequence[Job], config: str) -> None:
+        super().planned(jobs, config)
+        self.client = self.open()
         known = self.client.get_experiment_by_name("robustbench-lite")
         home = self.client.create_experiment("robustbench-lite") if known is None else known.experiment_id
         self.run = self.client.create_run(home).info.run_id
@@ -118,7 +132,11 @@ class MLflow(_Steps):
     def ended(self, results: Results) -> None:
         self.write(measures(results))
         self.client.log_text(self.run, self.config, "config.toml")
-        self.client.set_terminated(self.run)
+        self.status = "FINISHED"
+
+    def closed(self) -> None:
+        if self.run:
+            self.client.set_terminated(self.run, self.status)
 
 
 class WeightsAndBiases(_Steps):
@@ -128,7 +146,12 @@ class WeightsAndBiases(_Steps):
         import wandb
 
         super().__init__()
-        self.run: Any = wandb.init(project=project)
+        self.open: Callable[[], Any] = partial(wandb.init, project=project)
+        self.run: Any = None
+
+    def planned(self, jobs: Sequence[Job], config: str) -> None:
+        super().planned(jobs, config)
+        self.run = self.open()
 
     def write(self, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=self.step)
@@ -137,7 +160,10 @@ class WeightsAndBiases(_Steps):
         self.run.summary.update(measures(results))
         self.run.summary["failures"] = json.dumps(sorted(results.failures))
         self.run.config.update({"config": self.config})
-        self.run.finish()
+
+    def closed(self) -> None:
+        if self.run is not None:
+            self.run.finish()
 
 
 KINDS: dict[str, Callable[[str], Observer]] = {

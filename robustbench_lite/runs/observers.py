@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from robustbench_lite.core.guard import one_line
 from robustbench_lite.engines.engine import Done
 from robustbench_lite.jobs.job import Job
 from robustbench_lite.reports.results import Results
 
+log = logging.getLogger(__name__)
 EVERY = 1.0  # seconds between two lines of one thing that goes on
 
 
@@ -47,6 +50,9 @@ class Observer:
     def ended(self, results: Results) -> None:
         """Is told once, when all that was found is written."""
 
+    def closed(self) -> None:
+        """Is told last, however the run came to its end."""
+
 
 def is_aside(what: str) -> bool:
     """Whether what goes on is no job but something that jobs need, with a fraction of its own."""
@@ -59,33 +65,42 @@ def all_of(observers: Sequence[Observer]) -> Observer:
 
 
 class _All(Observer):
+    """Tells others; one that fails is told nothing more, and stops nobody."""
+
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self.observers = observers
+        self.observers = list(observers)
 
     def planned(self, jobs: Sequence[Job], config: str) -> None:
-        for one in self.observers:
-            one.planned(jobs, config)
+        self._tell(lambda one: one.planned(jobs, config))
 
     def went_on(self, what: str, fraction: float) -> None:
-        for one in self.observers:
-            one.went_on(what, fraction)
+        self._tell(lambda one: one.went_on(what, fraction))
 
     def carried_out(self, done: Done) -> None:
-        for one in self.observers:
-            one.carried_out(done)
+        self._tell(lambda one: one.carried_out(done))
 
     def ended(self, results: Results) -> None:
-        for one in self.observers:
-            one.ended(results)
+        self._tell(lambda one: one.ended(results))
+
+    def closed(self) -> None:
+        self._tell(lambda one: one.closed())
+
+    def _tell(self, word: Callable[[Observer], None]) -> None:
+        for one in list(self.observers):
+            try:
+                word(one)
+            except Exception as error:  # a server that does not answer, say
+                log.warning("%s is told nothing more: %s", type(one).__name__, one_line(error))
+                self.observers.remove(one)
 
 
 class Meter(Observer):
     """Counts what is done, how fast, and what was broken so far."""
 
     def __init__(self) -> None:
-        self.jobs = self.done = self.failed = 0
-        self.samples = self.right = self.broken = 0
-        self.fraction = self.from_fraction = 0.0
+        self.jobs = self.done = self.failed = self.read = 0
+        self.samples = self.attacked = self.right = self.broken = 0
+        self.fraction = 0.0
         self.began = time.monotonic()
 
     def planned(self, jobs: Sequence[Job], config: str) -> None:
@@ -94,24 +109,24 @@ class Meter(Observer):
     def went_on(self, what: str, fraction: float) -> None:
         if not self.jobs or is_aside(what):
             return
-        if self.fraction == 0.0:
-            self.from_fraction = fraction  # what an earlier run left
         self.fraction = fraction
 
     def carried_out(self, done: Done) -> None:
         self.done += 1
+        self.read += done.read
         if done.records is None:
             self.failed += 1
             return
         own = done.records.loc[done.records["source_model"].isna()]
         self.samples += len(own)
+        self.attacked += 0 if done.read else len(own)
         self.right += int((own["outcome"] != "wrong").sum())
         self.broken += int(own["success"].astype(bool).sum())
 
     @property
     def rate(self) -> float:
-        """Samples a second since the first job began."""
-        return self.samples / max(time.monotonic() - self.began, 1e-9)
+        """Samples a second since the first job began, those that an earlier run had done left out."""
+        return self.attacked / max(time.monotonic() - self.began, 1e-9)
 
     @property
     def success(self) -> float | None:
@@ -121,7 +136,7 @@ class Meter(Observer):
     @property
     def seconds_left(self) -> float | None:
         """At the pace up to now; None before there is one."""
-        gone = self.fraction - self.from_fraction
+        gone = self.fraction - self.read / max(self.jobs, 1)  # what an earlier run left took no time
         spent = time.monotonic() - self.began
         return spent * (1 - self.fraction) / gone if gone > 0 else None
 

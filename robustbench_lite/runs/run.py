@@ -124,9 +124,16 @@ def carry_out(
     plan: Plan, config: Config, folder: Folder | None, observers: Sequence[Observer] = ()
 ) -> Results:
     """Carry out the jobs of a plan; write what they found, the tables and the page."""
-    told_of = all_of(observers)
-    done = _carried_out(plan.jobs, plan, config, folder, told_of)
-    told_of.went_on("done", 1.0)
+    observer = all_of(observers)
+    try:
+        return _results(plan, config, folder, observer)
+    finally:
+        observer.closed()
+
+
+def _results(plan: Plan, config: Config, folder: Folder | None, observer: Observer) -> Results:
+    done = _carried_out(plan.jobs, plan, config, folder, observer)
+    observer.went_on("done", 1.0)
     records = _records(done, folder)
     told = _told(plan, done)
     results = Results(
@@ -138,12 +145,12 @@ def carry_out(
         if told.finished:
             folder.clear_locks()
         if len(records):
-            told_of.went_on("report", 1.0)
+            observer.went_on("report", 1.0)
             try:
                 rebuild([results.in_folder(folder)], ("html", "md", "csv"))
             except Exception:  # the records are there; a report can be made again
                 log.exception("no report could be made; try: robust report %s", folder.path)
-    told_of.ended(results)
+    observer.ended(results)
     return results
 
 
@@ -154,7 +161,11 @@ def carry_out_part(
 
     When all parts are done, the run is resumed there: it finds every record, and makes tables and page.
     """
-    return _carried_out(part.of(plan.jobs), plan, config, folder, all_of(observers))
+    observer = all_of(observers)
+    try:
+        return _carried_out(part.of(plan.jobs), plan, config, folder, observer)
+    finally:
+        observer.closed()
 
 
 def _carried_out(

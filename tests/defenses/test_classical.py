@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import robustbench_lite as rb
@@ -15,7 +15,7 @@ from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.classical.neighbours import apart
-from robustbench_lite.defenses.classical.splits import Grown, Samples, best_split, grow
+from robustbench_lite.defenses.classical.splits import Grown, Samples, best_split, between, grow
 from robustbench_lite.defenses.classical.trees import worst_of_stumps
 
 
@@ -35,7 +35,21 @@ def worst_loss(samples: Samples, f: int, t: float, left: np.ndarray, right: np.n
     return losses
 
 
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6, unique=True))
+def test_a_threshold_has_its_neighbours_on_either_side(values: list[float]) -> None:
+    ends = np.sort(np.array(values))
+    found = between(ends)
+    assert (np.float32(found) == found).all()
+    for low, high in itertools.pairwise(ends.tolist()):
+        own = found[(low <= found) & (found < high)]
+        least = np.float32(low)
+        if float(least) < low:
+            least = np.nextafter(least, np.float32(2))
+        assert len(own) == 1 or float(least) >= high
+
+
 @settings(max_examples=30, deadline=None)
+@example(8527)  # ends that float32 does not tell apart
 @given(st.integers(0, 10_000))
 def test_a_split_is_the_best_of_a_grid(seed: int) -> None:
     samples = drawn(seed)
@@ -44,9 +58,7 @@ def test_a_split_is_the_best_of_a_grid(seed: int) -> None:
     values = np.linspace(-2, 2, 21)
     ends = np.unique(np.concatenate([samples.low, samples.high]))
     left, right = (side.ravel() for side in np.meshgrid(values, values))
-    least = min(
-        worst_loss(samples, f, t, left, right).min() for f in range(2) for t in (ends[1:] + ends[:-1]) / 2
-    )
+    least = min(worst_loss(samples, f, t, left, right).min() for f in range(2) for t in between(ends))
     plain = worst_loss(samples, 0, -1, values, values).min()
     if split is None:
         assert least >= plain * (1 - 1e-3)

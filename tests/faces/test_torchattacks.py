@@ -76,6 +76,10 @@ def test_the_first_page_of_their_manual(net: nn.Module, batch: tuple[Tensor, Ten
     atk.set_mode_targeted_by_label(quiet=True)
     reached = net(atk(images, target_labels)).argmax(1) == target_labels
     assert reached.float().mean() > 0.3
+    net.train()
+    atk(images, target_labels)
+    assert net.training, "the model stays as it was"
+    net.eval()
     atk.set_mode_default()
     assert torch.equal(atk(images, labels), adv_images)
     atk.set_mode_targeted_least_likely()

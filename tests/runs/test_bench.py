@@ -118,8 +118,11 @@ def test_what_a_run_takes_is_told_from_what_was_timed(tmp_path: Path) -> None:
 
 def test_what_cannot_be_forecast_is_said() -> None:
     both = pd.concat([times(1, 1.0), times(1, 1.0).assign(device="cpu")])
-    with pytest.raises(RobustError, match="cuda, cpu; choose one"):
+    with pytest.raises(RobustError, match="device: cuda; cpu; choose one"):
         forecast(both, 10, 1)
+    twice = pd.concat([times(1, 1.0), times(1, 2.0).assign(asked="float32")])
+    with pytest.raises(RobustError, match="asked: auto; float32; choose one"):
+        forecast(twice, 10, 1)
     with pytest.raises(InvalidParameter, match="price"):
         forecast(times(1, 1.0), 10, 1, -1.0)
 

@@ -67,6 +67,43 @@ def test_lines_of_json_say_how_far_it_is_and_what_was_broken() -> None:
     assert [line["done"] for line in lines] == sorted(line["done"] for line in lines)
 
 
+def test_what_an_earlier_run_had_done_is_no_speed(tmp_path: Path) -> None:
+    rb.run(config=CONFIG, out=tmp_path / "r")
+    stream = io.StringIO()
+    again = rb.Folder.create(tmp_path / "r", resume=True)
+    rb.run(config=CONFIG, out=again, observers=[rb.JsonLines(stream)])
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert (last["done"], last["samples"], last["samples_per_second"]) == (4, 160, 0.0)
+    assert last["seconds_left"] is None
+
+
+def test_an_observer_that_fails_stops_nobody_and_all_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Listener):
+        def carried_out(self, done: Done) -> None:
+            raise ConnectionError("no such server")
+
+        def closed(self) -> None:
+            self.told.append("closed")
+
+    class Closing(Listener):
+        def closed(self) -> None:
+            self.told.append("closed")
+
+    failing, closing = Failing(), Closing()
+    assert len(rb.run(config=CONFIG, observers=[failing, closing]).records) == 160
+    assert len(failing.told) == 1, "it is told nothing more"
+    assert closing.told[-2:] == ["160 records", "closed"]
+
+    def stop(*things: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "carry_out", stop)
+    closing.told.clear()
+    with pytest.raises(KeyboardInterrupt):
+        rb.run(config=CONFIG, observers=[closing])
+    assert closing.told[-1] == "closed"
+
+
 def test_job_systems_read_progress_from_standard_error(tmp_path: Path) -> None:
     words = ["run", "--samples", "20", "--model", "linear", "--attack", "fgsm", "--threat", "linf:0.1"]
     done = CliRunner().invoke(main, [*words, "--progress", "json", "--json", "--out", str(tmp_path / "r")])
