@@ -34,7 +34,7 @@ from robustbench_lite.models.names import brought
 from robustbench_lite.models.own import as_model
 from robustbench_lite.progress import watched
 from robustbench_lite.search.attack import AnyAttack, Fitted
-from robustbench_lite.threats.named import parse_threat
+from robustbench_lite.threats.named import doubts_of, parse_threat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ class AttackResult:
     z : Tensor
         What the threat makes the inputs of: the inputs themselves for balls, angles and shifts for others.
     told : tuple of str
-        What to know of the model.
+        What to know of the model and the threat.
     originals : Tensor
         (n, …) float32, what was attacked.
     """
@@ -164,7 +164,7 @@ def attack(
     work = work_of(model, x, y, attack, threat, goal, Search() if search is None else search)
     with watched(str(work), progress) as tell:
         found = carry_out(work, progress=tell)
-    notes = (*work.data.task.told(), *work.model.notes)
+    notes = (*work.data.task.told(), *work.model.notes, *doubts_of(work.threat))
     if work.data.columns is not None:
         cells = torch.from_numpy(work.data.columns.array(found.adversarial))
         return AttackResult(

@@ -59,10 +59,10 @@ def leaderboard(
         told, confirmed = _verified(found, verdicts, device, trust)
         notes += told
         found = [run for run in found if run.path in confirmed]
-    for note in notes:
-        click.echo(note, err=True)
     if not found:
         raise RobustError("; ".join(notes) or f"{', '.join(map(str, runs))}: no run in there")
+    for note in notes:
+        click.echo(note, err=True)
     table = ranked(found, confirmed)
     if html is not None:
         if not verify:

@@ -245,9 +245,9 @@ def prove(
         return None, 0.0
     if model.stochastic and not isinstance(model.structure, Noise):
         return None, 0.0
+    target = targets_of(goal, model.task, samples, search)
     if not certifiers(model, threat, goal):  # before samples are copied, which may be more than memory holds
         return None, 0.0
-    target = targets_of(goal, model.task, samples, search)
     device = model.device
     right = model.task.right(clean.prediction, data.y).nonzero()[:, 0]
     question = Question(

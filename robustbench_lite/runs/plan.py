@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.threat import Norm
 from robustbench_lite.data.load import DataLike
 from robustbench_lite.engines.engine import Hung, ended_by
 from robustbench_lite.jobs.job import Job, Judged, Work, title
@@ -21,6 +18,7 @@ from robustbench_lite.runs.config import Config
 from robustbench_lite.runs.suite import Cell, Named
 from robustbench_lite.search.attack import parameters_json
 from robustbench_lite.search.normal import NormalForm
+from robustbench_lite.threats.named import doubts_of
 
 SLICES = 8  # jobs that the samples of a cell are shared among, for workers to do side by side
 FEWEST, MOST = 500, 2000  # samples a job: enough to fill a batch; what a crash can lose
@@ -96,12 +94,7 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
                 revision=attack.revision,
             )  # fmt: skip
             jobs += [replace(job, begin=begin, end=end) for begin, end in slices(n)]
-    width = float((torch.as_tensor(shop.data.domain.high) - torch.as_tensor(shop.data.domain.low)).max())
-    wide = [
-        f"{cell.threat} is as wide as the box, so that anything goes: was it meant in other units?"
-        for cell in cells
-        if (threat := shop.threat(cell.threat)).norm is Norm.LINF and (threat.eps or 0) >= width
-    ]
+    wide = [doubt for cell in cells for doubt in doubts_of(shop.threat(cell.threat))]
     reported = [f"{c.attack}, {c.threat}: reported: {c.reported}" for c in cells if c.reported]
     if not jobs:
         raise Unsupported("; ".join(dict.fromkeys(refused.values())))

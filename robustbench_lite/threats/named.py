@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
+
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidParameter
 from robustbench_lite.core.names import added_names
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
-from robustbench_lite.core.threat import Threat
+from robustbench_lite.core.threat import Norm, Threat
 from robustbench_lite.threats.composed import composed
 
 
@@ -53,3 +55,11 @@ def parse_threat(text: str | Threat | tuple[str, object], domain: Domain | None 
     make = cast(Callable[..., Threat], load(entry.where, "threat"))
     made: Any = make(domain or Domain(), **arguments(make, given(entry, name), skip=1))
     return cast(Threat, replace(made, text=written) if hasattr(made, "text") else made)
+
+
+def doubts_of(threat: Threat) -> tuple[str, ...]:
+    """What a reader should know of a threat: that it leaves nothing out, which is seldom meant."""
+    low, high = (torch.as_tensor(side) for side in (threat.domain.low, threat.domain.high))
+    if threat.norm is not Norm.LINF or (threat.eps or 0.0) < float((high - low).max()):
+        return ()
+    return (f"{threat} is as wide as the box, so that anything goes: was it meant in other units?",)

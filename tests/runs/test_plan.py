@@ -139,3 +139,15 @@ def test_no_two_models_share_a_name() -> None:
     named = [TorchModel(nn.Linear(4, 2), (4,), name=name) for name in ("a", "a", "a#2", "a")]
     names = told_apart(named)
     assert names == ["a", "a#2", "a#2#2", "a#3"]
+
+
+def test_a_threat_as_wide_as_the_box_is_told_everywhere() -> None:
+    told = "linf:8 is as wide as the box, so that anything goes: was it meant in other units?"
+    digits = rb.load_data("digits", samples=5)
+    assert told in rb.attack("linear", digits.x, digits.y, "fgsm", "linf:8").notes
+    assert told in run_with("digits", ["linear"], ["fgsm"], ["linf:8"], 5).notes
+    large = rb.parse_threat("linf:8", rb.Domain(0.0, 255.0))
+    x = digits.x * 255
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert not any("wide" in note for note in rb.attack(net, x, digits.y, "fgsm", large).notes)
+    assert not any("wide" in note for note in rb.attack("linear", digits.x, digits.y, "fgsm", "l2:8").notes)
