@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.core.errors import InvalidModel, RobustError, Unsupported
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.guard import foreign, one_line
 from robustbench_lite.core.model import Access, Model, reference_precision
@@ -169,12 +169,21 @@ class Peer(Attack[Iterate]):
             problem.oracle.model.num_classes,
         )  # fmt: skip
         lent = Lent(problem.oracle.model, low, high).eval()
-        with foreign(self.name, self.called), _seeded(problem.seed), torch.enable_grad():
-            found = self.search(lent, rows)
+        try:
+            with foreign(self.name, self.called), _seeded(problem.seed), torch.enable_grad():
+                found = self.search(lent, rows)
+        except InvalidModel as error:  # it is no fault of the model
+            raise RobustError(str(error)) from error
         z = low + wide * found.detach().to(problem.x0)
         self._charge(problem, lent)
         distance = threat.distance(z, problem.x0)
-        near = (distance > problem.eps) & (distance <= problem.eps * (1 + ROUNDING))
+        outside = distance > problem.eps * (1 + ROUNDING)
+        if bool((outside | (distance == 0)).all()) and bool(outside.any()):
+            raise Unsupported(
+                f"{self.name}: {self.called} moves every sample farther than {threat}: is it for another "
+                "norm, or for the smallest change?"
+            )
+        near = (distance > problem.eps) & ~outside
         return Iterate(z=torch.where(per_row(near, z), problem.project(z), z))
 
     def _charge(self, problem: Problem, lent: Lent) -> None:

@@ -56,6 +56,7 @@ def bench(
     from rich.console import Console
 
     from robustbench_lite.cli.terminal import show_table, watching
+    from robustbench_lite.core.errors import RobustError
     from robustbench_lite.records.schema import whole
     from robustbench_lite.reports.figures import plots
     from robustbench_lite.reports.figures.rates import speeds
@@ -64,6 +65,8 @@ def bench(
     from robustbench_lite.runs.config import check_names, make
 
     ablate, worse = bool(described.pop("ablate")), cast("float | None", described.pop("worse"))
+    if worse is not None and against is None:
+        raise RobustError("--worse needs --against, the times that it compares with")
     settled = make({**{k: v for k, v in described.items() if v is not None}, **chosen(ctx)})
     check_names(settled)
     ask_for_code(settled, False, False)
@@ -74,6 +77,8 @@ def bench(
         keep(table, out)
     if before is not None:
         table = beside(table, before)
+        if table["times_as_fast"].isna().all():
+            raise RobustError(f"{against}: holds no times of what was timed: nothing can be compared")
     if figure is not None:
         with whole(figure) as temporary, plots.style():
             speeds(table).savefig(temporary, format="png", dpi=200, facecolor="white")
@@ -93,7 +98,7 @@ def bench(
 @click.option("--devices", default=1, show_default=True, type=click.IntRange(1), help="How many, alike.")
 @click.option("--on", "device", help="Which of the devices in TIMES.  [default: the only one]")
 @click.option("--asked", help="Which of the settings of --ablate in TIMES.  [default: the only one]")
-@click.option("--price", default=0.0, type=click.FloatRange(0), help="Of an hour of a device.")
+@click.option("--price", default=0.0, type=click.FloatRange(0, 1e9), help="Of an hour of a device.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     times: Path, samples: int, devices: int, device: str | None, asked: str | None, price: float,

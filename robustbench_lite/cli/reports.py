@@ -75,7 +75,8 @@ def status(run: Path, as_json: bool) -> None:
     from robustbench_lite.records.folder import Folder
     from robustbench_lite.reports.format import number
 
-    facts = Folder.open(run).progress()
+    begun = (run / "notes.json").is_file()  # perhaps before the first job has ended
+    facts = (Folder(run) if begun else Folder.open(run)).progress()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:

@@ -95,6 +95,8 @@ def run(
     flags = {name: value for name, value in described.items() if value not in (None, ())}
     kept = Path() if out is None else out / "config.toml"
     written = read(config) if config else read(kept) if resume and kept.is_file() else {}
+    if resume and not kept.is_file():
+        click.echo(f"{out} holds no run yet: a new one begins", err=True)
     settled = make({**written, **flags, **chosen(ctx)})
     check_names(settled)
     if resume and written and settled.search.seed != make(written).search.seed:
@@ -138,10 +140,12 @@ def run(
         for one in failures:
             click.echo(f"{one.job} failed: {one.failure.strip().splitlines()[-1]}", err=True)
         own = len(part.of(made.jobs))
-        click.echo(
-            f"shard {part}: {len(done) - len(failures)} of its {own} jobs done, of {len(made.jobs)} in all; "
-            f"when all shards are, robust run --resume --out {folder.path}"
-        )
+        if not quiet:
+            click.echo(
+                f"shard {part}: {len(done) - len(failures)} of its {own} jobs done, of {len(made.jobs)} in "
+                f"all; when all shards are, robust run --resume --out {folder.path}",
+                err=as_json,
+            )
         sys.exit(1 if failures or len(done) < own else 0)
     if as_json:
         summary = json.loads(result.table("summary").to_json(orient="records"))
@@ -149,6 +153,9 @@ def run(
         click.echo(json.dumps(answer, indent=2))
     elif not quiet:
         show_result(result, Console())
+    else:
+        for job, failure in result.failures.items():
+            click.echo(f"{job} failed: {failure.strip().splitlines()[-1]}", err=True)
     if result.missing:
         click.echo(f"go on with: robust run --resume --out {result.path}", err=True)
     sys.exit(1 if result.failures or result.missing else 0)
@@ -184,8 +191,11 @@ def _show_plan(plan: Plan) -> None:
         click.echo(f"{job}: {job.end - job.begin} samples, {told}")
     for name, reason in plan.refused.items():
         click.echo(f"{name}: not possible: {reason}")
-    rest = f", and {open_ended} of which nobody knows" if open_ended else ""
-    click.echo(f"{len(plan.jobs)} jobs, at most {total:.0f} s on {plan.workshop.device}{rest}")
+    known = len(plan.jobs) - open_ended
+    said = [f"{known} of at most {total:.0f} s together"] if known else []
+    said += [f"{open_ended} of nobody knows how long"] if open_ended else []
+    jobs = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) > 1)}"
+    click.echo(f"{jobs} on {plan.workshop.device}: {', '.join(said)}")
 
 
 @click.command()

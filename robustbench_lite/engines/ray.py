@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from robustbench_lite.records.folder import Folder
 
 Actor = Any  # of Ray, which makes its types when it runs
 Reference = Any
+KNOCK = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Ray:
         try:
             if mine:
                 where = self.address or "local"
+                _knock(where)
                 ray.init(where, log_to_driver=False, logging_level="warning")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise RobustError(f"engine ray: {self.address or 'local'}: {error}") from None
         try:
             team = _Team(self, agenda, pictures)
@@ -169,6 +172,13 @@ class _Team:
             if done is not None:
                 yield done
         self._start()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens at host:port, which Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
 
 
 class _Worker:

@@ -78,7 +78,7 @@ def forecast(times: pd.DataFrame, samples: int, devices: int, price: float = 0.0
     for row in times.to_dict("records"):
         each = 1 / float(row["images_per_second"])
         hours = samples * each / 3600
-        passes = samples * each * float(row["passes_per_second"])
+        passes = round(samples * each * float(row["passes_per_second"]))
         kept = {name: row[name] for name in COLUMNS[:4]}
         rows.append(
             {**kept, "samples": samples, "passes": passes, "device_hours": hours, "cost": hours * price}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.core.guard import one_line
 from robustbench_lite.engines.engine import Done
 from robustbench_lite.jobs.job import Job
@@ -59,9 +60,13 @@ def is_aside(what: str) -> bool:
     return what.startswith(("training ", "proving "))
 
 
-def all_of(observers: Sequence[Observer]) -> Observer:
-    """One observer that tells all others."""
-    return _All(observers)
+def all_of(observers: Observer | Sequence[Observer]) -> Observer:
+    """One observer that tells all others; raises `InvalidParameter` for what is none."""
+    several = (observers,) if isinstance(observers, Observer) else tuple(observers)
+    for one in several:
+        if not isinstance(one, Observer):
+            raise InvalidParameter("observers", one, "an Observer, or several")
+    return _All(several)
 
 
 class _All(Observer):
@@ -71,7 +76,11 @@ class _All(Observer):
         self.observers = list(observers)
 
     def planned(self, jobs: Sequence[Job], config: str) -> None:
-        self._tell(lambda one: one.planned(jobs, config))
+        for one in self.observers:  # what cannot even begin is put right before hours are spent
+            try:
+                one.planned(jobs, config)
+            except Exception as error:
+                raise RobustError(f"{type(one).__name__} cannot begin: {one_line(error)}") from error
 
     def went_on(self, what: str, fraction: float) -> None:
         self._tell(lambda one: one.went_on(what, fraction))

@@ -54,7 +54,7 @@ def run(
     search: Search | None = None,
     config: Config | None = None,
     out: str | Path | Folder | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Observer | Sequence[Observer] = (),
 ) -> Results:
     """Attack models on data and judge every sample.
 
@@ -72,7 +72,7 @@ def run(
     out : path or Folder, optional
         Where records and tables go (None: nothing is written). To go on with a run, give
         `Folder.create(path, resume=True)`: jobs whose records are there are read, not run again.
-    observers : sequence of Observer, optional
+    observers : Observer or sequence of them, optional
         Who is told what goes on: `JsonLines()`, `logger("tensorboard:FOLDER")`, or one's own.
 
     Returns
@@ -121,7 +121,7 @@ def run(
 
 
 def carry_out(
-    plan: Plan, config: Config, folder: Folder | None, observers: Sequence[Observer] = ()
+    plan: Plan, config: Config, folder: Folder | None, observers: Observer | Sequence[Observer] = ()
 ) -> Results:
     """Carry out the jobs of a plan; write what they found, the tables and the page."""
     observer = all_of(observers)

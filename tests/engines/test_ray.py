@@ -25,6 +25,12 @@ def test_without_the_extra_ray_is_refused_in_a_line(monkeypatch: pytest.MonkeyPa
         run_with("digits", ["linear"], ["noise"], ["linf:0.1"], 10, engine="ray")
 
 
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(RobustError, match=r"engine ray: 127\.0\.0\.1:1: .*refused"):
+        run_with("digits", ["linear"], ["noise"], ["linf:0.1"], 10, engine="ray", ray_address="127.0.0.1:1")
+
+
 def test_three_machines_of_which_one_is_lost(tmp_path: Path) -> None:
     """All records are there, none twice; a live model goes along, and so does what an attack learns."""
     ray = pytest.importorskip("ray")

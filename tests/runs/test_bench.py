@@ -57,6 +57,7 @@ def test_what_cannot_be_timed_is_said(tmp_path: Path) -> None:
     for arguments, why in (
         (["--against", str(tmp_path / "no.json")], "holds no times"),
         (["--attack", "nonsense"], "nonsense"),
+        (["--worse", "5"], "--worse needs --against"),
         (["--attack", "exact", "--model", "cnn"], "exact"),
     ):
         said = run(*arguments)

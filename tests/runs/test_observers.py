@@ -104,6 +104,17 @@ def test_an_observer_that_fails_stops_nobody_and_all_are_closed(monkeypatch: pyt
     assert closing.told[-1] == "closed"
 
 
+def test_what_cannot_begin_or_is_no_observer_is_refused_in_a_line() -> None:
+    class Unable(rb.Observer):
+        def planned(self, jobs: Sequence[Job], config: str) -> None:
+            raise ConnectionError("no such server")
+
+    with pytest.raises(RobustError, match="Unable cannot begin: ConnectionError: no such server"):
+        rb.run(config=CONFIG, observers=Unable())
+    with pytest.raises(InvalidParameter, match="observers"):
+        rb.run(config=CONFIG, observers=[object()])  # type: ignore[list-item]
+
+
 def test_job_systems_read_progress_from_standard_error(tmp_path: Path) -> None:
     words = ["run", "--samples", "20", "--model", "linear", "--attack", "fgsm", "--threat", "linf:0.1"]
     done = CliRunner().invoke(main, [*words, "--progress", "json", "--json", "--out", str(tmp_path / "r")])

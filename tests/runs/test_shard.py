@@ -66,7 +66,8 @@ def test_what_is_no_shard_is_refused(text: str, environment: dict[str, str]) -> 
 def test_shards_and_a_resume_give_what_one_run_gives(tmp_path: Path) -> None:
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     assert command(*RUN, "--out", str(whole)).exit_code == 0
-    first = command(*RUN, "--out", str(shared), "--shard", "2/3")
+    loud = [word for word in RUN if word != "--quiet"]
+    first = command(*loud, "--out", str(shared), "--shard", "2/3")
     assert first.exit_code == 0
     assert "shard 2/3: 3 of its 3 jobs done, of 8 in all" in first.stdout
     status = command("status", str(shared), "--json")
