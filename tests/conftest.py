@@ -170,7 +170,7 @@ SHORT: dict[str, str] = {
     "sparsefool": "steps=30",
     "spgd": "steps=30",
     "spsa": "steps=10,pairs=8",
-    "square": "steps=120",
+    "square": "steps=200",
     "substitute": "samples=60,rounds=2,epochs=8,steps=4",
     "superdeepfool": "steps=30",
     "surfree": "steps=10,tries=30",

@@ -23,7 +23,7 @@ from robustbench_lite.runs.plan import Subject, plan
 from robustbench_lite.runs.run import carry_out
 
 UNLIKE = ["run", "memory_mib", "seconds", "certify_seconds", "fit_seconds"]
-KILLS = int(os.environ.get("ROBUST_KILLS", "4"))
+KILLS = int(os.environ.get("ROBUST_KILLS", "3"))
 CONFIG = rb.Config(
     samples=30, models=("linear", "tree"), threats=("l2:1", "linf:0.1"), pictures=False,
     attacks=("noise:steps=3", "boundary:steps=30", "square:steps=200", "universal:steps=2"),
@@ -130,7 +130,7 @@ def _weathered(path: Path, workers: int, fails: int | None) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed as they are on Unix")
 def test_killed_at_any_moment_a_run_loses_what_is_under_way_only(tmp_path: Path) -> None:
-    """The process, a worker, a write, a full disk, a torn file: 4 times, or as ROBUST_KILLS says."""
+    """The process, a worker, a write, a full disk, a torn file: 3 times, or as ROBUST_KILLS says."""
     chance, path = random.Random(0), tmp_path / "run"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["robustbench_lite.runs.run"])
