@@ -102,8 +102,9 @@ class Peer(Attack[Iterate]):
     """An attack of another library; where it ends is looked at, and what it does on the way is not.
 
     Its passes are counted by the model it is lent and shared out evenly among the samples of a batch. Points
-    outside the ball by rounding are drawn in. Random numbers are those of torch and numpy, seeded: the result
-    depends on the batch, which its records say.
+    outside the ball by rounding are drawn in; those farther out go to the judge as they are, which counts
+    them as not admissible: that an attack is of another norm makes no model robust. Random numbers are those
+    of torch and numpy, seeded: the result depends on the batch, which its records say.
 
     Parameters
     ----------
@@ -178,11 +179,7 @@ class Peer(Attack[Iterate]):
         self._charge(problem, lent)
         distance = threat.distance(z, problem.x0)
         outside = distance > problem.eps * (1 + ROUNDING)
-        if bool((outside | (distance == 0)).all()) and bool(outside.any()):
-            raise Unsupported(
-                f"{self.name}: {self.called} moves every sample farther than {threat}: is it for another "
-                "norm, or for the smallest change?"
-            )
+        problem.hand_in(z, outside)
         near = (distance > problem.eps) & ~outside
         return Iterate(z=torch.where(per_row(near, z), problem.project(z), z))
 

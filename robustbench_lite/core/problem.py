@@ -624,6 +624,21 @@ class Problem:
         goal = replace(self.goal, nan=False) if self.goal.nan else self.goal
         return goal.met(model.task, scores, self.y, self.target, confidence)
 
+    def hand_in(self, z: Tensor, which: Tensor) -> None:
+        """Leave points that the threat does not admit to the judge, where nothing that it admits was found.
+
+        For attacks that nobody here has written: the judge says why a point does not count, and it is told.
+
+        Parameters
+        ----------
+        z : Tensor
+            (n, …).
+        which : Tensor of bool
+            (n,), rows whose point is left so.
+        """
+        left = which & ~self.found
+        self.ledger.best_z[self.row[left]] = z[left]
+
     def conclude(self, z: Tensor) -> None:
         """A last look at where rows stand, so that nothing goes unseen; the driver's.
 
