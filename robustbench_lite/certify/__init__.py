@@ -21,15 +21,21 @@ CERTIFIERS: dict[str, Entry] = dict(
         _entry(
             "neighbours",
             "neighbours:NeighbourBounds",
-            "distances of nearest neighbours in l2, linf and l1",
+            "distances of nearest neighbours, every norm",
             "Wang et al. 2019, arXiv:1906.03310",
         ),
-        _entry("kernels", "kernels:KernelBounds", "sound distances of machines with a Gaussian kernel"),
+        _entry("kernels", "kernels:KernelBounds", "sound distances of machines with a Gaussian kernel, every norm"),
         _entry(
             "networks",
             "networks:NetworkBounds",
-            "sound distances of small rectified networks",
+            "sound distances of small rectified networks, every norm",
             "Zhang et al. 2018, arXiv:1811.00866; Xu et al. 2021, arXiv:2011.13824",
+        ),
+        _entry(
+            "lipschitz",
+            "lipschitz:LipschitzBounds",
+            "sound distances of rectified networks of any size, by spectral norms",
+            "Tsuzuku et al. 2018, arXiv:1802.04034",
         ),
         _entry(
             "smoothing",

@@ -210,10 +210,17 @@ def _better(one: Bounds, other: Bounds) -> Bounds:
     return Bounds(
         torch.where(take, other.distance, one.distance),
         one.exact | other.exact,
-        " and ".join(dict.fromkeys([one.by, other.by])),
+        " and ".join(dict.fromkeys([one.by, other.by])) if bool(take.any()) else one.by,
         one.alpha or other.alpha,
         nearest,
     )
+
+
+def counts_choices(threat: Threat) -> str | None:
+    """Why bounds of a box say nothing here: where l0 counts choices, each of several features."""
+    if threat.norm is Norm.L0 and threat.domain.groups is not None:
+        return "choices of several features are not counted by a relaxation"
+    return None
 
 
 def rounded_down(distance: Tensor, norm: Norm | None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustbench_lite.certify.certifier import ROUNDING, Bounds, Question
 from robustbench_lite.certify.climb import Cells
+from robustbench_lite.certify.cliques import Cliques
 from robustbench_lite.certify.leaves import Leaves, Wanted, allowed, nearer
 from robustbench_lite.certify.programmes import Cut, Forest, Limits, solve
 from robustbench_lite.certify.verifier import GRAIN, Verified
@@ -31,7 +32,7 @@ class EnsembleBounds:
 
     linf: the verifier. Other norms: what it proves in linf holds in l2 and l1 as well; the point that it
     finds is moved nearer leaf by leaf and threshold by threshold, and where few enough leaves are within that
-    distance, a programme of whole numbers proves the rest.
+    distance, a programme of whole numbers proves the rest; elsewhere groups of trees prove a part.
     """
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
@@ -95,10 +96,15 @@ class Programmed:
             bound, point = programme.solved(x0[i : i + 1], sought[i], float(upper[i]))
             proven[i] = max(float(proven[i]), bound)
             points[i] = points[i] if point is None else point
+        upper = norms(points.double() - x0.double(), domain, norm).where(torch.isfinite(upper), torch.inf)
+        left = (upper * (1 - 10 * ROUNDING) > proven).nonzero()[:, 0]  # where no programme came to its end
+        cliques = Cliques(cells.trees, leaves, norm, domain, asked.effort)
+        grouped = cliques.largest(x0[left], asked.y.cpu()[left], sought[left], proven[left], upper[left])
+        proven[left] = torch.maximum(proven[left], grouped if norm is Norm.L0 else grouped * (1 - ROUNDING))
         points, proven = points.to(asked.x0.device), proven.to(asked.x0.device)
         reached = asked.threat.distance(points, asked.x0)
         exact = self.verified.confirmed(points, proven, reached, 10 * ROUNDING)
-        by = " and ".join([self.first.by, "programme"] if self.first.by else ["programme"])
+        by = " and ".join(filter(None, [self.first.by, "programme", "groups of trees" if len(left) else ""]))
         return Bounds(proven, exact, by, nearest=points)
 
 

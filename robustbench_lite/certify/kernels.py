@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.certifier import DUAL, ORDER, ROUNDING, Bounds, Question
+from robustbench_lite.certify.ball import Ball, largest_distance, pixels_of
+from robustbench_lite.certify.certifier import Bounds, Question, counts_choices
 from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.structure import Kernel
 from robustbench_lite.core.threat import Norm, Threat
 
-HALVINGS = 40
 ROWS = 64  # samples at once
 
 
@@ -28,10 +28,10 @@ class KernelBounds:
     """A sound distance: within it the true class wins against each other class by itself."""
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        """None for Gaussian kernels under linf, l2 and l1."""
-        if not isinstance(model.structure, Kernel) or threat.norm not in DUAL:
-            return f"{model.name} is no machine with a Gaussian kernel under linf, l2 or l1"
-        return None
+        """None for Gaussian kernels under a norm."""
+        if not isinstance(model.structure, Kernel) or threat.norm is None:
+            return f"{model.name} is no machine with a Gaussian kernel under a norm"
+        return counts_choices(threat)
 
     def bounds(self, question: Question) -> Bounds:
         """The largest eps at which the true class is proven to win every pair it is in."""
@@ -50,7 +50,8 @@ class _Pairs:
     """The true class of each sample against each other class: K - 1 decisions, above 0 where it wins.
 
     weight (n, K - 1, m): of each vector times its kernel at the sample; intercept (n, K - 1); towards
-    (n, m, d): the gradient of u by the input; low, high (n, d): what the box leaves of each feature.
+    (n, m, d): the gradient of u by the input; low, high (n, d): what the box leaves of each feature, each
+    of a pixel (d,).
     """
 
     weight: Tensor
@@ -61,6 +62,7 @@ class _Pairs:
     gamma: float
     stretch: float
     norm: Norm
+    pixel: Tensor
 
     @classmethod
     def of(cls, held: Kernel, question: Question) -> _Pairs:
@@ -79,48 +81,27 @@ class _Pairs:
         return cls(
             weight, held.intercept[mine] * sign, 2 * apart @ held.matrix, low, high, held.gamma,
             float(torch.linalg.matrix_norm(held.matrix, 2)), question.norm,
+            pixels_of(question.threat.domain, question.x0),
         )  # fmt: skip
 
     def largest(self) -> Tensor:
-        """The largest eps found (n,)."""
-        width = torch.linalg.vector_norm(self.high - self.low, ord=ORDER[self.norm], dim=1)
-        proven, failed = torch.zeros_like(width), width
-        for _ in range(HALVINGS):
-            eps = (proven + failed) / 2
-            holds = self._win(eps)
-            proven, failed = torch.where(holds, eps, proven), torch.where(holds, failed, eps)
-        return torch.where(self._win(width), torch.inf, proven * (1 - ROUNDING))
+        """The distance (n,) below which the true class wins every pair."""
+        return largest_distance(self._win, torch.maximum(self.high, -self.low), self.norm, self.pixel)
 
     def _win(self, eps: Tensor) -> Tensor:
         """Whether the true class is proven to win every pair within eps (n,)."""
-        far = torch.maximum(-self._least(self.towards, eps), -self._least(-self.towards, eps))  # of u, (n, m)
+        ball = Ball.within(self.low, self.high, eps, self.norm, self.pixel)
+        far = torch.maximum(-ball.least(self.towards), -ball.least(-self.towards))  # of u, (n, m)
         up, down = torch.exp(self.gamma * far), torch.exp(-self.gamma * far)
         chord = (up - down) / (2 * far).clamp_min(1e-300)
         middle = (up + down) / 2
         for_more, for_less = self.weight.clamp_min(0), self.weight.clamp_max(0)
         constant = for_more.sum(2) + (for_less * middle[:, None]).sum(2)
         slope = -self.gamma * for_more - for_less * chord[:, None]  # of u
-        least = constant + self._least(slope @ self.towards, eps)
-        length = self._longest(eps) * self.stretch
+        least = constant + ball.least(slope @ self.towards)
+        length = ball.longest() * self.stretch
         shrunk = torch.exp(-self.gamma * length.square())[:, None]
         size = self.weight.abs().sum(2) + self.intercept.abs()
         decision = torch.minimum(least, least * shrunk) + self.intercept
         won: Tensor = (decision > 1e-9 * size).all(1)
         return won
-
-    def _least(self, slope: Tensor, eps: Tensor) -> Tensor:
-        """The least value of slope (n, k, d) · δ in the ball (n, k)."""
-        low, high = torch.maximum(self.low, -eps[:, None]), torch.minimum(self.high, eps[:, None])
-        box = torch.where(slope > 0, slope * low[:, None], slope * high[:, None]).sum(2)
-        if self.norm is Norm.LINF:
-            return box
-        free = (self.low < self.high)[:, None]
-        length = torch.linalg.vector_norm(slope * free, ord=DUAL[self.norm], dim=2)
-        return torch.maximum(box, -eps[:, None] * length)
-
-    def _longest(self, eps: Tensor) -> Tensor:
-        """The largest Euclidean length of a step (n,)."""
-        if self.norm is not Norm.LINF:
-            return eps
-        room = torch.minimum(torch.maximum(self.high, -self.low), eps[:, None])
-        return room.square().sum(1).sqrt()

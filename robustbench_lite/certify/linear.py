@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.certifier import Bounds, Question, rounded_down
+from robustbench_lite.certify.certifier import Bounds, Question, counts_choices, rounded_down
 from robustbench_lite.certify.halfspace import outward, smallest_move
 from robustbench_lite.certify.least_distance import shortest_steps
 from robustbench_lite.certify.polytope import smallest_step
@@ -29,9 +29,7 @@ class LinearBounds:
         """None for models whose structure is linear, under a norm."""
         if not isinstance(model.structure, Linear) or threat.norm is None:
             return f"{model.name} is no linear model under a norm"
-        if threat.norm is Norm.L0 and threat.domain.groups is not None:
-            return "choices of several features are not counted by a relaxation"
-        return None
+        return counts_choices(threat)
 
     def bounds(self, question: Question) -> Bounds:
         """Exact, the least over the classes that will do; sound where features take steps."""

@@ -20,7 +20,15 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from robustbench_lite.certify.certifier import DUAL, ORDER, ROUNDING, Bounds, Question
+from robustbench_lite.certify.ball import pixels_of
+from robustbench_lite.certify.certifier import (
+    DUAL,
+    ORDER,
+    Bounds,
+    Question,
+    counts_choices,
+    rounded_down,
+)
 from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.core.goal import Goal
@@ -30,7 +38,12 @@ from robustbench_lite.core.structure import Neighbours
 from robustbench_lite.core.threat import Norm, Threat
 
 Array = np.ndarray
-NODES = {Norm.L2: 2000, Norm.LINF: 60, Norm.L1: 60}  # programmes for a sample, at the usual effort
+NODES = {
+    Norm.L2: 2000,
+    Norm.LINF: 60,
+    Norm.L1: 60,
+    Norm.L0: 2,
+}  # programmes for a sample, at the usual effort
 ALONE = 20  # times as many for one neighbour, which wants few of them
 AT_ONCE = 8  # constraints that a programme takes up at a time
 NEAR = 8  # stored samples of the own class by which others are put in order
@@ -43,16 +56,17 @@ class NeighbourBounds:
     """The distance to the nearest other class: exact where the search over choices of neighbours ends."""
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        """None for nearest neighbours under l2, linf and l1."""
-        if not isinstance(model.structure, Neighbours) or threat.norm not in DUAL:
-            return f"{model.name} is no vote of nearest neighbours under l2, linf or l1"
-        return None
+        """None for nearest neighbours under a norm."""
+        if not isinstance(model.structure, Neighbours) or threat.norm is None:
+            return f"{model.name} is no vote of nearest neighbours under a norm"
+        return counts_choices(threat)
 
     def bounds(self, question: Question) -> Bounds:
         """As far as the effort reaches."""
         held = question.model.structure
         assert isinstance(held, Neighbours)
-        solver = Solver.of(held, question.norm, question.effort)
+        pixel = pixels_of(question.threat.domain, question.x0).cpu().numpy()
+        solver = Solver.of(held, question.norm, question.effort, pixel)
         x0 = question.x0.cpu()
         x = x0.flatten(1).double().numpy()
         sides = allowed(x0, question.threat.domain.to(torch.device("cpu")))
@@ -62,7 +76,7 @@ class NeighbourBounds:
         for i in range(len(x)):
             question.progress(i / len(x))
             distance[i], steps[:, i] = solver.nearest(x[i], low[i], high[i], int(y[i]), sought[i])
-        proven = torch.from_numpy(distance).to(question.x0.device) * (1 - ROUNDING)
+        proven = rounded_down(torch.from_numpy(distance).to(question.x0.device), question.norm)
         nearest = self._crossed(question, torch.from_numpy(steps).to(question.x0.device))
         reached = question.threat.distance(nearest, question.x0)
         domain = question.threat.domain
@@ -122,14 +136,38 @@ class Solver:
     image: Array
     norm: Norm
     nodes: int
+    pixel: Array
 
     @classmethod
-    def of(cls, held: Neighbours, norm: Norm, effort: float) -> Solver:
-        """For the structure of a model."""
+    def of(cls, held: Neighbours, norm: Norm, effort: float, pixel: Array) -> Solver:
+        """For the structure of a model, of whose inputs each feature is of a pixel (d,)."""
         parts = (held.stored, held.labels, held.matrix, held.offset)
         stored, labels, matrix, offset = (part.cpu().numpy() for part in parts)
         nodes = max(1, int(NODES[norm] * effort * (1 if held.k > 1 else ALONE)))
-        return cls(stored, labels, held.k, matrix, offset, stored @ matrix, norm, nodes)
+        return cls(stored, labels, held.k, matrix, offset, stored @ matrix, norm, nodes, pixel)
+
+    def size(self, step: Array) -> float:
+        """The norm of a step (d,)."""
+        if self.norm is Norm.L0:
+            return float(len(np.unique(self.pixel[step != 0])))
+        return float(np.linalg.norm(step, ord=ORDER[self.norm]))
+
+    def reach(self, normal: Array, need: Array, low: Array, high: Array) -> Array:
+        """The smallest size of a step with normal (…, d) @ step >= need (…), or one below it."""
+        length = np.linalg.norm(normal, ord=DUAL.get(self.norm), axis=-1)
+        if self.norm is Norm.L0:
+            order = np.argsort(self.pixel, kind="stable")
+            begin = np.searchsorted(self.pixel[order], np.arange(int(self.pixel.max()) + 1))
+            gain = np.add.reduceat(np.maximum(normal * low, normal * high)[..., order], begin, axis=-1)
+            together = np.cumsum(-np.sort(-gain, axis=-1), axis=-1)
+            fewer = (together < need[..., None] - LOOSE * together[..., -1:]).sum(-1)
+            far = np.where(fewer < len(begin), fewer + 1.0, np.inf)
+        else:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                far = need / length
+        # What is nearer already is free, and so is the tie of two samples in one place.
+        reached: Array = np.where((need > 0) & (length > self.same), far, 0.0)
+        return reached
 
     @property
     def same(self) -> float:
@@ -251,11 +289,7 @@ class Case:
         image = self.solver.image
         normal = image[others][:, None] - image[rivals][None]
         need = (self.apart[others][:, None] - self.apart[rivals][None]) / 2
-        length = np.linalg.norm(normal, ord=DUAL[self.solver.norm], axis=2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            far = np.where(need > 0, need / length, 0.0)  # of two samples in one place the tie is free
-        far = np.where(length <= self.solver.same, 0.0, far)
-        sorted_far: Array = np.sort(far, axis=1)
+        sorted_far: Array = np.sort(self.solver.reach(normal, need, self.low, self.high), axis=1)
         return sorted_far
 
     def _whole(self, start: Node, best: float) -> Node | None:
@@ -298,13 +332,11 @@ class Case:
             step = shortest(normal, need, self.low, self.high, best)
         else:
             none = np.zeros(len(self.low))
-            step = smallest_step(
-                normal, need, self.low, self.high, self.solver.norm, np.arange(len(none)), none
-            )
+            step = smallest_step(normal, need, self.low, self.high, self.solver.norm, self.solver.pixel, none)
         if step is None:
             return None
         step = np.clip(step, self.low, self.high)
-        length = float(np.linalg.norm(step, ord=ORDER[self.solver.norm]))
+        length = self.solver.size(step)
         return None if length >= best else replace(node, length=length, step=step)
 
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_lite.certify.certifier import DUAL, ORDER, Bounds, Question
+from robustbench_lite.certify.ball import Ball, pixels_of
+from robustbench_lite.certify.certifier import ORDER, Bounds, Question, counts_choices
 from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.structure import Layers, Product, Taken, outcome, outcomes
 from robustbench_lite.core.threat import Norm, Threat
 
@@ -54,14 +54,14 @@ class NetworkBounds:
     """A sound distance for feed-forward networks of rectified units."""
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        """None for networks whose steps are known, under linf, l2 and l1, if they are not too large."""
+        """None for networks whose steps are known, under a norm, if they are not too large."""
         held = model.structure
-        if not isinstance(held, Layers) or threat.norm not in DUAL:
-            return f"{model.name} is no network of known steps under linf, l2 or l1"
+        if not isinstance(held, Layers) or threat.norm is None:
+            return f"{model.name} is no network of known steps under a norm"
         units = units_of(held)
         if units > UNITS:
             return f"{model.name} has {units} rectified units; bounds are computed for up to {UNITS}"
-        return None
+        return counts_choices(threat)
 
     def bounds(self, question: Question) -> Bounds:
         """The largest eps at which no margin can fall to 0."""
@@ -77,7 +77,8 @@ class NetworkBounds:
             question.progress(number / len(rows))
             if not len(part):
                 break
-            distance[part] = _Batch(held, question[part]).largest()
+            batch = _Batch(held, question[part])
+            distance[part] = batch.fewest() if question.norm is Norm.L0 else batch.largest()
         return Bounds(distance, torch.zeros_like(distance, dtype=torch.bool), "linear relaxation")
 
 
@@ -105,6 +106,21 @@ class _Batch:
         every = torch.eye(classes, dtype=torch.float64, device=asked.y.device)
         self.margins = (own[:, None] - every).to(self.layers.dtype)  # (n, K, K): the score of y less each
         self.open = asked.sought
+
+    def fewest(self) -> Tensor:
+        """The number of pixels (n,) float64 below which nothing is adversarial: one after the other."""
+        rows = torch.arange(len(self.question.y), device=self.question.y.device)
+        proven = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+        pixels = self.question.threat.domain.pixels(self.question.x0[:1]).shape[1]
+        steps = int(SLOPES * self.question.effort) * (units_of(self.layers) <= FEW)
+        for count in range(1, pixels + 1):
+            if not len(rows):
+                break
+            proven[rows] = float(count)  # a sample that the model has right needs one, and so on
+            least = self._least(rows, torch.full((len(rows),), float(count)).to(proven), steps)
+            rows = rows[least > 0]
+        proven[rows] = torch.inf
+        return proven
 
     def largest(self) -> Tensor:
         """The largest eps found (n,) float64."""
@@ -154,8 +170,7 @@ class _Batch:
 
         split: units that are taken on either side where a margin is not proven otherwise.
         """
-        ball = Ball.around(self.question[rows], eps, self.layers.dtype)
-        relaxed = Relaxed(self.layers, ball)
+        relaxed = Relaxed(self.layers, Inputs.around(self.question[rows], eps, self.layers.dtype))
         with torch.no_grad():
             relaxed.bound_units()
             guard = GUARD * (1 + relaxed.scores.abs().amax(1, keepdim=True))
@@ -192,39 +207,34 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class Ball:
-    """Inputs within eps (n,) of x0 (n, …), and within low <= x <= high."""
+class Inputs:
+    """What the steps of a ball make of x0 (n, …)."""
 
     x0: Tensor
-    low: Tensor
-    high: Tensor
-    eps: Tensor
-    norm: Norm
+    ball: Ball
 
     @classmethod
-    def around(cls, question: Question, eps: Tensor, dtype: torch.dtype) -> Ball:
-        """What the domain allows of samples."""
-        x0 = question.x0.double()
-        far = per_row(eps, x0)
-        least, most = (
-            side.reshape(x0.shape).double() for side in allowed(question.x0, question.threat.domain)
-        )
-        low, high = torch.maximum(least, x0 - far), torch.minimum(most, x0 + far)
-        held = (x0, low, high, eps * (1 + 4 * torch.finfo(dtype).eps))
-        centre, low, high, eps = (part.to(dtype) for part in held)
-        return cls(centre, low, high, eps, question.norm)
+    def around(cls, question: Question, eps: Tensor, dtype: torch.dtype) -> Inputs:
+        """Within eps (n,), a little more against rounding, and what the domain allows."""
+        x0, domain = question.x0.flatten(1).double(), question.threat.domain
+        low, high = (side.double() - x0 for side in allowed(question.x0, domain))
+        eps = eps if question.norm is Norm.L0 else eps * (1 + 4 * torch.finfo(dtype).eps)
+        low, high, eps = (part.to(dtype) for part in (low, high, eps))
+        ball = Ball.within(low, high, eps, question.norm, pixels_of(domain, question.x0))
+        return cls(question.x0.to(dtype), ball)
+
+    def __getitem__(self, rows: Tensor) -> Inputs:
+        return Inputs(self.x0[rows], self.ball[rows])
+
+    @property
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """low <= x <= high, each (n, …)."""
+        return self.x0 + self.ball.low.view_as(self.x0), self.x0 + self.ball.high.view_as(self.x0)
 
     def least(self, slope: Tensor) -> Tensor:
-        """The least value of slope (n, S, …) · x in the ball (n, S)."""
+        """The least value of slope (n, S, …) · x (n, S)."""
         flat = slope.flatten(2)
-        low, high = self.low.flatten(1)[:, None], self.high.flatten(1)[:, None]
-        box = torch.where(flat > 0, flat * low, flat * high).sum(2)
-        if self.norm is Norm.LINF:
-            return box
-        free = (self.low < self.high).flatten(1)[:, None]
-        centre = (flat * self.x0.flatten(1)[:, None]).sum(2)
-        length = torch.linalg.vector_norm(flat * free, ord=DUAL[self.norm], dim=2)
-        return torch.maximum(box, centre - self.eps[:, None] * length)
+        return (flat * self.x0.flatten(1)[:, None]).sum(2) + self.ball.least(flat)
 
 
 @dataclass
@@ -232,7 +242,7 @@ class Relaxed:
     """A network over balls: the bounds of each step that a ReLU takes, and of linear functions of its end."""
 
     layers: Layers
-    ball: Ball
+    inputs: Inputs
     low: dict[int, Tensor] = field(default_factory=dict)
     high: dict[int, Tensor] = field(default_factory=dict)
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -240,10 +250,9 @@ class Relaxed:
 
     def bound_units(self) -> None:
         """Intervals first; where they leave a unit open, linear bounds of that unit."""
-        self.shapes[0] = tuple(self.ball.x0.shape[1:])
-        values: list[Tensor] = [self.ball.x0]
-        low: list[Tensor] = [self.ball.low]
-        high: list[Tensor] = [self.ball.high]
+        self.shapes[0] = tuple(self.inputs.x0.shape[1:])
+        values: list[Tensor] = [self.inputs.x0]
+        low, high = ([side] for side in self.inputs.sides)
         for number, step in enumerate(self.layers.steps, start=1):
             values.append(outcome(step, values))
             if step.kind == "relu":
@@ -271,7 +280,7 @@ class Relaxed:
         """Bounds of a step that a ReLU takes, better ones for the units that are open."""
         least, most = low[source].flatten(1).clone(), high[source].flatten(1).clone()
         shape = low[source].shape
-        if self._several(source):
+        if self.inputs.ball.norm is not Norm.LINF or self._several(source):
             open_to = (least < 0) & (most > 0)
             count = int(open_to.sum(1).max())
             size = max(1, ROOM // (8 * max(1, count * least.shape[1])))
@@ -306,10 +315,8 @@ class Relaxed:
 
     def of_rows(self, rows: Tensor) -> Relaxed:
         """The same for some of the samples."""
-        ball = self.ball
-        some = Ball(ball.x0[rows], ball.low[rows], ball.high[rows], ball.eps[rows], ball.norm)
         low, high = ({k: v[rows] for k, v in part.items()} for part in (self.low, self.high))
-        return Relaxed(self.layers, some, low, high, self.shapes)
+        return Relaxed(self.layers, self.inputs[rows], low, high, self.shapes)
 
     def in_cases(self, margins: Tensor, count: int) -> tuple[Relaxed, Tensor]:
         """Each row 2^count times, its most costly open units on every combination of sides.
@@ -448,10 +455,11 @@ class Relaxed:
                 part, more, summed = _through_affine(step.affine, part, self.shapes[source])
             constant, size = constant + more, size + summed
             held[source] = held[source] + part if source in held else part
-        most = torch.maximum(self.ball.low.abs(), self.ball.high.abs()).flatten(1)[:, None]
+        low, high = self.inputs.sides
+        most = torch.maximum(low.abs(), high.abs()).flatten(1)[:, None]
         size = size + (held[0].detach().flatten(2).abs() * most).sum(2)
         # What the sums were rounded by grows with what was summed up, and less than this.
-        return constant + self.ball.least(held[0]) - size * ROUNDED * torch.finfo(slope.dtype).eps
+        return constant + self.inputs.least(held[0]) - size * ROUNDED * torch.finfo(slope.dtype).eps
 
     def _costs(self, source: int, slope: float, part: Tensor) -> Tensor:
         """How far the line that a margin (n, S, …) meets may lie from each open unit, over all margins."""
@@ -488,11 +496,11 @@ def _through_affine(
     with torch.no_grad():
         still = affine(torch.zeros(1, *shape, dtype=part.dtype, device=part.device))
     added = part.flatten(2) * still.flatten()
-    before = _transposed(affine, part.flatten(0, 1), shape)
+    before = transposed(affine, part.flatten(0, 1), shape)
     return before.reshape(n, count, *shape), added.sum(2), added.detach().abs().sum(2)
 
 
-def _transposed(affine: Callable[[Tensor], Tensor], part: Tensor, shape: tuple[int, ...]) -> Tensor:
+def transposed(affine: Callable[[Tensor], Tensor], part: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The transpose of an affine step without what it adds, on (m, …)."""
     if isinstance(affine, nn.Linear | Product):
         matrix = affine.weight if isinstance(affine, nn.Linear) else affine.matrix

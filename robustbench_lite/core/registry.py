@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -78,10 +79,16 @@ def table_of(kind: str) -> dict[str, Entry]:
     return table
 
 
+@functools.cache
+def installed(kind: str) -> tuple[EntryPoint, ...]:
+    """What installed packages add to a kind: read once, since every package's files are looked through."""
+    return tuple(entry_points(group=f"robustbench_lite.{kind}"))
+
+
 def entries(kind: str) -> dict[str, Entry]:
     """The table of a kind with what installed packages add to it; they take no name of ours."""
     known = dict(table_of(kind))
-    for point in entry_points(group=f"robustbench_lite.{kind}"):
+    for point in installed(kind):
         inner: Literal["", "one"] = "one" if kind == "defenses" else ""
         known.setdefault(point.name, Entry(point.name, point.value, f"from {point.module}", inner=inner))
     return known

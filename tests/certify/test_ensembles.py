@@ -23,7 +23,9 @@ from torch import Tensor
 
 import robustbench_lite as rb
 from robustbench_lite.certify.certifier import Question
+from robustbench_lite.certify.cliques import BOXES, Cliques
 from robustbench_lite.certify.ensembles import EnsembleBounds, Programmed
+from robustbench_lite.certify.leaves import Leaves
 from robustbench_lite.certify.verifier import Verified
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.goal import Goal, parse_goal
@@ -108,6 +110,32 @@ def test_no_cell_is_nearer_than_what_is_proven_and_exact_is_reached(
             assert bound == truth
         else:
             assert bound == pytest.approx(truth, rel=3e-6)
+
+
+@given(
+    st.sampled_from(KINDS), st.sampled_from(NORMS), st.integers(0, 10_000), st.sampled_from([8, 64, 10**6])
+)
+@settings(max_examples=40, deadline=None)
+def test_groups_of_trees_prove_no_more_than_there_is_and_one_group_all_of_it(
+    kind: str, norm: str, seed: int, boxes: int
+) -> None:
+    model = ensemble(kind, seed, 3)
+    held = model.structure
+    assume(isinstance(held, Trees))
+    assert isinstance(held, Trees)
+    domain = rb.Domain(pixel_dim=None)
+    x = torch.from_numpy(np.random.default_rng(seed + 1).integers(0, 17, (4, 3)) / 16).float()
+    y = model.prediction(model.scores(x))
+    sought = torch.arange(3)[None] != y[:, None]
+    cliques = Cliques(held, Leaves.of(held, 3), Norm(norm), domain, boxes / BOXES)
+    none, most = torch.zeros(len(x), dtype=torch.float64), torch.full((len(x),), torch.inf).double()
+    found = cliques.largest(x, y, sought, none, most)
+    whole = len(cliques.groups) == 1
+    for i in range(len(x)):
+        truth = nearest(model, x[i], sought[i].nonzero()[:, 0], norm, domain)
+        assert float(found[i]) <= truth
+        if whole and np.isfinite(truth) and not ties_at(model, x[i], norm, domain, float(found[i])):
+            assert float(found[i]) == pytest.approx(truth, abs=3 * 2**-8)  # eight halvings of a box
 
 
 def ties_at(model: rb.Model, x: Tensor, norm: str, domain: rb.Domain, distance: float) -> bool:

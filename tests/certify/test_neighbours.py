@@ -22,7 +22,7 @@ from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.structure import Neighbours
 from robustbench_lite.core.threat import Norm, norms
 
-NORMS = ("l2", "linf", "l1")
+NORMS = ("l2", "linf", "l1", "l0")
 SIDE = 121
 
 
@@ -70,8 +70,8 @@ def test_no_point_of_a_fine_grid_is_nearer_and_exact_is_reached(
     assert found.nearest is not None
     reached = norms((found.nearest - x).double(), domain, Norm(norm))
     for i in range(len(x)):
-        second = x[i, 1:] if masked else axis
-        grid = torch.cartesian_prod(axis, second)
+        second = x[i, 1:] if masked else torch.cat([axis, x[i, 1:]])  # x's own values, which l0 keeps
+        grid = torch.cartesian_prod(torch.cat([axis, x[i, :1]]), second)
         away = norms((grid - x[i]).double(), domain, Norm(norm))
         other = model.prediction(model.scores(grid)) != y[i]
         nearest = float(torch.where(other, away, torch.inf).min())
@@ -103,7 +103,7 @@ def test_one_neighbour_is_exact_and_equals_a_programme_with_every_constraint(nor
             for j in np.flatnonzero(held.labels.numpy() != int(y[i])):
                 part = (image[j] - image[own], (apart[j] - apart[own]) / 2, -at, 1 - at)
                 step = smallest_step(*part, Norm(norm), np.arange(2), np.zeros(2))
-                order = {"l2": 2, "linf": np.inf, "l1": 1}[norm]
+                order = {"l2": 2, "linf": np.inf, "l1": 1, "l0": 0}[norm]
                 lengths.append(np.inf if step is None else np.linalg.norm(step, ord=order))
             assert float(found.distance[i]) == pytest.approx(min(lengths), rel=3e-6)
 

@@ -19,12 +19,13 @@ import robustbench_lite as rb
 from robustbench_lite.certify import networks
 from robustbench_lite.certify.certifier import Question
 from robustbench_lite.certify.kernels import KernelBounds
-from robustbench_lite.certify.networks import Ball, NetworkBounds, Relaxed
+from robustbench_lite.certify.lipschitz import LipschitzBounds, margin_stretch, step_norm
+from robustbench_lite.certify.networks import Inputs, NetworkBounds, Relaxed
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.structure import Kernel, Layers
+from robustbench_lite.core.structure import Kernel, Layers, outcomes
 from robustbench_lite.core.threat import Norm, norms
 
-NORMS = ("linf", "l2", "l1")
+NORMS = ("linf", "l2", "l1", "l0")
 PLAIN = rb.Domain(pixel_dim=None)
 
 
@@ -67,10 +68,12 @@ def perceptron() -> nn.Module:
 
 def nearest_on_a_grid(model: rb.Model, x: Tensor, y: Tensor, norm: str, side: int = 201) -> Tensor:
     axis = torch.linspace(0, 1, side)
-    grid = torch.cartesian_prod(axis, axis)
-    says = model.prediction(model.scores(grid))
-    away = torch.stack([norms((grid - one).double(), PLAIN, Norm(norm)) for one in x])
-    return torch.where(says[None] != y[:, None], away, torch.inf).amin(1)
+    found = []
+    for one, label in zip(x, y, strict=True):  # its own values are on the grid: l0 keeps them
+        grid = torch.cartesian_prod(*(torch.cat([axis, value[None]]) for value in one))
+        away = norms((grid - one).double(), PLAIN, Norm(norm))
+        found.append(torch.where(model.prediction(model.scores(grid)) != label, away, torch.inf).amin())
+    return torch.stack(found)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -101,9 +104,9 @@ def test_linear_bounds_hold_at_random_points_of_the_ball_through_every_layer(nor
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(3, 1, 6, 6, generator=generator)
     domain = rb.Domain(mask=torch.rand(1, 6, 6, generator=generator) > 0.3)
-    asked = Question(model, rb.parse_threat(f"{norm}:0.3", domain), Goal(), x, torch.zeros(3).long())
-    eps = torch.full((3,), 0.3)
-    relaxed = Relaxed(held, Ball.around(asked, eps, torch.float32))
+    asked = Question(model, rb.parse_threat(f"{norm}:min", domain), Goal(), x, torch.zeros(3).long())
+    eps = torch.full((3,), 3.0 if norm == "l0" else 0.3)
+    relaxed = Relaxed(held, Inputs.around(asked, eps, torch.float32))
     relaxed.bound_units()
     margins = torch.randn(3, 5, 3, generator=generator)
     least = relaxed.lower(margins, 0, torch.zeros(3, 1), torch.ones(3, 5, dtype=torch.bool))
@@ -112,10 +115,80 @@ def test_linear_bounds_hold_at_random_points_of_the_ball_through_every_layer(nor
     assert (better > least + 1e-4).any()
     for _ in range(300):
         step = torch.randn(x.shape, generator=generator) * domain.mask
-        step = step / norms(step.double(), domain, Norm(norm)).float()[:, None, None, None].clamp_min(1e-9)
-        point = (x + 0.3 * torch.rand(3, 1, 1, 1, generator=generator) * step).clamp(0, 1)
+        if norm == "l0":  # three pixels, anywhere in the box
+            chosen = torch.rand(3, 36, generator=generator).argsort(1)[:, :3]
+            step = 9 * step * torch.zeros(3, 36).scatter(1, chosen, 1.0).reshape(x.shape)
+        else:
+            step = step / norms(step.double(), domain, Norm(norm)).float()[:, None, None, None].clamp_min(
+                1e-9
+            )
+            step = 0.3 * torch.rand(3, 1, 1, 1, generator=generator) * step
+        point = (x + step).clamp(0, 1)
         values = torch.einsum("nsk,nk->ns", margins, model.scores(point))
         assert (values >= better - 1e-5).all()
+
+
+def test_pixels_are_counted_over_their_channels_and_all_of_them_prove_everything() -> None:
+    """Two channels: a unit that sums up a pixel's is moved by both for the price of one."""
+    layer, last = nn.Conv2d(2, 1, 1, bias=False), nn.Linear(4, 2)
+    for bias, distance in ((3.0, 2.0), (9.0, torch.inf)):
+        with torch.no_grad():  # scores part where the sum over all is the bias; a pixel's two channels give 2
+            layer.weight.fill_(1.0)
+            last.weight.copy_(torch.tensor([[-1.0] * 4, [1.0] * 4]))
+            last.bias.copy_(torch.tensor([bias, -bias]))
+        model = rb.TorchModel(nn.Sequential(layer, nn.ReLU(), nn.Flatten(), last).eval(), (2, 2, 2))
+        x = torch.zeros(1, 2, 2, 2)
+        y = model.prediction(model.scores(x))
+        found = NetworkBounds().bounds(Question(model, rb.parse_threat("l0:min"), Goal(), x, y))
+        assert found.distance.tolist() == [distance]
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
+def test_no_step_changes_a_margin_by_more_than_its_lipschitz_constant(norm: str) -> None:
+    for make, shape in ((Residual, (1, 6, 6)), (perceptron, (2,))):
+        model = rb.TorchModel(built(make, 3), shape)
+        held = model.structure
+        assert isinstance(held, Layers)
+        stretch = margin_stretch(held)
+        generator = torch.Generator().manual_seed(0)
+        x, other = torch.rand(2, 200, *shape, generator=generator)
+        far = (x - other).flatten(1).double().norm(dim=1)
+        changed = (model.scores(x) - model.scores(other)).double()
+        margins = (changed[:, :, None] - changed[:, None]).abs()
+        assert (margins <= stretch * far[:, None, None] + 1e-5).all()
+        asked = Question(
+            model, rb.parse_threat(f"{norm}:min", PLAIN), Goal(), x, model.prediction(model.scores(x))
+        )
+        found = LipschitzBounds().bounds(asked)
+        size = norms((x - other).double(), PLAIN, Norm(norm))
+        broken = model.prediction(model.scores(other)) != asked.y
+        assert broken.any()
+        assert (found.distance <= size)[broken].all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(36, 5), nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, stride=2, bias=False),
+        nn.Conv2d(1, 3, 3, padding=2, dilation=2), nn.AvgPool2d(2), nn.BatchNorm2d(1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_step_stretches_by_is_no_less_than_the_norm_of_its_matrix(layer: nn.Module) -> None:
+    flat = [nn.Flatten()] if isinstance(layer, nn.Linear) else []
+    module = nn.Sequential(*flat, layer, nn.Flatten()).eval()
+    width = module(torch.zeros(1, 1, 6, 6)).shape[1]
+    held = rb.TorchModel(nn.Sequential(module, nn.Linear(width, 3)).eval(), (1, 6, 6)).structure
+    assert isinstance(held, Layers)
+    values = outcomes(held, torch.zeros(1, 1, 6, 6))
+    shapes = [tuple(value.shape[1:]) for value in values]
+    number = next(i for i, step in enumerate(held.steps) if type(step.affine) is type(layer))
+    unit = torch.eye(36).reshape(36, *shapes[held.steps[number].inputs[0]])
+    with torch.no_grad():
+        matrix = (layer(unit) - layer(0 * unit)).flatten(1).double()
+    truth = float(torch.linalg.matrix_norm(matrix, 2))
+    found = step_norm(held.steps[number], shapes, held)
+    assert truth * (1 - 1e-6) <= found <= truth * 2.2  # of a torus, and without strides
 
 
 def test_what_the_steps_compute_is_what_the_module_computes() -> None:
@@ -125,7 +198,7 @@ def test_what_the_steps_compute_is_what_the_module_computes() -> None:
         assert isinstance(held, Layers)
         x = torch.rand(4, *shape)
         asked = Question(model, rb.parse_threat("linf:0.1", PLAIN), Goal(), x, torch.zeros(4).long())
-        relaxed = Relaxed(held, Ball.around(asked, torch.zeros(4), torch.float32))
+        relaxed = Relaxed(held, Inputs.around(asked, torch.zeros(4), torch.float32))
         relaxed.bound_units()
         assert torch.allclose(relaxed.scores, model.scores(x), atol=1e-5)
         every = torch.eye(3)[None].expand(4, 3, 3)
@@ -170,7 +243,7 @@ def test_bounds_are_below_an_integer_programme_of_a_network_with_two_layers() ->
         )  # fmt: skip
         truth = solved.fun + c[0] - c[1]
         asked = Question(model, rb.parse_threat("linf:0.1", PLAIN), Goal(), x[None], torch.zeros(1).long())
-        relaxed = Relaxed(held, Ball.around(asked, torch.tensor([eps]), torch.float32))
+        relaxed = Relaxed(held, Inputs.around(asked, torch.tensor([eps]), torch.float32))
         relaxed.bound_units()
         margin = torch.tensor([[[1.0, -1.0]]])
         found = relaxed.lower(margin, 20, torch.tensor([[torch.inf]]), torch.ones(1, 1, dtype=torch.bool))

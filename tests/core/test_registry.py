@@ -100,7 +100,7 @@ def test_third_parties_add_theirs_but_take_no_name(monkeypatch: pytest.MonkeyPat
         EntryPoint("theirs", "robustbench_lite.attacks.noise:Noise", group),
         EntryPoint("fgsm", "evil:FGSM", group),
     ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(registry, "installed", lambda kind: points)
     known = entries("attacks")
     assert known["theirs"].summary == "from robustbench_lite.attacks.noise"
     assert known["fgsm"] == ATTACKS["fgsm"]
@@ -112,7 +112,7 @@ def test_third_parties_add_theirs_but_take_no_name(monkeypatch: pytest.MonkeyPat
 def test_threats_models_and_certifiers_come_from_packages_too(monkeypatch: pytest.MonkeyPatch) -> None:
     group = "robustbench_lite.threats"
     point = EntryPoint("loo", "robustbench_lite.threats.ball:linf", group)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group.endswith("threats") else [])
+    monkeypatch.setattr(registry, "installed", lambda kind: [point] if kind == "threats" else [])
     assert entries("threats")["loo"].summary == "from robustbench_lite.threats.ball"
     assert parse_threat("loo:eps=0.25") == parse_threat("linf:0.25")
 
