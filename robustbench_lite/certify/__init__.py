@@ -24,12 +24,22 @@ CERTIFIERS: dict[str, Entry] = dict(
             "distances of nearest neighbours, every norm",
             "Wang et al. 2019, arXiv:1906.03310",
         ),
-        _entry("kernels", "kernels:KernelBounds", "sound distances of machines with a Gaussian kernel, every norm"),
+        _entry(
+            "kernels",
+            "kernels:KernelBounds",
+            "sound distances of machines with a Gaussian kernel, every norm",
+        ),
         _entry(
             "networks",
             "networks:NetworkBounds",
             "sound distances of small rectified networks, every norm",
             "Zhang et al. 2018, arXiv:1811.00866; Xu et al. 2021, arXiv:2011.13824",
+        ),
+        _entry(
+            "network_programmes",
+            "network_programmes:ProgrammedNetworks",
+            "exact distances of networks of few rectified units in linf and l1, with --certify above 1",
+            "Tjeng, Xiao & Tedrake 2019, arXiv:1711.07356",
         ),
         _entry(
             "lipschitz",

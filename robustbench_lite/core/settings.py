@@ -45,6 +45,7 @@ class Search:
     certify : float, default 0.1
         Effort spent on proving lower bounds, at least 0; 0: none. Networks of more than 512 rectified units
         are tried from 0.25 on, all of their samples from 0.5; at 1 most bounds are as good as they get.
+        Above 1 small networks are solved by programmes of whole numbers, which take seconds a sample.
     skip_proven : bool, default False
         Leave out samples that are proven to resist, but for a hashed twentieth.
 
@@ -69,7 +70,7 @@ class Search:
     precision: Precision = setting("auto", "Of the search; the verdict is always the model's own.")
     compile: bool | None = setting(None, "Kernels of its own for the search; by default where they pay.")
     eight_bit: bool = setting(False, "Judge again as an 8-bit image.")
-    certify: NonNegative = setting(0.1, "Effort spent on proving lower bounds: 0 none, 1 all that helps.")
+    certify: NonNegative = setting(0.1, "Effort spent on bounds: 0 none, 1 what helps, 2 small nets exactly.")
     skip_proven: bool = setting(False, "Leave out samples that are proven to resist, but for a twentieth.")
 
     def __post_init__(self) -> None:

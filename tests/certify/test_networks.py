@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from robustbench_lite.certify import networks
 from robustbench_lite.certify.certifier import Question
 from robustbench_lite.certify.kernels import KernelBounds
 from robustbench_lite.certify.lipschitz import LipschitzBounds, margin_stretch, step_norm
+from robustbench_lite.certify.network_programmes import ProgrammedNetworks
 from robustbench_lite.certify.networks import Inputs, NetworkBounds, Relaxed
-from robustbench_lite.core.goal import Goal
+from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.structure import Kernel, Layers, outcomes
 from robustbench_lite.core.threat import Norm, norms
 
@@ -258,6 +260,56 @@ def test_bounds_are_below_an_integer_programme_of_a_network_with_two_layers() ->
         whole_of_it = cases.lower(margin.expand(n, 1, 2), 150, enough, every, signs).amin()
         assert float(found) - 1e-5 <= float(whole_of_it) <= truth + 1e-5
         assert float(whole_of_it) >= truth - 0.02
+
+
+class Around(nn.Module):
+    """A residual block between two matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(2, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        scores: Tensor = self.last(torch.relu(self.inner(h) + h))
+        return scores
+
+
+@pytest.mark.parametrize("make", [perceptron, Around])
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_a_programme_of_whole_numbers_is_exact_where_it_is_asked_for(norm: str, make: object) -> None:
+    for seed, goal, mask in ((0, "untargeted", None), (1, "given", None), (2, "untargeted", [True, False])):
+        module = built(make, seed)
+        for part in module.parameters():
+            part.data *= 2.0
+        last = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
+        with torch.no_grad():  # every class somewhere
+            last.bias -= module(torch.rand(500, 2, generator=torch.Generator().manual_seed(0))).mean(0)
+        model = rb.TorchModel(module, (2,))
+        x = torch.rand(6, 2, generator=torch.Generator().manual_seed(seed))
+        y = model.prediction(model.scores(x))
+        target = None if goal == "untargeted" else ((y + 1) % 3)[:, None]
+        domain = PLAIN if mask is None else rb.Domain(pixel_dim=None, mask=torch.tensor(mask))
+        threat = rb.parse_threat(f"{norm}:min", domain)
+        asked = Question(model, threat, parse_goal(goal), x, y, target, effort=2.0)
+        found = ProgrammedNetworks().bounds(asked)
+        assert found.nearest is not None
+        reached = threat.distance(found.nearest, x)
+        assert (reached <= found.distance * (1 + 1e-4))[found.exact & found.distance.isfinite()].all()
+        for i, (one, least) in enumerate(zip(x, found.distance.tolist(), strict=True)):
+            axes = [torch.cat([torch.linspace(0, 1, 201), value[None]]) for value in one]
+            axes = axes if mask is None else [axes[0], one[1:]]
+            grid = torch.cartesian_prod(*axes)
+            there = asked.sought[i][model.prediction(model.scores(grid))]
+            away = torch.where(there, norms((grid - one).double(), domain, Norm(norm)), torch.inf)
+            assert least <= float(away.min()) + 1e-6
+            if np.isfinite(least):
+                assert least <= float(reached[i]) <= least + 1e-3  # what scores may be rounded by
+                assert asked.sought[i, int(model.prediction(model.scores(found.nearest[i : i + 1])))]
+                assert float(away.min()) <= least + 0.02  # the grid's own step
+            else:
+                assert not there.any()
+        assert ProgrammedNetworks().bounds(replace(asked, effort=1.0)).distance.isnan().all()
 
 
 def test_units_on_either_side_prove_more_and_never_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
