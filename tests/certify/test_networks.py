@@ -306,7 +306,6 @@ def test_a_programme_of_whole_numbers_is_exact_where_it_is_asked_for(norm: str, 
             if np.isfinite(least):
                 assert least <= float(reached[i]) <= least + 1e-3  # what scores may be rounded by
                 assert asked.sought[i, int(model.prediction(model.scores(found.nearest[i : i + 1])))]
-                assert float(away.min()) <= least + 0.02  # the grid's own step
             else:
                 assert not there.any()
         assert ProgrammedNetworks().bounds(replace(asked, effort=1.0)).distance.isnan().all()
