@@ -27,13 +27,15 @@ from robustbench_lite.data.data import Data
 from robustbench_lite.data.given import classes, labels_of_positions, numbered, numbers
 from robustbench_lite.diagnosis.checks import diagnose_work
 from robustbench_lite.jobs.job import Work, carry_out
-from robustbench_lite.jobs.make import learn, prove, starts_for
+from robustbench_lite.jobs.make import learn, starts_for
+from robustbench_lite.jobs.proofs import prove
 from robustbench_lite.judging.judge import look_clean
 from robustbench_lite.models.load import ModelLike, load_model
 from robustbench_lite.models.names import brought
 from robustbench_lite.models.own import as_model
 from robustbench_lite.progress import watched
 from robustbench_lite.search.attack import AnyAttack, Fitted
+from robustbench_lite.search.fitting import OutOfTime
 from robustbench_lite.threats.named import doubts_of, parse_threat
 
 if TYPE_CHECKING:
@@ -221,9 +223,14 @@ def work_of(
     clean = look_clean(found, data.x, data.y, data.ids, search)
     starts = starts_for(chosen, data)
     work = Work(data, found, clean, chosen, within, aim, search, given=given, starts=starts, written=written)
-    bounds, seconds = prove(found, within, aim, data, clean, search, given)
-    work = replace(work, bounds=bounds, certify_seconds=seconds)
-    return replace(work, fitting=learn(work, data)) if isinstance(chosen, Fitted) else work
+    proof = prove(found, within, aim, data, clean, search, given)
+    work = replace(work, bounds=proof.bounds, certify_seconds=proof.seconds)
+    if not isinstance(chosen, Fitted):
+        return work
+    try:
+        return replace(work, fitting=learn(work, data))
+    except OutOfTime:
+        return work
 
 
 def _aim(goal: object, data: Data) -> tuple[Goal, Tensor | None]:

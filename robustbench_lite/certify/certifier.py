@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +62,27 @@ class Bounds:
         rest = BoundKind.SOUND if self.alpha is None else BoundKind.PROBABILISTIC
         pairs = zip(self.exact.tolist(), self.distance.isnan().tolist(), strict=True)
         return [None if none else str(BoundKind.EXACT if exact else rest) for exact, none in pairs]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The same as arrays, which `of_arrays` reads."""
+        found = {
+            "distance": self.distance.cpu().numpy(),
+            "exact": self.exact.cpu().numpy(),
+            "by": np.array(self.by),
+        }
+        if self.alpha is not None:
+            found["alpha"] = np.array(self.alpha)
+        if self.nearest is not None:
+            found["nearest"] = self.nearest.cpu().numpy()
+        return found
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Bounds:
+        """What `arrays` gave, on the CPU."""
+        distance, exact = (torch.from_numpy(arrays[name]) for name in ("distance", "exact"))
+        alpha = float(arrays["alpha"]) if "alpha" in arrays else None
+        nearest = torch.from_numpy(arrays["nearest"]) if "nearest" in arrays else None
+        return cls(distance, exact, str(arrays["by"]), alpha, nearest)
 
     def __getitem__(self, rows: slice | Tensor) -> Bounds:
         nearest = None if self.nearest is None else self.nearest[rows]

@@ -278,7 +278,7 @@ def _work(settings: WorkerSettings, pipe: Connection) -> None:
         while True:
             job: Job = pipe.recv()
             try:
-                workshop = workshop or Workshop(settings.source, settings.search)
+                workshop = workshop or Workshop(settings.source, settings.search, shelf=settings.folder)
             except Exception:  # data that can no longer be read, say
                 pipe.send(Done(job, None, traceback.format_exc()))
                 continue

@@ -15,6 +15,7 @@ class Serial:
 
     def run(self, agenda: Agenda, pictures: bool, watch: Watch) -> Iterator[Done]:
         """Carry out what an agenda holds; see `Engine`."""
+        agenda.workshop.shelf = agenda.folder
         while agenda.unfinished:
             taken = agenda.take()
             if taken is None:

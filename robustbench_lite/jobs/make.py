@@ -6,30 +6,32 @@ import copy
 import hashlib
 import inspect
 import itertools
-import time
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import cast
 
+import numpy as np
 import torch
 
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.certify.certifier import Bounds, Question, certifiers, certify
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, RobustError, UnknownName
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.settings import Search
-from robustbench_lite.core.structure import SOLVED, Noise
+from robustbench_lite.core.structure import SOLVED
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.data import Data, chosen
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.jobs.job import Job, Work
+from robustbench_lite.jobs.proofs import Proof, prove
 from robustbench_lite.judging.judge import Clean, look_clean
 from robustbench_lite.models.load import ModelLike, load_model
+from robustbench_lite.records.folder import Folder
 from robustbench_lite.search.attack import AnyAttack, Attack, Fitted
-from robustbench_lite.search.driver import Progress, Samples, targets_of
+from robustbench_lite.search.driver import Samples
 from robustbench_lite.search.fitting import Fitting, OutOfTime, fit
 from robustbench_lite.threats.named import parse_threat
 
@@ -58,10 +60,27 @@ class Source:
 
 
 class Workshop:
-    """Makes what jobs name, and keeps it: live objects are known as `object:…` in this process only."""
+    """Makes what jobs name, and keeps it: live objects are known as `object:…` in this process only.
 
-    def __init__(self, source: Source, search: Search, watch: Watch = lambda what, fraction: None) -> None:
-        self.source, self.search, self.watch = source, search, watch
+    Parameters
+    ----------
+    source : Source
+    search : Search
+    watch : callable
+        Called with (what is going on, fraction of it).
+    shelf : Folder, optional
+        Of a run, where what is proven and learnt is kept for other processes and for a resume; None: it is
+        made anew in each.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        search: Search,
+        watch: Watch = lambda what, fraction: None,
+        shelf: Folder | None = None,
+    ) -> None:
+        self.source, self.search, self.watch, self.shelf = source, search, watch, shelf
         self.device = find_device(search.device)
         self.objects: dict[str, object] = {}
         self.data = load_data(
@@ -75,7 +94,7 @@ class Workshop:
         self._models: dict[str, Model] = {}
         self._named: dict[tuple[str, str], Model] = {}
         self._clean: dict[str, Clean] = {}
-        self._bounds: dict[tuple[str, str, str], tuple[Bounds | None, float]] = {}
+        self._proofs: dict[tuple[str, str, str], Proof] = {}
         self._fittings: dict[tuple[str, ...], Fitting | None] = {}
 
     def text_of_model(self, model: ModelLike) -> str:
@@ -185,9 +204,9 @@ class Workshop:
             key=job.key(),
             fingerprint=self.fingerprint(job),
         )
-        bounds, seconds = self._proven(job)
-        bounds = None if bounds is None else bounds[rows]
-        return replace(made, bounds=bounds, certify_seconds=seconds, fitting=self._learnt(job, made))
+        proof = self._proven(job)
+        bounds = None if proof.bounds is None else proof.bounds[rows]
+        return replace(made, bounds=bounds, certify_seconds=proof.seconds, fitting=self._learnt(job, made))
 
     def fingerprint(self, job: Job) -> str:
         """Hash of the data and the models that a job becomes; each of them is hashed once."""
@@ -196,7 +215,7 @@ class Workshop:
         hashes += [] if starts is None else [starts.fingerprint()]
         return hashlib.sha256(" ".join([self._data_fingerprint, *hashes]).encode()).hexdigest()[:24]
 
-    def _proven(self, job: Job) -> tuple[Bounds | None, float]:
+    def _proven(self, job: Job) -> Proof:
         """What certifiers prove of all samples, once a model, norm, domain and goal."""
         threat = self.threat(job.threat)
         # What no other class can reach no target can: with little effort that is proven once, but for models
@@ -204,19 +223,31 @@ class Workshop:
         dear = not isinstance(self.model(job.model).structure, SOLVED)
         goal = str(Goal()) if dear and job.search.certify < LITTLE else job.goal
         key = job.model, f"{threat.norm} {threat.domain.fingerprint()}", goal
-        if key not in self._bounds:
+        if key not in self._proofs:
 
             def tell(fraction: float) -> None:
                 self.watch(f"proving bounds of {job.name}, {threat.norm}", fraction)
 
-            clean, model = self.clean(job.model), self.model(job.model)
-            self._bounds[key] = prove(
-                model, threat, self.goal(goal), self.data, clean, job.search, progress=tell
-            )
-        bounds, seconds = self._bounds[key]
-        if bounds is not None and goal != job.goal:
-            bounds = replace(bounds, exact=bounds.exact & False, nearest=None)
-        return bounds, seconds
+            def proven() -> dict[str, np.ndarray]:
+                clean, model = self.clean(job.model), self.model(job.model)
+                found = prove(model, threat, self.goal(goal), self.data, clean, job.search, progress=tell)
+                return found.arrays()
+
+            self._proofs[key] = Proof.of_arrays(self._once("bounds", job, key[1:], proven))
+        proof = self._proofs[key]
+        if proof.bounds is not None and goal != job.goal:
+            shared = replace(proof.bounds, exact=proof.bounds.exact & False, nearest=None)
+            proof = replace(proof, bounds=shared)
+        return proof
+
+    def _once(
+        self, what: str, job: Job, about: Sequence[str], make: Callable[[], dict[str, np.ndarray]]
+    ) -> Mapping[str, np.ndarray]:
+        """What is made of a job's data and model, or read where another process or run has made it."""
+        if self.shelf is None:
+            return make()
+        told = [self._data_fingerprint, self.model(job.model).fingerprint(), repr(job.search), *about]
+        return self.shelf.once(what, json.dumps(told), make)
 
     def _learnt(self, job: Job, work: Work) -> Fitting | None:
         """What a fitted attack learns, once for all slices."""
@@ -224,56 +255,16 @@ class Workshop:
             return None
         key = job.model, job.attack, job.threat, job.goal, job.parameters
         if key not in self._fittings:
-            self._fittings[key] = learn(work, self.data)
+
+            def learnt() -> dict[str, np.ndarray]:
+                return learn(work, self.data).arrays()
+
+            try:
+                arrays = self._once("fits", job, [*key[1:], str(work.attack.revision)], learnt)
+                self._fittings[key] = Fitting.of_arrays(arrays)
+            except OutOfTime:
+                self._fittings[key] = None
         return self._fittings[key]
-
-
-def prove(
-    model: Model,
-    threat: Threat,
-    goal: Goal,
-    data: Data,
-    clean: Clean,
-    search: Search,
-    given: torch.Tensor | None = None,
-    progress: Progress = lambda fraction: None,
-) -> tuple[Bounds | None, float]:
-    """The lower bounds of all samples, 0 for those the model has wrong, and the seconds they took."""
-    began = time.perf_counter()
-    samples = Samples(data.x, data.y, data.ids, clean.scores, clean.prediction, given)
-    if threat.norm is None or not search.certify:
-        return None, 0.0
-    if model.stochastic and not isinstance(model.structure, Noise):
-        return None, 0.0
-    target = targets_of(goal, model.task, samples, search)
-    if not certifiers(model, threat, goal):  # before samples are copied, which may be more than memory holds
-        return None, 0.0
-    device = model.device
-    right = model.task.right(clean.prediction, data.y).nonzero()[:, 0]
-    question = Question(
-        model,
-        threat.within(threat.domain.to(device)),
-        goal,
-        data.x[right].to(device),
-        data.y[right].to(device),
-        None if target is None else target[right].to(device),
-        search.certify,
-        progress,
-    )
-    found = certify(question)
-    if found is None:
-        return None, 0.0
-    nearest = None if found.nearest is None else data.x.index_copy(0, right, found.nearest.cpu())
-    none = torch.zeros(len(data), dtype=torch.float64)
-    bounds = replace(
-        found,
-        distance=none.index_copy(0, right, found.distance.cpu()),
-        exact=torch.full_like(none, bool(found.exact.any()), dtype=torch.bool).index_copy(
-            0, right, found.exact.cpu()
-        ),
-        nearest=nearest,
-    )
-    return bounds, time.perf_counter() - began
 
 
 def starts_for(attack: AnyAttack, data: Data) -> Data | None:
@@ -288,8 +279,8 @@ def starts_for(attack: AnyAttack, data: Data) -> Data | None:
     return pool[order[:POOL].sort().values]
 
 
-def learn(work: Work, data: Data) -> Fitting | None:
-    """What the work's attack learns from the data's training split; None where its time was over."""
+def learn(work: Work, data: Data) -> Fitting:
+    """What the work's attack learns from the data's training split; raises `OutOfTime`."""
     assert isinstance(work.attack, Fitted)
     training, given = data.training(), work.given
     few = work.attack.learns_from()
@@ -299,10 +290,7 @@ def learn(work: Work, data: Data) -> Fitting | None:
         training, given = training[rows], None if given is None else given[rows]
     clean = look_clean(work.model, training.x, training.y, training.ids, work.search)
     samples = Samples(training.x, training.y, training.ids, clean.scores, clean.prediction, given)
-    try:
-        return fit(work.attack, work.model, work.threat, work.goal, samples, work.search)
-    except OutOfTime:
-        return None
+    return fit(work.attack, work.model, work.threat, work.goal, samples, work.search)
 
 
 def identity_of(threat: Threat) -> str:

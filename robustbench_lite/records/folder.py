@@ -11,7 +11,7 @@ import platform
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,8 @@ class Owner(BaseModel):
 @dataclass(frozen=True)
 class Folder:
     """config.toml, notes.json, records/, adversarial/, learnt/, pictures/, tables/ and the reports of a run.
+
+    What jobs share, and may be made again, is in bounds/ and fits/.
 
     Records of a job stand in records/KEY.parquet, KEY being the job's; with them the job is done. While a
     process carries it out it holds records/.KEY.lock, which the system takes from it when it ends.
@@ -167,7 +169,7 @@ class Folder:
 
     def clear_locks(self) -> None:
         """Remove the files of locks; when nothing is left to be done."""
-        for file in (self.path / "records").glob(".*.lock"):
+        for file in self.path.glob("*/.*.lock"):
             with contextlib.suppress(OSError):  # in use, on systems that mind
                 file.unlink()
 
@@ -278,6 +280,26 @@ class Folder:
         """The name that `save_learnt` keeps something under; None where there is nothing."""
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         return name if (self.path / "learnt" / f"{name}.npz").exists() else None
+
+    def once(
+        self, what: str, key: str, make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> Mapping[str, np.ndarray]:
+        """Arrays that jobs share: made by the first process that asks for them, read by all others.
+
+        what: the folder inside this one; key: what determines them.
+        """
+        name = hashlib.sha256(key.encode()).hexdigest()[:24]
+        file = self.path / what / f"{name}.npz"
+        file.parent.mkdir(exist_ok=True)
+        with filelock.FileLock(file.with_name(f".{name}.lock")):
+            if file.exists():
+                try:
+                    return read_arrays(file)
+                except InvalidData as error:
+                    log.warning("made anew: %s", error)
+            made = make()
+            self._arrays(f"{what}/{name}.npz", made)
+            return made
 
     def save_pictures(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """What a reader is shown of a job."""

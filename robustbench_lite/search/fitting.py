@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,23 @@ class Fitting:
     forwards: int
     backwards: int
     seconds: float
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The same as arrays, which `of_arrays` reads."""
+        costs = {
+            "cost_forwards": self.forwards,
+            "cost_backwards": self.backwards,
+            "cost_seconds": self.seconds,
+        }
+        held = {name: value.detach().cpu().numpy() for name, value in self.artifact.items()}
+        return held | {name: np.array(value) for name, value in costs.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Fitting:
+        """What `arrays` gave, on the CPU."""
+        costs = {name: arrays[name].item() for name in arrays if name.startswith("cost_")}
+        held = {name: torch.from_numpy(value) for name, value in arrays.items() if name not in costs}
+        return cls(held, costs["cost_forwards"], costs["cost_backwards"], costs["cost_seconds"])
 
 
 def fit(
@@ -115,4 +133,5 @@ class Applied(Attack[Iterate]):
         return self.attack.refuses(model, threat, goal)
 
     def start(self, problem: Problem) -> Iterate:
-        return Iterate(z=problem.project(self.attack.apply(problem, self.artifact)))
+        held = {name: value.to(problem.x0.device) for name, value in self.artifact.items()}
+        return Iterate(z=problem.project(self.attack.apply(problem, held)))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.core.settings import Search
+from robustbench_lite.jobs import make as workshops
 from robustbench_lite.jobs.job import Job, carry_out
 from robustbench_lite.jobs.make import Source, Workshop
 from robustbench_lite.models.function import ScoreFunction
@@ -260,3 +261,26 @@ def test_attributes_of_any_kind_are_told_apart_and_the_same_in_every_process() -
     data = rb.load_data((np.random.default_rng(0).random((8, 4)).astype("float32"), np.arange(8) % 2))
     one, same, other = (rb.load_model(Scaled(factor), data) for factor in (1.0, 1.0, 2.0))
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+def test_a_resume_proves_and_fits_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["linear", "knn"], ["fgsm", "universal:steps=3"], ["linf:0.1"]
+    whole = run_with("digits", *names, 40, out=tmp_path / "run")
+    assert len(list((tmp_path / "run" / "bounds").glob("*.npz"))) == 2
+    assert len(list((tmp_path / "run" / "fits").glob("*.npz"))) == 2
+
+    def again(*others: object, **more: object) -> None:
+        raise AssertionError("it was there")
+
+    monkeypatch.setattr(workshops, "prove", again)
+    monkeypatch.setattr(workshops, "learn", again)
+    for file in list((tmp_path / "run" / "records").glob("*.parquet"))[:3]:
+        file.unlink()
+    more = run_with("digits", *names, 40, out=tmp_path / "run", resume=True)
+    assert not more.failures
+    unlike = ["seconds", "memory_mib"]  # bounds' and fits' own seconds are those of the first time
+    one, two = (found.records.drop(columns=unlike) for found in (whole, more))
+    pd.testing.assert_frame_equal(one, two)
+    # Other data, another seed: nothing of it may be taken.
+    other = run_with("digits", *names, 40, out=tmp_path / "other", seed=1)
+    assert set(other.failures)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,28 @@ def test_a_damaged_shard_is_set_aside_and_its_job_done_again(tmp_path: Path) -> 
     again = run_with("digits", ["logistic"], ["fgsm"], ["linf:0.1"], 20, out=tmp_path, resume=True).records
     assert again["linf"].tolist() == first["linf"].tolist()
     assert [file.suffix for file in (tmp_path / "records").iterdir() if file != shard] == [".damaged"]
+
+
+def test_what_jobs_share_is_made_once_and_anew_where_its_file_is_damaged(tmp_path: Path) -> None:
+    folder = Folder.create(tmp_path / "run")
+    made: list[int] = []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"distance": np.array([0.5, np.inf])}
+
+    def ask(key: str) -> list[float]:
+        found: list[float] = folder.once("bounds", key, make)["distance"].tolist()
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, ["one"] * 4)) == [[0.5, np.inf]] * 4
+    assert len(made) == 1
+    ask("other")
+    assert len(made) == 2
+    for file in (tmp_path / "run" / "bounds").glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:20])
+    assert ask("one") == [0.5, np.inf]
+    assert len(made) == 3
+    folder.clear_locks()
+    assert not list((tmp_path / "run" / "bounds").glob(".*"))
