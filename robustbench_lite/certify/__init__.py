@@ -48,6 +48,11 @@ CERTIFIERS: dict[str, Entry] = dict(
             "Tsuzuku et al. 2018, arXiv:1802.04034",
         ),
         _entry(
+            "single_changes",
+            "single_changes:SingleChangeBounds",
+            "whether one change suffices, l0, for any model of features that take steps",
+        ),
+        _entry(
             "smoothing",
             "smoothing:SmoothingBounds",
             "probabilistic distances of votes under noise in l2, l1 and linf",

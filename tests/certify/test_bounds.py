@@ -15,6 +15,7 @@ from robustbench_lite.certify import polytope
 from robustbench_lite.certify.certifier import Question, certify
 from robustbench_lite.certify.linear import LinearBounds
 from robustbench_lite.certify.polytope import smallest_step
+from robustbench_lite.certify.single_changes import SingleChangeBounds
 from robustbench_lite.certify.trees import nearest_in_boxes
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.random import Stream
@@ -255,3 +256,39 @@ def test_little_effort_shares_bounds_among_goals_only_where_answers_are_not_exac
     kinds = run.records.groupby("model", observed=True)["bound_kind"].unique()
     assert kinds["logistic"].tolist() == ["exact"]
     assert kinds["svm"].tolist() == ["sound"]
+
+
+@pytest.mark.parametrize("goal", ["untargeted", "given"])
+def test_every_single_change_of_steps_and_choices_is_tried_whatever_the_model(goal: str) -> None:
+    """Against all points of the domain: whole numbers, a choice of three, a feature that may not change."""
+    spacing = torch.tensor([0.25, 0.5, 1.0, 1.0, 1.0, 0.5])
+    groups = torch.tensor([-1, -1, 0, 0, 0, -1])
+    mask = torch.tensor([True] * 5 + [False])
+    domain = rb.Domain(spacing=spacing.double(), groups=groups, mask=mask, pixel_dim=None)
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.cartesian_prod(
+        torch.arange(5) / 4, torch.arange(3) / 2, torch.arange(3.0), torch.arange(3) / 2
+    )
+    every = torch.cat([numbers[:, :2], torch.eye(3)[numbers[:, 2].long()], numbers[:, 3:]], 1)
+    label = torch.randint(0, 3, (len(every),), generator=generator)
+    bayes = GaussianNB().fit(
+        every.numpy() + 0.3 * torch.randn(every.shape, generator=generator).numpy(), label
+    )
+    model = rb.lift(bayes, (6,))
+    x = every[torch.randperm(len(every), generator=generator)[:40]]
+    y = model.prediction(model.scores(x))
+    target = None if goal == "untargeted" else ((y + 1) % 3)[:, None]
+    question = Question(model, parse_threat("l0:min", domain), parse_goal(goal), x, y, target)
+    assert SingleChangeBounds().refuses(model, question.threat, question.goal) is None
+    found = SingleChangeBounds().bounds(question)
+    says = model.prediction(model.scores(every))
+    for i in range(len(x)):
+        admitted = domain.admits(every, x[i].expand_as(every))
+        far = torch.where(
+            admitted, parse_threat("l0:min", domain).distance(every, x[i].expand_as(every)), torch.inf
+        )
+        nearest = float(torch.where(question.sought[i][says], far, torch.inf).min())
+        assert float(found.distance[i]) == min(nearest, 2.0)
+        assert bool(found.exact[i]) == (nearest == 1)
+    free = replace(domain, spacing=spacing.double() * torch.tensor([1, 0, 1, 1, 1, 1]))
+    assert SingleChangeBounds().refuses(model, parse_threat("l0:min", free), Goal()) is not None
