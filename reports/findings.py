@@ -16,6 +16,7 @@ from robustbench_lite.reports.tables.defenses import OBLIVIOUS
 from robustbench_lite.reports.tables.rates import GROUP, right
 
 MOST_APPARENT = 5  # defenses that are named
+NAMED = 3  # attacks by whose names a doubt is told
 LOST = 0.5  # of the task's own measure, before an attack: so much says the model is not what it seems
 FEW = 10  # samples, below which an accuracy says nothing of chance
 GUIDED = ("gradient", "structure")  # what attacks need that are lost without a gradient
@@ -105,8 +106,7 @@ def warnings(results: Results) -> list[str]:
     if results.missing:
         found.append(f"{lacking(results)}: this is not the whole run.")
     table = results.table("summary")
-    for row in table.to_dict("records"):
-        found += [f"{_job(row)}: {said}" for said in doubts(results.records, row)]
+    found += doubts_told(results.records, table)
     for row in results.table("worst_case").to_dict("records"):
         if row["by_transfer"] > 0:
             found.append(
@@ -186,6 +186,20 @@ def lacking(results: Results) -> str:
     """What is missing of a run, in words."""
     jobs = f"{len(results.missing)} job{'s' * (len(results.missing) > 1)}"
     return f"The records of {jobs} are gone" if results.finished else f"The run was stopped with {jobs} to go"
+
+
+def doubts_told(records: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
+    """The doubts about rows of the summary; once where they are the same of several attacks on a model."""
+    met: dict[tuple[str, str, str], list[str]] = {}
+    for row in summary.to_dict("records"):
+        for said in doubts(records, row):
+            aim = "" if row["goal"] == "untargeted" else f" ({row['goal']})"
+            met.setdefault((str(row["model"]), f"{row['threat']}{aim}", said), []).append(str(row["attack"]))
+    found = []
+    for (model, aim, said), attacks in met.items():
+        names = ", ".join(attacks[:NAMED]) + f" and {len(attacks) - NAMED} more" * (len(attacks) > NAMED)
+        found.append(f"{model} × {names} × {aim}: {said}")
+    return found
 
 
 def doubts(records: pd.DataFrame, row: Mapping[Hashable, Any]) -> list[str]:

@@ -12,13 +12,16 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
     """One row a job: mean passes a sample attacked, median passes to success, time, samples a second.
 
     fit_forwards, fit_backwards, fit_seconds: of what the attack learnt beforehand, in all; certify_seconds:
-    of proving bounds. memory_mib: the most held, by a GPU in the search, by the process up to its end.
-    zero_gradients: the share of samples that met a gradient of exactly zero.
+    of proving bounds in all, certify_passes: that time a sample, in passes of the attack. memory_mib: the
+    most held, by a GPU in the search, by the process up to its end. zero_gradients: the share of samples that
+    met a gradient of exactly zero.
     """
     rows = []
     for key, group in direct(records).groupby(GROUP, sort=False, observed=True):
         tried = group.loc[group["forwards"] > 0]
-        seconds = float(group["seconds"].sum())
+        seconds, proving = float(group["seconds"].sum()), _first(group["certify_seconds"])
+        passes = float((group["forwards"] + group["backwards"]).sum())
+        priced = seconds > 0 and passes > 0
         found = group.loc[group["success"].astype(bool), "queries_at_success"].dropna()
         rows.append(
             {
@@ -30,7 +33,8 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
                 "seconds": seconds,
                 "per_second": len(tried) / seconds if seconds > 0 else float("nan"),
                 **{name: _first(group[name]) for name in ("fit_forwards", "fit_backwards", "fit_seconds")},
-                "certify_seconds": _first(group["certify_seconds"]),
+                "certify_seconds": proving,
+                "certify_passes": proving / len(group) * passes / seconds if priced else float("nan"),
                 "memory_mib": float(group["memory_mib"].astype(float).max()),
                 "zero_gradients": float((group["zero_gradients"] > 0).mean()),
             }

@@ -58,10 +58,7 @@ class NetworkBounds:
         held = model.structure
         if not isinstance(held, Layers) or threat.norm is None:
             return f"{model.name} is no network of known steps under a norm"
-        units = units_of(held)
-        if units > UNITS:
-            return f"{model.name} has {units} rectified units; bounds are computed for up to {UNITS}"
-        return counts_choices(threat)
+        return why_not(model) or counts_choices(threat)
 
     def bounds(self, question: Question) -> Bounds:
         """The largest eps at which no margin can fall to 0."""
@@ -80,6 +77,17 @@ class NetworkBounds:
             batch = _Batch(held, question[part])
             distance[part] = batch.fewest() if question.norm is Norm.L0 else batch.largest()
         return Bounds(distance, torch.zeros_like(distance, dtype=torch.bool), "linear relaxation")
+
+
+def why_not(model: Model) -> str:
+    """Why linear bounds of a network are not sought: an unknown step, or too many units; else empty."""
+    held = model.structure
+    if not isinstance(held, Layers):
+        return model.unread
+    units = units_of(held)
+    return (
+        f"it has {units} rectified units; linear bounds are sought for up to {UNITS}" if units > UNITS else ""
+    )
 
 
 def units_of(layers: Layers) -> int:

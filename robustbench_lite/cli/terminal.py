@@ -15,7 +15,7 @@ from rich.table import Table
 
 from robustbench_lite.demo import WEIGHTS, Example, ImageExample
 from robustbench_lite.jobs.make import Watch
-from robustbench_lite.reports.findings import doubts, lacking
+from robustbench_lite.reports.findings import doubts_told, lacking
 from robustbench_lite.reports.format import interval, number, percent, printable, proven_to
 from robustbench_lite.reports.page.page import sheet
 from robustbench_lite.reports.results import Results
@@ -28,6 +28,7 @@ def escape(text: str) -> str:
 
 
 WIDEST = 8  # targets of a matrix that a terminal can show
+MIN_WIDTH, SHORT = 9, 14  # of a column of names, and of a name that is not folded
 SLIM, NARROW = 50, 78  # columns below which a table keeps one number, or four
 SHADES = " ░▒▓█"
 
@@ -120,7 +121,7 @@ def show_result(result: Results, console: Console) -> None:
 def _table(title: str, words: list[str], numbers: list[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
     for head in words:
-        table.add_column(head, overflow="fold", min_width=9)
+        table.add_column(head, overflow="fold", min_width=MIN_WIDTH)
     for head in numbers:
         table.add_column(head, justify="right", no_wrap=True)
     return table
@@ -132,7 +133,7 @@ def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame, width: in
     kept = 1 if width < SLIM else 4 if width < NARROW else len(every)
     heads = ["success"] if kept == 1 else every[:kept]
     table = _table(escape(title), ["model", "attack"], heads)
-    doubted: list[str] = []
+    table.columns[1].min_width = max(MIN_WIDTH, min(SHORT, int(summary["attack"].str.len().max())))
     before = None
     for row in summary.to_dict("records"):
         if before not in (None, row["model"]):
@@ -154,7 +155,7 @@ def _summary(title: str, summary: pd.DataFrame, records: pd.DataFrame, width: in
         shown += [percent(row["eight_bit"])] * eight_bit
         at = [0, 1, *(2 + place for place, head in enumerate(every) if head in heads)]
         table.add_row(*(shown[place] for place in at))
-        doubted += [f"{row['model']} × {row['attack']}: {said}" for said in doubts(records, row)]
+    doubted = doubts_told(records, summary)
     table.caption = escape("\n".join(doubted)) or None
     return table
 
@@ -224,11 +225,12 @@ def _corruptions(corruptions: pd.DataFrame) -> Table:
 
 def _gaps(gaps: pd.DataFrame) -> Table:
     heads = ["distance", "exact", "ratio", "95 % gap", "bound"]
-    names = ["model", "threat", "goal", "attack", "its gradient"]
-    table = _table("Medians against proven distances", names, heads)
+    several = ["goal"] if gaps["goal"].nunique() > 1 else []
+    named = ["model", "threat", *several, "attack"]
+    table = _table("Medians against proven distances", [*named, "its gradient"], heads)
     for row in gaps.to_dict("records"):
         face = "" if not row["surrogate"] else "weak surrogate" if row["weak"] else "surrogate"
-        names = [escape(str(row[head])) for head in ("model", "threat", "goal", "attack")]
+        names = [escape(str(row[head])) for head in named]
         numbers = [number(row[head]) for head in ("distance", "exact", "ratio")]
         table.add_row(*names, face, *numbers, percent(row["gap_95"]), number(row["bound"]))
     return table

@@ -103,6 +103,8 @@ class Model(ABC):
         Why it allows an attack no more than `access`.
     precision : str, default "float32"
         What it computes in.
+    unread : str, default ""
+        Why it has no structure, of a model of a kind that might have one.
 
     Examples
     --------
@@ -138,6 +140,7 @@ class Model(ABC):
     defense: str = ""
     limits: str = ""
     precision: str = "float32"
+    unread: str = ""
 
     @abstractmethod
     def scores(self, x: Tensor) -> Tensor:

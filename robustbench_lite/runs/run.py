@@ -20,7 +20,9 @@ from typing import TypeVar
 import pandas as pd
 import torch
 
+from robustbench_lite.certify.networks import why_not
 from robustbench_lite.core.errors import InvalidParameter
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.load import DataLike
@@ -251,6 +253,7 @@ def _told(plan: Plan, done: Sequence[Done]) -> Told:
         *data.task.told(),
         *plan.notes,
         *(f"{m.name}: {note}" for m in models for note in m.notes),
+        *_unproven(plan, models),
     ]
     return Told(
         refused=dict(plan.refused),
@@ -263,6 +266,15 @@ def _told(plan: Plan, done: Sequence[Done]) -> Told:
         failed=[one.job.key() for one in done if one.failure],
         learnt=sorted({name for one in done for name in one.learnt}),
     )
+
+
+def _unproven(plan: Plan, models: Sequence[Model]) -> list[str]:
+    """Why nothing is proven of networks that bounds would be sought for."""
+    normed = any(plan.workshop.threat(job.threat).norm is not None for job in plan.jobs)
+    if not normed or not plan.workshop.search.certify:
+        return []
+    told = [(one.name, why_not(one)) for one in models]
+    return [f"{name}: nothing is proven: {why}" for name, why in told if why]
 
 
 def _not_begun(plan: Plan, done: Sequence[Done]) -> list[str]:

@@ -112,7 +112,8 @@ def made(draw: st.DrawFn) -> pd.DataFrame:
                         "adversarial_prediction": np.where(success, label + 1, clean), "l0": 1.0, "l1": 2.0,
                         "l2": np.linspace(0.1, 1, n), "linf": 0.1, "clean_confidence": 0.9,
                         "adversarial_confidence": 0.6, "queries_at_success": np.where(success, 3, -1),
-                        "forwards": 5, "backwards": 4, "seconds": 0.25, "surrogate": False,
+                        "forwards": 5, "backwards": 4, "seconds": 0.25, "certify_seconds": 3.0,
+                        "surrogate": False,
                     },
                     n,
                 )
@@ -167,6 +168,9 @@ def test_tables_are_what_a_hand_would_count(records: pd.DataFrame) -> None:
     for row in TABLES["costs"](records).to_dict("records"):
         assert row["forwards"] == 5
         assert row["per_second"] == pytest.approx(4.0)
+        count = sum((r["model"], r["attack"]) == (row["model"], row["attack"]) for r in rows)
+        each = 3.0 / count / 0.25  # seconds a sample, in quarters of a second that a sample's passes took
+        assert row["certify_passes"] == pytest.approx(each * (row["forwards"] + row["backwards"]))
     asked = TABLES["queries"](records)
     assert ((asked["success"] > 0) & (asked["success"] <= 1)).all()
     for name, table in TABLES.items():

@@ -157,7 +157,8 @@ class TorchModel(Model):
         try:
             with foreign(self.name, "reading its layers"):
                 layers = layers_of(self.module, self.input_shape, self._factor, self._offset)
-        except (Unsupported, InvalidModel):
+        except (Unsupported, InvalidModel) as error:
+            self.unread = str(error)
             return False
         return layers if layers.classes == self.num_classes else False
 
