@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.attacks.named import get_attack
-from robustbench_lite.core.dense import Segmentation
+from robustbench_lite.core.dense import MultiLabel, Segmentation
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.goal import Goal, Targets, parse_goal
@@ -24,7 +24,7 @@ from robustbench_lite.core.threat import Threat
 from robustbench_lite.data.arrays import told
 from robustbench_lite.data.columns import Column, Columns
 from robustbench_lite.data.data import Data
-from robustbench_lite.data.given import classes, labels_of_positions, numbered, numbers
+from robustbench_lite.data.given import classes, label_sets, labels_of_positions, numbered, numbers
 from robustbench_lite.diagnosis.checks import diagnose_work
 from robustbench_lite.jobs.job import Work, carry_out
 from robustbench_lite.jobs.make import learn, starts_for
@@ -135,7 +135,8 @@ def attack(
         (n, …) floating point, in the threat's domain: [0, 1] unless it says otherwise.
     y : Tensor, array, Series or list
         (n,) the true classes: whole numbers, an estimator's own labels, or one-hot rows; (n, H, W) of a
-        segmentation, -1 where a pixel has none.
+        segmentation, -1 where a pixel has none; 0 and 1 (n, L) for labels that are there or not, unless every
+        row has exactly one, which is then its class.
     attack : str, Attack or class of attacks
         Such as `"iterative:steps=100"`.
     threat : str or Threat, default "linf:8/255"
@@ -301,10 +302,14 @@ def _as_data(model: object, x: object, y: object, domain: Domain) -> tuple[Data,
     task = model.task if isinstance(model, Model) else Classification()
     if task.kind == "classification" and isinstance(y, Tensor | np.ndarray) and y.ndim == 3:
         task = Segmentation()
+    sets = label_sets(y)
+    if sets is not None and task.kind == "classification":
+        task, y = MultiLabel(), sets
     if task.kind != "classification":
         answers = labels_of_positions(y, len(plain), "y")
         _inside(plain, domain)
-        named = tuple(map(str, range(int(answers.max()) + 1)))
+        count = answers.shape[1] if task.kind == "multilabel" else int(answers.max()) + 1
+        named = tuple(map(str, range(count)))
         data = Data("own data", plain, answers, torch.arange(len(answers)), named, domain, task=task)
         return data, given.dtype if given.dtype in (torch.float16, torch.bfloat16) else None
     labels = [] if getattr(model, "classes_", None) is None else list(model.classes_)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from robustbench_lite.core.threat import Norm
 from robustbench_lite.search.attack import Attack, Iterate
 
 SMALL = 0.003
-DENSE = frozenset({"segmentation", "sequence"})
+DENSE = frozenset({"segmentation", "sequence", "multilabel"})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.detection.detector import CALIBRATED, Detector, Statistic
 from robustbench_lite.models.code import tensor_facts
 from robustbench_lite.models.defense import Base
+from robustbench_lite.models.torch.embedding import embedding, embeddings
 from robustbench_lite.models.torch.module import TorchModel
 
 RIDGE = 1e-3  # of the mean variance, that keeps a covariance invertible
@@ -44,7 +45,7 @@ class Mahalanobis(Detector):
 
     def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
         network = _network(model, self.name)
-        held, y = _embedded(network, known.x[: 5 * CALIBRATED]), known.y[: 5 * CALIBRATED].to(network.device)
+        held, y = embeddings(network, known.x[: 5 * CALIBRATED]), known.y[: 5 * CALIBRATED].to(network.device)
         classes, place = torch.unique(y, return_inverse=True)
         means = torch.stack([held[y == c].mean(0) for c in classes])
         apart = held - means[place]
@@ -81,7 +82,7 @@ class Density(Detector):
 
     def statistic(self, model: Model, base: Base, known: Data) -> Statistic:
         network = _network(model, self.name)
-        held, y = _embedded(network, known.x[:CALIBRATED]), known.y[:CALIBRATED].to(network.device)
+        held, y = embeddings(network, known.x[:CALIBRATED]), known.y[:CALIBRATED].to(network.device)
         classes, place = torch.unique(y, return_inverse=True)
         means = torch.stack([held[y == c].mean(0) for c in classes])
         width = self.bandwidth * max(LEAST, float((held - means[place]).norm(dim=1).median()))
@@ -96,23 +97,6 @@ def _network(model: Model, name: str) -> TorchModel:
     if not any(isinstance(part, nn.Linear) for part in model.module.modules()):
         raise Unsupported(f"{name} looks at what the last linear layer is given; {model.name} has none")
     return model
-
-
-def embedding(model: TorchModel, x: Tensor) -> Tensor:
-    """What the last linear layer of a network is given for inputs x (n, …), (n, d)."""
-    last = [part for part in model.module.modules() if isinstance(part, nn.Linear)][-1]
-    kept: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda layer, given: kept.append(given[0]))
-    try:
-        model.scores(x)
-    finally:
-        handle.remove()
-    return kept[-1].flatten(1)
-
-
-def _embedded(model: TorchModel, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([embedding(model, part.to(model.device)) for part in torch.split(x, 500)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,8 @@ def said(results: Results, fact: Mapping[str, object]) -> tuple[str, str]:
     if fact.get("said") is not None:
         both = [fact[key] for key in ("meant", "said")]
         first, second = (
-            " ".join(results.class_name(c) for c in one) if isinstance(one, list) else "" for one in both
+            (" ".join(results.class_name(c) for c in one) or "nothing") if isinstance(one, list) else ""
+            for one in both
         )
         return first, second
     if fact.get("task") == "segmentation":

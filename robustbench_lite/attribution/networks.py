@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_lite.core.errors import Unsupported
+from robustbench_lite.models.torch.embedding import embedding
 from robustbench_lite.models.torch.module import TorchModel
 
 ROUGHNESS = 0.01  # the price of neighbours that differ, in images that are made
@@ -83,32 +84,6 @@ def guided_gradient(model: TorchModel, x: Tensor, classes: Tensor) -> Tensor:
         warnings.simplefilter("ignore", UserWarning)
         found: Tensor = GuidedBackprop(_Scores(model)).attribute(x, target=classes)
     return found.detach().abs().amax(1)
-
-
-def embedding(model: TorchModel, x: Tensor) -> Tensor:
-    """What the network's last linear layer takes; its scores where it has none.
-
-    Parameters
-    ----------
-    model : TorchModel
-    x : Tensor
-        (n, …).
-
-    Returns
-    -------
-    Tensor
-        (n, e), with a gradient where x has one.
-    """
-    layers = _called(model, x[:1], nn.Linear)
-    held: list[Tensor] = []
-    if not layers:
-        return model.gradient_scores(x)
-    hook = layers[-1].register_forward_pre_hook(lambda layer, taken: held.append(taken[0]))
-    try:
-        model.gradient_scores(x)
-    finally:
-        hook.remove()
-    return held[-1].flatten(1)
 
 
 def inverted(model: TorchModel, x: Tensor, steps: int = 200) -> Tensor:

@@ -207,7 +207,9 @@ def certify(question: Question) -> Bounds | None:
 
 
 def certifiers(model: Model, threat: Threat, goal: Goal) -> list[Certifier]:
-    """Those that know a model."""
+    """Those that know a model; of answers with positions nothing is proven."""
+    if model.task.kind != "classification":
+        return []
     known = [
         cast(Certifier, cast(type, load(one.where, "certifier"))()) for one in entries("certifiers").values()
     ]

@@ -1,4 +1,4 @@
-"""Tasks whose answer has many positions: a class for every pixel of an image, or every place of a string."""
+"""Tasks whose answer has many positions: a class for every pixel, every place of a string, every label."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class Dense(Task):
 
     reject = None
     graded = True
+
+    def needed(self, labelled: Tensor, targeted: bool) -> Tensor:
+        return labelled.clamp_min(1) if targeted else torch.ones_like(labelled)
 
     def right(self, prediction: Tensor, y: Tensor) -> Tensor:
         return ~self.reached(prediction, y, None)
@@ -166,9 +169,6 @@ class Sequence(Dense):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def needed(self, labelled: Tensor, targeted: bool) -> Tensor:
-        return labelled.clamp_min(1) if targeted else torch.ones_like(labelled)
-
     def told(self) -> tuple[str, ...]:
         return ("a string is broken where any of its places is wrong, or all show the target",)
 
@@ -195,3 +195,30 @@ class Sequence(Dense):
         kept = labelled if self.blank is None else labelled & (string != self.blank)
         order = (~kept).long().argsort(dim=1, stable=True)
         return string.gather(1, order), kept.sum(1)
+
+
+@dataclass(frozen=True)
+class MultiLabel(Dense):
+    """Any number of labels a sample, each there (1) or not (0); broken where any is wrong.
+
+    A target asks for labels to be there or not, and leaves the others alone (-1).
+
+    Examples
+    --------
+    >>> said, meant = torch.tensor([[1, 1, 0], [1, 0, 0]]), torch.tensor([[1, 0, 0], [1, 0, 0]])
+    >>> MultiLabel().right(said, meant), MultiLabel().error(said, meant, 2)
+    (tensor([False,  True]), tensor([0.5000, 0.0000], dtype=torch.float64))
+    """
+
+    kind = "multilabel"
+    values = 2
+
+    def told(self) -> tuple[str, ...]:
+        return ("a sample is broken where any of its labels is wrong",)
+
+    def error(self, prediction: Tensor, y: Tensor, classes: int) -> Tensor:
+        """1 - intersection over union of the labels said and meant (Jaccard); 0 where both are none."""
+        labelled = y.flatten(1) >= 0
+        said, meant = (part.flatten(1) == 1 for part in (prediction, y))
+        both, either = ((part & labelled).sum(1).double() for part in (said & meant, said | meant))
+        return torch.where(either > 0, 1 - both / either.clamp_min(1), 0.0)

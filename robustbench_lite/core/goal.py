@@ -117,7 +117,8 @@ class Goal:
         """
         if self.targets is Targets.TOP and self.k >= classes:
             return f"goal {self}: must name fewer than all {classes} classes"
-        if self.targets is Targets.CLASS and self.label >= classes:
+        labels = task is not None and task.kind == "multilabel"  # whose number is not that of classes
+        if self.targets is Targets.CLASS and self.label >= classes and not labels:
             return f"goal {self}: must be a class below {classes}"
         scored = self.margin or self.confidence or self.targets is Targets.TOP
         if task is not None and task.kind != "classification" and scored:
@@ -196,9 +197,17 @@ class Goal:
         return margin.abs() if self.own else margin
 
     def resolve(
-        self, scores: Tensor, y: Tensor, stream: Stream, given: Tensor | None = None
+        self,
+        scores: Tensor,
+        y: Tensor,
+        stream: Stream,
+        given: Tensor | None = None,
+        task: Task | None = None,
     ) -> Tensor | None:
         """The classes to reach, from the clean scores.
+
+        Of several labels a sample, `class`, `random` and `least_likely` name one that is to be added where it
+        is missing, and taken away where it is there.
 
         Parameters
         ----------
@@ -210,6 +219,8 @@ class Goal:
             For `random`: every class but y, evenly; the same distance from y at every position.
         given : Tensor, optional
             (n, …) for `given`: classes below K, other than y; of an answer with positions any, or -1.
+        task : Task, optional
+            What the scores mean; None: classes of samples.
 
         Returns
         -------
@@ -222,6 +233,12 @@ class Goal:
             Where given classes are missing or not legal, `label` is no class, or `k` is not below K.
         """
         classes, own = scores.shape[1], y[:, None].clamp_min(0)
+        if (
+            task is not None
+            and task.kind == "multilabel"
+            and self.targets not in (Targets.NONE, Targets.GIVEN)
+        ):
+            return self._one_label(scores, y, stream)
         match self.targets:
             case Targets.NONE:
                 return None
@@ -240,6 +257,19 @@ class Goal:
                 require(self.k < classes, "k", self.k, f"below the number of classes, {classes}")
                 target = scores.scatter(1, own, -math.inf).topk(self.k, dim=1).indices
         return target.masked_fill(y[:, None] < 0, -1)  # where there is no label, none is to be reached
+
+    def _one_label(self, scores: Tensor, y: Tensor, stream: Stream) -> Tensor:
+        """The label to change of each sample (n, 1, L), with -1 for all others."""
+        match self.targets:
+            case Targets.RANDOM:
+                place = stream.fold("target").integers(y.shape[1], (1,))
+            case Targets.LEAST_LIKELY:
+                place = (scores[:, 1] - scores[:, 0]).abs().argmax(1, keepdim=True)
+            case _:
+                require(self.label < y.shape[1], "label", self.label, f"a label below {y.shape[1]}")
+                place = y.new_full((len(y), 1), self.label)
+        own = y.gather(1, place)
+        return (0 * y - 1).scatter(1, place, (1 - own).masked_fill(own < 0, -1))[:, None]
 
 
 def _legal(given: Tensor | None, y: Tensor, classes: int) -> Tensor:

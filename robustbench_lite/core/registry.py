@@ -50,8 +50,9 @@ class Entry:
         For the lists of what there is.
     first : str, default ""
         The parameter that a value without a key is for, as in `linf:8/255`.
-    inner : {"", "one", "many", "foreign"}, default ""
-        What its brackets hold: nothing, one name, any number of them, or one that is no name of ours.
+    inner : {"", "one", "many", "chain", "foreign"}, default ""
+        What its brackets hold: nothing, one name, any number of them, names each of which sees what the one
+        before makes of the data, or one that is no name of ours.
     task : str, default "classification"
         Of a model: what it does; "": whatever the data asks for.
 
@@ -68,7 +69,7 @@ class Entry:
     norms: str = ""
     paper: str = ""
     first: str = ""
-    inner: Literal["", "one", "many", "foreign"] = ""
+    inner: Literal["", "one", "many", "chain", "foreign"] = ""
     task: str = "classification"
 
 

@@ -38,11 +38,14 @@ class Task(ABC):
     graded : bool, default False
         Whether one wrong answer may be worse than another, so that a search in a given ball goes on after the
         first.
+    values : int or None, default None
+        How many classes a position has, where these are not what the data names; None: as many as it names.
     reject : int or None
         The class that means "I will not say".
     """
 
     kind: ClassVar[str]
+    values: ClassVar[int | None] = None
     graded: ClassVar[bool] = False
     reject: int | None
 

@@ -13,6 +13,7 @@ def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, E
 DATA: dict[str, Entry] = dict(
     [
         _entry("digits", "builtin:digits", "1797 grey 8×8 digits, in scikit-learn", "Alpaydin & Kaynak 1998"),
+        _entry("digit_sets", "canvases:digit_sets", "digits on 32×32 canvases, the labels those that are there: multi-label"),
         _entry("digit_scenes", "canvases:digit_scenes", "digits on 32×32 canvases, a label a pixel: segmentation"),
         _entry("digit_strings", "canvases:digit_strings", "two to four digits in a row, a label a place: strings"),
         _entry("mnist", "vision:mnist", "70,000 grey 28×28 digits", "LeCun et al. 1998"),

@@ -13,13 +13,15 @@ from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.npz import read_arrays
 from robustbench_lite.core.parameters import Fraction
-from robustbench_lite.data.data import Options, Raw, in_memory
-from robustbench_lite.data.given import classes, numbers
+from robustbench_lite.data.data import Options, Raw, in_memory, of_labels
+from robustbench_lite.data.given import classes, label_sets, numbers
 from robustbench_lite.data.split import one_of
 
 
 def npz(options: Options, path: str, split: Fraction | None = None) -> Raw:
     """Arrays x and y, all of it for testing; x_train and y_train beside them make the training split.
+
+    y (n,) are classes, or one hot; 0 and 1 (n, L) with any number of ones in a row are labels.
 
     split: the share of x and y that is for testing, where there is no x_train.
     """
@@ -35,6 +37,17 @@ def npz(options: Options, path: str, split: Fraction | None = None) -> Raw:
     x = as_inputs(numbers(arrays[x_name], f"{path}: {x_name}"), f"{path}: {x_name}")
     if not len(x):
         raise InvalidData(f"{path}: {x_name} has no samples")
+    sets = {name: label_sets(arrays[name]) for _, name in wanted.values()}
+    if any(part is not None for part in sets.values()):
+        own = sets[y_name]
+        if own is None or len(own) != len(x):
+            raise InvalidData(
+                f"{path}: {y_name} has shape {arrays[y_name].shape}; must be ({len(x)}, labels)"
+            )
+        rows = (
+            torch.arange(len(x)) if ready else one_of(options.split, own[:, 0] * 0, options.seed, path, split)
+        )
+        return of_labels(x[rows], own[rows], path)
     y, named = classes(arrays[y_name], len(x), f"{path}: {y_name}")
     most = int(y.max())
     for _, name in wanted.values():  # the classes are those of both splits

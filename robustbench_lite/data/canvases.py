@@ -1,4 +1,4 @@
-"""Digits on canvases, placed by a seed: scenes with a label a pixel, and strings with one a place."""
+"""Digits on canvases, placed by a seed: scenes with a label a pixel, strings with one a place, and sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_lite.core.dense import Dense, Segmentation, Sequence
+from robustbench_lite.core.dense import Dense, MultiLabel, Segmentation, Sequence
 from robustbench_lite.core.parameters import Count, Share
 from robustbench_lite.core.random import Stream
 from robustbench_lite.data.builtin import digits
@@ -41,6 +41,24 @@ def digit_scenes(options: Options, canvases: Count | None = None, share: Share =
 
     names = ("background", *NAMES)
     return _raw(take, answers, ids, names, Segmentation(share), options)
+
+
+def digit_sets(options: Options, canvases: Count | None = None) -> Raw:
+    """The canvases of `digit_scenes`; the labels are the digits that stand there, any number of them.
+
+    canvases: how many of each split.
+    """
+    source, ids = digits(options), _ids(options, canvases)
+    stream = Stream.of(options.seed, ids).fold("sets")
+    which, moved = _choice(stream, 4, len(source.y))
+    shown = ((1 + stream.fold("cells").integers(15, ()))[:, None] >> torch.arange(4)) & 1
+
+    def take(rows: Tensor) -> Tensor:
+        return _scene(_placed(source, which[rows], moved[rows]) * shown[rows, :, None, None], 2)[:, None]
+
+    there = functional.one_hot(source.y[which], len(NAMES)) * shown[:, :, None]
+    labels = there.amax(1)
+    return _raw(take, lambda rows: labels[rows], ids, NAMES, MultiLabel(), options)
 
 
 def digit_strings(options: Options, canvases: Count | None = None) -> Raw:

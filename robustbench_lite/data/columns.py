@@ -15,9 +15,9 @@ from torch import Tensor
 class Column:
     """One column.
 
-    A number is one feature, (value - low) / width; where cells may be empty a second one says so. A category
-    is a feature for each of its values, exactly one of which is 1. A category that is held fixed is one
-    feature, its place among the values.
+    A number is one feature, (value - low) / width · cost; where cells may be empty a second one says so. A
+    category is a feature for each of its values, exactly one of which is not 0 but the cost. A category that
+    is held fixed is one feature, its place among the values.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ class Column:
         Whether cells may be empty.
     members : tuple of str, default ()
         The 0/1 columns of the file that the values of this category stand for; its name is theirs together.
+    cost : float, default 1.0
+        What it costs to move a number from low to low + width, or a feature of a category, in units of eps.
     """
 
     name: str
@@ -44,11 +46,17 @@ class Column:
     fixed: bool = False
     gaps: bool = False
     members: tuple[str, ...] = ()
+    cost: float = 1.0
 
     @property
     def one_hot(self) -> bool:
         """Whether it is a feature for each value."""
         return bool(self.values) and not self.fixed
+
+    @property
+    def unit(self) -> float:
+        """How much of the column's own a step of 1 in its first feature is."""
+        return 1 / self.cost if self.one_hot else self.width / self.cost
 
     @property
     def features(self) -> list[str]:
@@ -62,17 +70,17 @@ class Column:
     def scaled(self, frame: pd.DataFrame) -> np.ndarray:
         """Its features (n, k) in a table; a value that a category does not have is an empty choice."""
         if self.members:
-            return np.asarray(frame[list(self.members)], dtype=np.float64)
+            return self.cost * np.asarray(frame[list(self.members)], dtype=np.float64)
         held = frame[self.name]
         if self.values:
             place = {value: i for i, value in enumerate(self.values)}
             chosen: np.ndarray = np.array([place.get(plain(value), -1) for value in held])
             if self.one_hot:
-                return np.asarray(chosen[:, None] == np.arange(len(self.values)), dtype=np.float64)
+                return self.cost * np.asarray(chosen[:, None] == np.arange(len(self.values)), np.float64)
             return chosen[:, None] / max(1, len(self.values) - 1)
         number = held.to_numpy(dtype=np.float64, na_value=np.nan)
         empty = np.isnan(number)
-        value = np.where(empty, 0.0, (number - self.low) / self.width)
+        value = np.where(empty, 0.0, (number - self.low) / self.unit)
         return np.stack([value, empty.astype(np.float64)], 1) if self.gaps else value[:, None]
 
     def own(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,7 +91,7 @@ class Column:
         if self.values:
             at = x.argmax(1) if self.one_hot else np.round(x[:, 0] * (len(self.values) - 1)).astype(int)
             return {self.name: np.array([self.values[i] for i in at], dtype=object)}
-        moved = self.width * x[:, 0]
+        moved = self.unit * x[:, 0]
         value = self.low + (self.step * np.round(moved / self.step) if self.step else moved)
         return {self.name: np.where(x[:, 1] > 0.5, np.nan, value) if self.gaps else value}
 
@@ -128,14 +136,26 @@ class Columns:
 
     @property
     def units(self) -> Tensor:
-        """The size of one unit of each feature in the column's own units (d,); 1 for categories."""
-        return self._each([c.width if i == 0 else 1.0 for c in self.columns for i in range(len(c.features))])
+        """The size of one unit of each feature in the column's own units (d,)."""
+        every = ((c, i) for c in self.columns for i in range(len(c.features)))
+        return self._each([c.unit if i == 0 or c.one_hot else 1.0 for c, i in every])
+
+    @property
+    def top(self) -> Tensor:
+        """Where each feature's box ends (d,), as far as the rows it is scaled by go."""
+        every = ((c, i) for c in self.columns for i in range(len(c.features)))
+        return self._each([c.cost if i == 0 or c.one_hot else 1.0 for c, i in every])
+
+    @property
+    def priced(self) -> bool:
+        """Whether a column costs more or less than others."""
+        return any(column.cost != 1 for column in self.columns)
 
     @property
     def spacing(self) -> Tensor | None:
         """The steps of the features (d,), 0 where they have none; None where none has."""
         steps = [
-            1.0 if c.one_hot else (c.step / c.width if i == 0 else 0.0)
+            c.cost if c.one_hot else (c.step / c.unit if i == 0 else 0.0)
             for c in self.columns
             for i in range(len(c.features))
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.dense import MultiLabel
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, Unsupported, require
 from robustbench_lite.core.random import Stream
@@ -85,6 +86,15 @@ def in_memory(x: Tensor, y: Tensor, class_names: Sequence[str], what: str) -> Ra
     return Raw(lambda i: x[i], y.long(), tuple(class_names), lambda i: f"{what}, sample {i}")
 
 
+def of_labels(x: Tensor, y: Tensor, what: str) -> Raw:
+    """Tensors with labels (n, L) that are there or not."""
+    names = tuple(map(str, range(y.shape[1])))
+    return Raw(
+        lambda i: x[i], torch.zeros(len(y), dtype=torch.int64), names, lambda i: f"{what}, sample {i}",
+        task=MultiLabel(), answers=lambda i: y[i],
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Data:
     """Samples in a domain, with ids that are stable across subsets.
@@ -135,7 +145,8 @@ class Data:
 
     @property
     def num_classes(self) -> int:
-        return len(self.class_names)
+        """Of how many classes the scores of a model for this data are."""
+        return self.task.values or len(self.class_names)
 
     def __getitem__(self, rows: slice | Tensor) -> Data:
         return replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows])
@@ -244,11 +255,12 @@ def finish(
 
 def _checked(y: Tensor, ids: Tensor, raw: Raw) -> Tensor:
     """Labels (n, …) of answers with positions; raises `InvalidData` for the first that cannot be."""
-    wrong = ((y < NOTHING) | (y >= len(raw.class_names))).flatten(1)
+    values = raw.task.values or len(raw.class_names)
+    wrong = ((y < NOTHING) | (y >= values)).flatten(1)
     empty = (y == NOTHING).flatten(1).all(1)
     if bool(wrong.any()):
         row = int(wrong.any(1).nonzero()[0])
-        allowed = f"0 to {len(raw.class_names) - 1}, or -1 where there is none"
+        allowed = f"0 to {values - 1}, or -1 where there is none"
         label = int(y[row].flatten()[wrong[row]][0])
         raise InvalidData(f"{raw.place(int(ids[row]))}: label {label}; must be {allowed}")
     if bool(empty.any()):

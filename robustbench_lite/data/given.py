@@ -105,6 +105,20 @@ def labels_of_positions(values: object, n: int, what: str, shape: tuple[int, ...
     return labels
 
 
+def label_sets(values: object) -> Tensor | None:
+    """Labels (n, L) that are there (1) or not (0), -1 where nobody knows; None for what is no such thing.
+
+    Rows that all have exactly one label are classes, one hot.
+    """
+    if not isinstance(values, Tensor | np.ndarray) or values.ndim != 2 or min(values.shape) < 1:
+        return None
+    found = torch.as_tensor(values).detach().cpu()
+    if found.shape[1] < 2 or not bool(((found == 0) | (found == 1) | (found == -1)).all()):
+        return None
+    one_hot = bool(((found == 1).sum(1) == 1).all()) and not bool((found == -1).any())
+    return None if one_hot else found.long()
+
+
 def numbered(values: object, labels: Sequence[object], n: int) -> Tensor | None:
     """Labels (n,) as places among an estimator's own; None where they are not all of these."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)

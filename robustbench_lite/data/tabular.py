@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -34,11 +34,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Kinds:
-    """What a user said of columns: those in whole steps, those that stay, and those that are one choice."""
+    """What a user said of columns: those in whole steps, that stay, that are one choice; what each costs."""
 
     integer: Names = ()
     fixed: Names = ()
     onehot: Sequence[Names] = ()
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float | None = 0.3) -> Raw:
@@ -46,8 +47,8 @@ def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float 
 
     share: of the rows for testing; None: all of them, which then are what it is scaled by.
 
-    The box of a number is [0, 1], widened where the test split goes beyond it; integer columns move in whole
-    steps, fixed ones not at all, and a category is one choice of its values.
+    The box of a number is [0, 1], or as high as its cost, widened where the test split goes beyond it;
+    integer columns move in whole steps, fixed ones not at all, and a category is one choice of its values.
     """
     frame, y, what = table.frame, table.y, table.name
     every = torch.arange(len(y))
@@ -55,8 +56,8 @@ def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float 
     columns, notes = columns_of(frame, train, kinds, what)
     z = columns.scaled(frame).float()
     beyond = z[test]
-    low, high = beyond.amin(0).clamp_max(0.0), beyond.amax(0).clamp_min(1.0)
-    pairs = zip(columns.features, low.tolist(), high.tolist(), strict=True)
+    low, high = beyond.amin(0).clamp_max(0.0), torch.maximum(beyond.amax(0), columns.top.float())
+    pairs = zip(columns.features, low.tolist(), (high / columns.top.float()).tolist(), strict=True)
     wide = [name for name, a, b in pairs if a < 0 or b > 1]
     note = f"the test split goes beyond the training split in {', '.join(wide)}: their box is widened"
     rows = train if options.split == "train" else test
@@ -76,10 +77,11 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
     """The columns of a table, scaled by its training rows; and what a reader should know of them."""
     names = [str(name) for name in frame.columns]
     asked = [name for group in kinds.onehot for name in group]
-    for field, given in (("integer", kinds.integer), ("fixed", kinds.fixed), ("onehot", asked)):
+    said = {"integer": kinds.integer, "fixed": kinds.fixed, "onehot": asked, "cost": list(kinds.cost)}
+    for option, given in said.items():
         unknown = [name for name in given if name not in names]
         if unknown:
-            raise InvalidParameter(field, "|".join(unknown), f"columns of {what}: {', '.join(names)}")
+            raise InvalidParameter(option, "|".join(unknown), f"columns of {what}: {', '.join(names)}")
     for name in kinds.integer:
         if not _whole(frame[name]):
             raise InvalidParameter("integer", name, f"a column of whole numbers; {what} has others in it")
@@ -122,7 +124,16 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
     gaps = [c.name for c in made if c.gaps]
     if gaps:
         notes.append(f"{what}: {', '.join(gaps)} have empty cells, which stay empty")
-    return Columns(tuple(made)), notes
+    priced = [replace(column, cost=_cost_of(column, kinds.cost)) for column in made]
+    if kinds.cost:
+        notes.append(f"{what}: eps and distances are in units of cost; the zoo's models are trained in these")
+    return Columns(tuple(priced)), notes
+
+
+def _cost_of(column: Column, cost: Mapping[str, float]) -> float:
+    """What a column costs; of 0/1 columns that are one choice what the first of them does."""
+    names = () if column.fixed else column.members or (column.name,)
+    return next((cost[name] for name in names if name in cost), 1.0)
 
 
 def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds) -> Column:
@@ -168,13 +179,15 @@ def csv(
     integer: str = "",
     fixed: str = "",
     onehot: str = "",
+    cost: str = "",
     split: Share = 0.3,
 ) -> Raw:
     """A file with a header; label: the class's column.
 
     integer, fixed: columns A|B|C that move in whole steps, or not at all; onehot: columns A|B of which
-    exactly one is 1, several such choices divided by a semicolon; split: the share of the rows that is for
-    testing, 1 for all. Columns of text are categories, and cells may be empty.
+    exactly one is 1, several such choices divided by a semicolon; cost: A:2|B:0.5, what it costs to move a
+    number over its whole range or to take another choice, 1 where nothing is said; split: the share of the
+    rows that is for testing, 1 for all. Columns of text are categories, and cells may be empty.
     """
     file = Path(path).expanduser()
     try:
@@ -184,7 +197,8 @@ def csv(
     table.columns = [str(name) for name in table.columns]
     if label not in table.columns:
         raise InvalidParameter("label", label, f"a column of {path}: {', '.join(map(str, table.columns))}")
-    kinds = Kinds(_listed(integer), _listed(fixed), [_listed(part) for part in onehot.split(";") if part])
+    groups = [_listed(part) for part in onehot.split(";") if part]
+    kinds = Kinds(_listed(integer), _listed(fixed), groups, _costs(cost))
     made = labelled(table.drop(columns=[label]), table[label], path, label)
     raw = scaled(made, options, kinds, None if split == 1 else split)
     told = f"{path}: {len(raw.y)} of {len(table)} rows are tested, the others train; split=1 tests all"
@@ -209,6 +223,20 @@ def labelled(inputs: pd.DataFrame, labels: pd.Series, name: str, label: str) -> 
         row, column = (int(i[0]) for i in numeric.isin([float("inf"), float("-inf")]).to_numpy().nonzero())
         raise InvalidData(f"{name}, row {row}: {numeric.columns[column]} is infinite")
     return Table(inputs, y, tuple(str(c) for c in names), name)
+
+
+def _costs(text: str) -> dict[str, float]:
+    """A:2|B:0.5 as numbers above 0."""
+    found = {}
+    for part in _listed(text):
+        name, _, number = part.rpartition(":")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise InvalidParameter("cost", part, "COLUMN:NUMBER, several divided by |") from None
+        if not 0 < found[name] < float("inf"):
+            raise InvalidParameter("cost", part, "above 0 and finite; a column that may not change is fixed")
+    return found
 
 
 def _listed(text: str) -> list[str]:

@@ -99,10 +99,17 @@ def _answers(work: Work, finished: Finished, records: pd.DataFrame) -> dict[str,
     found = {"original": original.numpy(), "adversarial": adversarial.numpy()}
     if work.model.task.kind == "segmentation":
         found["masks"] = torch.stack([label, before, after]).to(torch.int16).numpy()
+    elif work.model.task.kind == "multilabel":
+        facts |= {"meant": _there(label), "said": _there(after)}
     else:
         facts |= {"meant": label.tolist(), "said": after.tolist()}
     text = json.dumps(facts, default=lambda v: None if pd.isna(v) else str(v))
     return found | {"facts": np.array(text)}
+
+
+def _there(labels: Tensor) -> list[list[int]]:
+    """The labels that are there of each sample (n, L)."""
+    return [(row == 1).nonzero()[:, 0].tolist() for row in labels]
 
 
 def trace_of(work: Work, rows: list[int]) -> Tensor:

@@ -29,12 +29,14 @@ MODELS: dict[str, Entry] = dict(
         _entry("vgg", "zoo.networks:train_vgg", "small VGG", "gradient", "Simonyan & Zisserman 2014, arXiv:1409.1556"),
         _entry("resnet18", "zoo.networks:train_resnet18", "ResNet-18 for 32×32 images; wants a GPU", "gradient", "He et al. 2015, arXiv:1512.03385"),
         _entry("unet", "zoo.dense:train_unet", "small U-Net: a class a pixel", "gradient", "Ronneberger et al. 2015, arXiv:1505.04597", "segmentation"),
+        _entry("tagger", "zoo.dense:train_tagger", "convolutions with a score a label: multi-label", "gradient", "", "multilabel"),
         _entry("reader", "zoo.dense:train_reader", "convolutions with a head a place: strings", "gradient", "", "sequence"),
         _entry("torchvision", "torch.pretrained:from_torchvision", "torchvision:NAME[,weights=DEFAULT|none]", "gradient"),
         _entry("timm", "torch.hubs:from_timm", "timm:NAME[,weights=none]; wants the extra timm", "gradient"),
         _entry("hf", "torch.hubs:from_transformers", "hf:NAME or hf:FOLDER: transformers' image classifiers; wants the extra hf", "gradient"),
         _entry("weights", "torch.pretrained:from_weights", "weights:FILE,network=package.module:function: a state dict", "gradient", task=""),
         ("ensemble", Entry("ensemble", "robustbench_lite.models.ensemble:ensemble", "ensemble(NAME,NAME): several as one", "its members'", inner="many")),
+        ("features", Entry("features", "robustbench_lite.models.features:features", "features(NETWORK,ESTIMATOR): an estimator on what a network's last layer is given", "gradient", inner="chain")),
         ("transformed", Entry("transformed", "robustbench_lite.models.transformed:transformed", "transformed(NAME,rotation=15,shift=0.1,scale=0.1,noise=0.05): a random change first", "gradient", "", "Athalye et al. 2018, arXiv:1707.07397", inner="one")),
     ]
 )  # fmt: skip

@@ -114,7 +114,10 @@ def _named(text: str, data: Data, train: Trained) -> Model:
         )
         return as_model(held, data, reading, device=train.device)
     make = cast(Callable[..., object], found)
-    if entry.inner:
+    if entry.inner == "chain":
+        made = make([one.text for one in written.inner], data, lambda one, seen: _named(one, seen, train))
+        cast(Model, made).name = written.text
+    elif entry.inner:
         members = [_named(one.text, data, train) for one in written.inner]
         made = make(members if entry.inner == "many" else members[0], **arguments(make, values, skip=1))
         cast(Model, made).name = written.text

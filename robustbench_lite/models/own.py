@@ -73,6 +73,10 @@ def as_model(
         return fitted if device is None else fitted.to(device)
     if data.task.kind != "classification" and not isinstance(made, nn.Module):
         raise InvalidModel(f"{data.name} asks for {data.task.kind}, of which only networks are read")
+    if data.columns is not None and data.columns.priced:
+        if reading.units == "scaled":
+            raise InvalidParameter("units", "scaled", "own: the features of this table are in units of cost")
+        return _made(made, data, reading, name, device, own=True)
     if data.columns is None or reading.units == "scaled":
         return _made(made, data, reading, name, device, own=False)
     if reading.units == "own":

@@ -17,6 +17,7 @@ from robustbench_lite.core.oracle import Oracle
 from robustbench_lite.engines.explanations import path_of
 from robustbench_lite.jobs.job import Job, Work
 from robustbench_lite.jobs.make import Watch, Workshop
+from robustbench_lite.models.torch.embedding import embeddings
 from robustbench_lite.models.torch.module import TorchModel
 from robustbench_lite.records.folder import Folder
 from robustbench_lite.runs.plan import Plan
@@ -25,7 +26,6 @@ from robustbench_lite.search.trace import can_be_traced
 CLASSES = 30  # that images are made for, at most
 INVERTED = "same embedding"  # an image, and no map
 FEWEST = 4  # points that a plane is laid through
-CHUNK = 64  # images embedded at once
 EMBEDDED = 500  # samples of an embedding, at most
 NEIGHBOURS = 30.0  # of the t-SNE, at most
 Map = Callable[[Tensor, Tensor], Tensor]
@@ -165,7 +165,8 @@ def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Embeddin
     Returns
     -------
     list of Embedding
-        One a network whose embedding has two numbers or more; none of fewer than four samples.
+        One a network with a linear layer, whose embedding has two numbers or more; none of fewer than four
+        samples.
     """
     shop = plan.workshop
     place = _place(shop, sample)
@@ -183,9 +184,10 @@ def embedded(plan: Plan, folder: Folder, sample: int, how: str) -> list[Embeddin
                 ways[str(job)] = _way(shop.work(job), sample, shop.data.x[place], after)
         data = shop.data[torch.arange(min(EMBEDDED, len(shop.data)))]
         parts = [data.x, *ways.values()]
-        with torch.no_grad():
-            images = torch.split(torch.cat(parts), CHUNK)
-            points = torch.cat([networks.embedding(model, some.to(model.device)) for some in images])
+        try:
+            points = embeddings(model, torch.cat(parts))
+        except Unsupported:
+            continue
         if len(data) < FEWEST or points.shape[1] < 2:
             continue
         flat = _flattened(points.double().cpu().numpy(), len(data), how)

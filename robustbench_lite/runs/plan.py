@@ -62,7 +62,7 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
     shop = Workshop(source, config.search, watch)
     if all(isinstance(text, str) and not brought(text)[0] for text in subject.models):
         # Models of ours know the classes of the data: what none can reach is told before one is trained.
-        told = [shop.goal(cell.goal).misfit(shop.data.num_classes) for cell in subject.cells]
+        told = [shop.goal(cell.goal).misfit(shop.data.num_classes, shop.data.task) for cell in subject.cells]
         if any(told):
             raise Unsupported("; ".join(dict.fromkeys(filter(None, told))))
     jobs: list[Job] = []

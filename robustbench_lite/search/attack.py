@@ -51,7 +51,7 @@ class Iterate:
 
 
 State = TypeVar("State", bound=Iterate)
-EVERY_TASK = frozenset({"classification", "segmentation", "sequence"})
+EVERY_TASK = frozenset({"classification", "segmentation", "sequence", "multilabel"})
 
 
 FEW = 3  # passes beside those of the steps: a first look, a second one by the true model, the last

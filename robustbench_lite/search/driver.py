@@ -215,7 +215,7 @@ def targets_of(goal: Goal, task: Task, samples: Samples, settings: Search) -> Te
         task.reject,
     )
     if reject is None or goal.targets in (Targets.NONE, Targets.GIVEN, Targets.CLASS):
-        return goal.resolve(scores, y, stream, given=samples.given)
+        return goal.resolve(scores, y, stream, samples.given, task)
     found = goal.resolve(
         torch.cat([scores[:, :reject], scores[:, reject + 1 :]], 1), y - (y > reject).long(), stream
     )

@@ -12,6 +12,7 @@ from robustbench_lite.attribution import maps, networks
 from robustbench_lite.cli.main import main
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.oracle import Oracle
+from robustbench_lite.models.torch.embedding import embedding
 from robustbench_lite.models.torch.module import TorchModel
 from tests.conftest import linear_model, run_with, samples_of, small_network
 
@@ -59,15 +60,15 @@ def test_occlusion_is_what_the_margin_loses() -> None:
 def test_an_embedding_is_what_the_last_layer_takes_and_can_be_inverted() -> None:
     model = smooth_network()
     x, _ = samples_of(model, 4)
-    features = networks.embedding(model, x)
+    features = embedding(model, x)
     last = model.module[-1]  # type: ignore[index]
     assert torch.allclose(last(features), model.scores(x), atol=1e-6)
     again = networks.inverted(model, x)
-    grey = networks.embedding(model, torch.full_like(x, 0.5))
-    off, first = ((networks.embedding(model, again) - features).norm(), (grey - features).norm())
+    grey = embedding(model, torch.full_like(x, 0.5))
+    off, first = ((embedding(model, again) - features).norm(), (grey - features).norm())
     assert off < 0.5 * first
     assert 0 <= float(again.min()) <= float(again.max()) <= 1
-    assert networks.embedding(small_network(3, (1, 4, 4)), torch.rand(2, 1, 4, 4)).shape == (2, 16)
+    assert embedding(small_network(3, (1, 4, 4)), torch.rand(2, 1, 4, 4)).shape == (2, 16)
 
 
 def test_images_please_their_class() -> None:

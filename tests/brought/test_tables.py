@@ -16,8 +16,9 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 import robustbench_lite as rb
 from robustbench_lite.core.domain import Domain
-from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.errors import InvalidModel, InvalidParameter
 from robustbench_lite.core.threat import Norm, norms
+from robustbench_lite.models.own import Reading
 
 
 def people(n: int = 300) -> pd.DataFrame:
@@ -292,3 +293,65 @@ def test_the_rows_that_are_tested_are_told_and_may_be_all(table: Path) -> None:
 def test_a_ball_as_wide_as_the_box_is_noted() -> None:
     result = rb.run("digits", ["linear"], ["noise"], ["linf:8"], config=rb.Config(samples=5))
     assert any("anything goes" in note for note in result.notes)
+
+
+def test_a_cost_a_column_is_a_weighted_norm_in_the_units_of_cost(tmp_path: Path) -> None:
+    """A linear model in own units: exact distances are those of weighted norms, choices keep to theirs."""
+    random = np.random.default_rng(0)
+    n = 200
+    frame = pd.DataFrame(
+        {
+            "income": random.uniform(0, 1000, n),
+            "age": random.integers(20, 60, n),
+            "town": random.choice(["A", "B", "C"], n),
+            "born": random.uniform(0, 1, n),
+        }
+    )
+    frame["label"] = np.where(
+        frame["income"] / 1000 + (frame["town"] == "A") + frame["born"] > 1.1, "yes", "no"
+    )
+    frame.to_csv(tmp_path / "loans.csv", index=False)
+    numbers = ["income", "born", "label"]
+    frame[numbers].to_csv(tmp_path / "numbers.csv", index=False)
+    model = LogisticRegression(C=100, max_iter=5000).fit(frame[["income", "born"]], frame["label"])
+    named = f"csv:{tmp_path / 'numbers.csv'},label=label,split=1,cost=income:4|born:0.5"
+    data = rb.load_data(named)
+    ranges = frame["income"].max() - frame["income"].min(), frame["born"].max() - frame["born"].min()
+    priced = np.abs(model.coef_[0]) * ranges / [4, 0.5]  # what a unit of cost buys of the score
+    for norm, dual in (("linf", 1), ("l2", 2), ("l1", np.inf)):
+        run = rb.run(named, [model], ["exact"], [f"{norm}:min"], config=rb.Config(samples=None))
+        found = run.records.loc[run.records["success"]]
+        score = np.abs(model.decision_function(frame[["income", "born"]]))
+        free = score / np.linalg.norm(priced, ord=dual)  # but for the box
+        assert (found["distance"].to_numpy() >= free[found["sample_id"]] * (1 - 1e-4)).all()
+        near = found["distance"].to_numpy() <= free[found["sample_id"]] * (1 + 1e-3)
+        assert near.mean() > 0.3
+        assert any("in units of cost" in note for note in run.notes)
+    assert data.domain.high.tolist() == pytest.approx([4.0, 0.5])  # type: ignore[union-attr]
+    whole = rb.load_data(f"csv:{tmp_path / 'loans.csv'},label=label,integer=age,cost=town:0.25|age:2,split=1")
+    columns = whole.columns
+    assert columns is not None
+    own = columns.own(whole.x)
+    assert own["town"].tolist() == frame["town"].tolist()
+    assert np.allclose(own["age"].astype(float), frame["age"])
+    span = float(frame["age"].max() - frame["age"].min())
+    for threat, eps, other_town in (("linf:0.2", 0.2, False), ("linf:0.3", 0.3, True), ("l1:0.6", 0.6, True)):
+        found = rb.run(
+            whole, ["logistic"], ["exact", "pgd"], [threat], out=tmp_path / threat.replace(":", "")
+        )
+        assert not found.failures
+        assert found.folder is not None
+        turned = 0
+        for key in found.records["job"].unique():
+            held = found.folder.adversarial(key)
+            before = columns.own(whole.x[torch.from_numpy(held["ids"])])
+            after = columns.own(torch.from_numpy(held["adversarial"]))
+            years = (after["age"].astype(float) - before["age"].astype(float)).abs()
+            assert (2 * years / span <= eps + 1e-6).all()  # twice as dear as its range
+            turned += int((after["town"] != before["town"]).sum())
+        assert bool(turned) == other_town
+    for text, said in (("age", "COLUMN:NUMBER"), ("age:0", "above 0"), ("agee:2", "must be columns")):
+        with pytest.raises(InvalidParameter, match=said):
+            rb.load_data(f"csv:{tmp_path / 'loans.csv'},label=label,cost={text}")
+    with pytest.raises(InvalidParameter, match="in units of cost"):
+        rb.load_model(model, data, reading=Reading(units="scaled"))

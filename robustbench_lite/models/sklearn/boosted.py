@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from robustbench_lite.models.sklearn.forests import CannotLift, column_of, largest_below
-from robustbench_lite.models.sklearn.lifted import Affine
+from robustbench_lite.models.sklearn.lifted import Affine, Transform
 from robustbench_lite.models.sklearn.trees import Tree, TreeCore, tree_core
 
 Node = Mapping[str, Any]  # of a model as its library writes it in JSON
@@ -22,12 +22,12 @@ def is_boosted(estimator: BaseEstimator) -> bool:
     return type(estimator).__name__ in ("XGBClassifier", "XGBRFClassifier", "LGBMClassifier")
 
 
-def of_boosted(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[TreeCore, list[Affine]]:
+def of_boosted(estimator: BaseEstimator, transforms: list[Transform]) -> tuple[TreeCore, list[Transform]]:
     """The trees of a classifier, their thresholds in the input itself."""
     if not all(transform.each_feature for transform in transforms):
         raise CannotLift(f"{type(estimator).__name__} behind a transform that mixes features has no lift")
     made = _lightgbm if type(estimator).__name__ == "LGBMClassifier" else _xgboost
-    return made(estimator, transforms), []
+    return made(estimator, [transform for transform in transforms if isinstance(transform, Affine)]), []
 
 
 def _xgboost(estimator: BaseEstimator, transforms: Sequence[Affine]) -> TreeCore:

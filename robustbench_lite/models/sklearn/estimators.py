@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
@@ -19,22 +20,42 @@ from sklearn.linear_model import (
     RidgeClassifierCV,
     SGDClassifier,
 )
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.preprocessing import (
+    Binarizer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from torch import Tensor
 
 from robustbench_lite.models.sklearn.boosted import is_boosted, of_boosted
 from robustbench_lite.models.sklearn.forests import TREES, CannotLift, of_trees, only_trees
 from robustbench_lite.models.sklearn.kernel import KernelCore
-from robustbench_lite.models.sklearn.lifted import Affine, Core
+from robustbench_lite.models.sklearn.lifted import Affine, Core, Transform
 from robustbench_lite.models.sklearn.neighbours import NeighbourCore
 from robustbench_lite.models.sklearn.smooth import LinearCore, PerceptronCore, QuadraticCore
-from robustbench_lite.models.sklearn.votes import Member, RestCore, VoteCore
+from robustbench_lite.models.sklearn.transforms import Binned, Normalised, Polynomial, Powered, Quantiles
+from robustbench_lite.models.sklearn.votes import (
+    CalibratedCore,
+    CodeCore,
+    DuelCore,
+    Member,
+    RestCore,
+    StackCore,
+    VoteCore,
+)
 
 LINEAR = (
     RidgeClassifier,
@@ -51,7 +72,7 @@ def vector(values: object) -> Tensor:
     return torch.tensor(np.asarray(values, dtype=np.float64))
 
 
-def transform_of(step: BaseEstimator) -> Affine:
+def transform_of(step: BaseEstimator) -> Transform:
     """A fitted transformer, its operations in scikit-learn's order."""
     d = step.n_features_in_ if hasattr(step, "n_features_in_") else 0
     if isinstance(step, StandardScaler):
@@ -64,6 +85,9 @@ def transform_of(step: BaseEstimator) -> Affine:
         return Affine(factor=vector(step.scale_), offset=vector(step.min_))
     if isinstance(step, MaxAbsScaler):
         return Affine(divisor=vector(step.scale_))
+    if isinstance(step, RobustScaler) and not step.unit_variance:
+        centre = vector(step.center_) if step.with_centering else None
+        return Affine(shift=centre, divisor=vector(step.scale_) if step.with_scaling else None)
     if isinstance(step, PCA):
         matrix = step.components_
         if step.whiten:
@@ -78,15 +102,48 @@ def transform_of(step: BaseEstimator) -> Affine:
     nothing = isinstance(gap, float) and bool(np.isnan(gap))
     if isinstance(step, SimpleImputer) and nothing and not step.add_indicator and len(step.statistics_) == d:
         return Affine()  # no input of ours is missing
+    return _curved(step)
+
+
+def _curved(step: BaseEstimator) -> Transform:
+    """A fitted transformer that is no affine map."""
+    if isinstance(step, Normalizer):
+        return Normalised(step.norm)
+    if isinstance(step, PolynomialFeatures):
+        return Polynomial(torch.from_numpy(np.asarray(step.powers_, dtype=np.int64)))
+    if isinstance(step, PowerTransformer) and not step.standardize:
+        return Powered(vector(step.lambdas_), step.method == "box-cox")
+    if isinstance(step, QuantileTransformer):
+        normal = step.output_distribution == "normal"
+        return Quantiles(vector(step.quantiles_.T.copy()), vector(step.references_), normal)
+    if isinstance(step, Binarizer):
+        return Binned(vector([[step.threshold]] * step.n_features_in_), right=False)
+    if isinstance(step, KBinsDiscretizer):
+        inner = [np.asarray(edges[1:-1], dtype=np.float64) for edges in step.bin_edges_]
+        wide = np.full((len(inner), max(1, *map(len, inner))), np.inf)
+        for row, edges in zip(wide, inner, strict=True):
+            row[: len(edges)] = edges
+        bins = () if step.encode == "ordinal" else tuple(int(count) for count in step.n_bins_)
+        return Binned(vector(wide), right=True, one_hot=bins)
     raise CannotLift(f"{type(step).__name__} has no lift")
 
 
-def core_of(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[Core, list[Affine]]:
+def transforms_of(step: BaseEstimator) -> list[Transform]:
+    """A fitted transformer as one transform after the other."""
+    if isinstance(step, PowerTransformer) and step.standardize:
+        plain = Powered(vector(step.lambdas_), step.method == "box-cox")
+        return [plain, transform_of(step._scaler)]
+    return [transform_of(step)]
+
+
+def core_of(estimator: BaseEstimator, transforms: list[Transform]) -> tuple[Core, list[Transform]]:
     """The core of a classifier, and the transforms that stay in front of it."""
     if isinstance(estimator, LINEAR):
         return _linear(estimator), transforms
     if isinstance(estimator, MultinomialNB | ComplementNB):
         return _naive_bayes(estimator), transforms
+    if isinstance(estimator, BernoulliNB):
+        return _bernoulli(estimator, transforms)
     if isinstance(estimator, NearestCentroid):
         return _centroids(estimator), transforms
     if isinstance(estimator, SVC | NuSVC):
@@ -118,15 +175,87 @@ def core_of(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[Core, l
         return of_boosted(estimator, transforms)
     if isinstance(estimator, TREES) and only_trees(estimator):
         return of_trees(estimator, transforms)
+    of_others = _of_others(estimator)
+    if of_others is not None:
+        return of_others, transforms
     raise CannotLift(f"{type(estimator).__name__} has no lift")
 
 
 def member_of(estimator: BaseEstimator) -> Member:
     """A part of another estimator: a classifier, or a pipeline that ends in one."""
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    before = [transform_of(step) for step in steps[:-1] if step not in ("passthrough", None)]
+    before = [one for step in steps[:-1] if step not in ("passthrough", None) for one in transforms_of(step)]
     core, kept = core_of(steps[-1], before)
     return Member(core, tuple(kept))
+
+
+def _of_others(estimator: BaseEstimator) -> Core | None:
+    """An estimator that puts others' answers together; None for any other."""
+    if isinstance(estimator, BaggingClassifier | AdaBoostClassifier):
+        return _weighed(estimator)
+    if isinstance(estimator, StackingClassifier):
+        members = tuple(member_of(one) for one in estimator.estimators_)
+        last = member_of(estimator.final_estimator_)
+        return StackCore(members, tuple(estimator.stack_method_), last, estimator.passthrough)
+    if isinstance(estimator, CalibratedClassifierCV):
+        return _calibrated(estimator)
+    if isinstance(estimator, OneVsOneClassifier | OutputCodeClassifier):
+        name = type(estimator).__name__
+        asked = estimator.estimators_
+        if isinstance(estimator, OutputCodeClassifier):  # what is the same of every class decides nothing
+            apart = np.ptp(estimator.code_book_, axis=0) > 0
+            asked = [one for one, tells in zip(asked, apart, strict=True) if tells]
+        if not all(hasattr(one, "decision_function") for one in asked):
+            raise CannotLift(f"{name} of members without decision functions has no lift")
+        members = tuple(member_of(one) for one in asked)
+        if isinstance(estimator, OutputCodeClassifier):
+            return CodeCore(members, vector(estimator.code_book_[:, apart]))
+        if len(estimator.classes_) == 2 or estimator.pairwise_indices_ is not None:
+            raise CannotLift("OneVsOneClassifier of two classes, or on distances, has no lift")
+        return DuelCore(members, len(estimator.classes_))
+    return None
+
+
+def _weighed(estimator: BaggingClassifier | AdaBoostClassifier) -> VoteCore:
+    """Members by their probabilities where they have some, else by their votes."""
+    number, d = len(estimator.classes_), estimator.n_features_in_
+    if any(len(one.classes_) != number for one in estimator.estimators_):
+        raise CannotLift(f"{type(estimator).__name__} with members that do not know all classes has no lift")
+    if isinstance(estimator, AdaBoostClassifier):
+        weights = estimator.estimator_weights_[: len(estimator.estimators_)]
+        return VoteCore(tuple(member_of(one) for one in estimator.estimators_), vector(weights), soft=False)
+    members = []
+    for one, chosen in zip(estimator.estimators_, estimator.estimators_features_, strict=True):
+        member = member_of(one)
+        if not np.array_equal(chosen, np.arange(d)):
+            member = Member(member.core, (Affine(matrix=vector(np.eye(d)[chosen])), *member.transforms))
+        members.append(member)
+    soft = all(hasattr(one, "predict_proba") for one in estimator.estimators_)
+    return VoteCore(tuple(members), vector(np.ones(len(members))), soft)
+
+
+def _calibrated(estimator: CalibratedClassifierCV) -> CalibratedCore:
+    parts = estimator.calibrated_classifiers_
+    known = all(np.array_equal(part.estimator.classes_, estimator.classes_) for part in parts)
+    if estimator.method != "sigmoid" or not known:
+        raise CannotLift("CalibratedClassifierCV but by sigmoids, or with classes missing, has no lift")
+    return CalibratedCore(
+        tuple(member_of(part.estimator) for part in parts),
+        tuple(hasattr(part.estimator, "decision_function") for part in parts),
+        vector([[one.a_ for one in part.calibrators] for part in parts]),
+        vector([[one.b_ for one in part.calibrators] for part in parts]),
+    )
+
+
+def _bernoulli(estimator: BernoulliNB, transforms: list[Transform]) -> tuple[Core, list[Transform]]:
+    """Log-probabilities of features that are there or not: linear in them."""
+    there = np.asarray(estimator.feature_log_prob_)
+    missing = np.log(1 - np.exp(there))
+    core = LinearCore(vector(there - missing), vector(estimator.class_log_prior_ + missing.sum(1)), True)
+    if estimator.binarize is None:
+        return core, transforms
+    edges = vector([[estimator.binarize]] * there.shape[1])
+    return core, [*transforms, Binned(edges, right=False)]
 
 
 def _against_the_rest(estimator: OneVsRestClassifier) -> RestCore:

@@ -18,7 +18,7 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from robustbench_lite.core.errors import InvalidModel
-from robustbench_lite.models.sklearn.lifted import Affine
+from robustbench_lite.models.sklearn.lifted import Affine, Transform
 from robustbench_lite.models.sklearn.trees import Tree, TreeCore, tree_core
 
 GROUPS = (RandomForestClassifier, ExtraTreesClassifier, BaggingClassifier)
@@ -43,15 +43,16 @@ def only_trees(estimator: BaseEstimator) -> bool:
     return all(isinstance(one, DecisionTreeClassifier | ExtraTreeClassifier) for one in estimator.estimators_)
 
 
-def of_trees(estimator: BaseEstimator, transforms: list[Affine]) -> tuple[TreeCore, list[Affine]]:
+def of_trees(estimator: BaseEstimator, transforms: list[Transform]) -> tuple[TreeCore, list[Transform]]:
     """Thresholds in the input itself where every transform moves each feature by itself."""
     # Histogram boosting compares float64 features, all others float32 ones.
     kind = np.float64 if isinstance(estimator, HistGradientBoostingClassifier) else np.float32
     direct = all(transform.each_feature for transform in transforms)
     kept = [] if direct else transforms
+    moved = [transform for transform in transforms if isinstance(transform, Affine)] if direct else []
 
     def in_x(feature: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-        return largest_below(transforms if direct else [], feature, threshold, kind)
+        return largest_below(moved, feature, threshold, kind)
 
     # The input lies in [0, 1]; what a matrix has mixed is measured on random inputs.
     scale = np.ones(estimator.n_features_in_)
@@ -129,14 +130,12 @@ def column_of(values: np.ndarray, k: int, width: int) -> np.ndarray:
     return wide
 
 
-def _inputs(transforms: Sequence[Affine], estimator: BaseEstimator) -> int:
+def _inputs(transforms: Sequence[Transform], estimator: BaseEstimator) -> int:
     """How many features go in."""
     for transform in transforms:
-        for part in (transform.shift, transform.divisor, transform.factor, transform.offset):
-            if part is not None:
-                return len(part)
-        if transform.matrix is not None:
-            return transform.matrix.shape[1]
+        count = transform.inputs()
+        if count is not None:
+            return count
     return int(estimator.n_features_in_)
 
 

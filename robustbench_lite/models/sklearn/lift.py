@@ -23,9 +23,9 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.data.columns import Columns
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.function import ScoreFunction
-from robustbench_lite.models.sklearn.estimators import core_of, transform_of, vector
+from robustbench_lite.models.sklearn.estimators import core_of, transforms_of, vector
 from robustbench_lite.models.sklearn.forests import CannotLift
-from robustbench_lite.models.sklearn.lifted import Affine, Lifted
+from robustbench_lite.models.sklearn.lifted import Affine, Lifted, Transform
 from robustbench_lite.models.sklearn.table import as_fitted, as_matrix, encoder
 from robustbench_lite.models.sklearn.trees import TreeCore
 
@@ -87,7 +87,8 @@ def lift(
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
     last = steps[-1]
     box = _box(low, high, int(np.prod(input_shape)))
-    transforms = box + [transform_of(step) for step in steps[:-1] if step not in ("passthrough", None)]
+    before = [one for step in steps[:-1] if step not in ("passthrough", None) for one in transforms_of(step)]
+    transforms: list[Transform] = [*box, *before]
     core, kept = core_of(last, transforms)
     columns, notes = _columns(estimator.classes_, class_names)
     model = Lifted(core, kept, input_shape, columns, name=name or type(last).__name__, notes=notes)
@@ -150,7 +151,8 @@ def lift_table(estimator: BaseEstimator, data: Data, columns: Columns, name: str
     """A pipeline on the table's own columns; raises `CannotLift` where it decides differently on the data."""
     x = data.x[:PARITY]
     encode, last = encoder(estimator)
-    core, kept = core_of(last, as_matrix(encode, columns, x))
+    before: list[Transform] = [*as_matrix(encode, columns, x)]
+    core, kept = core_of(last, before)
     order, notes = _columns(estimator.classes_, data.class_names)
     model = Lifted(core, kept, data.x.shape[1:], order, name=name or type(last).__name__, notes=notes)
     number = {label: i for i, label in enumerate(estimator.classes_)}

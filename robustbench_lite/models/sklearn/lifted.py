@@ -47,8 +47,23 @@ def _moved(value: object, device: torch.device | str) -> object:
     return value.to(device) if isinstance(value, Tensor | Holds) else value
 
 
+class Transform(Holds, ABC):
+    """What a step of a pipeline does to features (n, d) float64 -> (n, k), with a gradient."""
+
+    smooth = True  # whether the gradient is that of what it does
+    each_feature = False  # whether every feature is moved by itself, and upwards, by an affine map
+
+    @abstractmethod
+    def __call__(self, z: Tensor) -> Tensor:
+        """Features (n, d) -> (n, k)."""
+
+    def inputs(self) -> int | None:
+        """d; None where it takes any number."""
+        return None
+
+
 @dataclass(frozen=True)
-class Affine(Holds):
+class Affine(Transform):
     """z -> (z - shift) * factor / divisor + offset, then matrix @ z, as scikit-learn orders the operations.
 
     Every field is optional; without a matrix each feature stays its own. spacing: features that mean
@@ -78,13 +93,22 @@ class Affine(Holds):
             z = z + self.offset
         return z if self.matrix is None else z @ self.matrix.T
 
+    def inputs(self) -> int | None:
+        """As many as any of its parts has."""
+        parts = [
+            p for p in (self.spacing, self.shift, self.divisor, self.factor, self.offset) if p is not None
+        ]
+        if parts:
+            return len(parts[0])
+        return None if self.matrix is None else int(self.matrix.shape[1])
+
     def of_features(self, index: Tensor) -> Affine:
         """The same for a list of single features (m,); there must be no matrix."""
         parts = (self.spacing, self.shift, self.divisor, self.factor, self.offset)
         return Affine(*(None if part is None else part[index] for part in parts))
 
     @property
-    def each_feature(self) -> bool:
+    def each_feature(self) -> bool:  # type: ignore[override]
         """Whether every feature is moved by itself, and upwards."""
         scales = [s for s in (self.divisor, self.factor) if s is not None]
         return self.matrix is None and all(bool((s > 0).all()) for s in scales)
@@ -137,7 +161,7 @@ class Lifted(Model):
     def __init__(
         self,
         core: Core,
-        transforms: Sequence[Affine],
+        transforms: Sequence[Transform],
         input_shape: Sequence[int],
         columns: Tensor | None = None,
         *,
@@ -158,7 +182,7 @@ class Lifted(Model):
 
     @property
     def gradient_is_truth(self) -> bool:
-        return self.core.smooth
+        return self.core.smooth and all(transform.smooth for transform in self.transforms)
 
     def features(self, x: Tensor) -> Tensor:
         """What the estimator would have been given, after its transforms (n, d) float64."""
@@ -173,6 +197,8 @@ class Lifted(Model):
 
     @cached_property
     def structure(self) -> Structure | None:
+        if not all(isinstance(transform, Affine) for transform in self.transforms):
+            return None
         held = self.core.structure(self._front() if self.transforms else None)
         return held if held is None or self.columns is None else held.of_classes(self.columns)
 

@@ -50,7 +50,7 @@ def as_matrix(encode: Encode, columns: Columns, x: Tensor) -> list[Affine]:
     """The steps as transforms of features x (n, d), which they were compared on; raises `CannotLift`."""
     if any(column.gaps for column in columns.columns):
         raise CannotLift("a table with empty cells has no lift")
-    steps = [0.0 if c.values else c.step / c.width for c in columns.columns for _ in c.features]
+    steps = [0.0 if c.values else c.step / c.unit for c in columns.columns for _ in c.features]
     nearest = Affine(spacing=torch.tensor(steps, dtype=torch.float64))
     base = nearest(x[:1].double())
     changed, at = [base], 0
@@ -60,7 +60,7 @@ def as_matrix(encode: Encode, columns: Columns, x: Tensor) -> list[Affine]:
             row = base.clone()
             if column.one_hot:
                 row[0, at : at + count] = 0.0
-                row[0, at + place] = 1.0
+                row[0, at + place] = column.cost
             else:
                 row[0, at + place] += 0.0 if column.values else 1.0
             changed.append(row)

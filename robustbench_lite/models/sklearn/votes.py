@@ -1,4 +1,4 @@
-"""Estimators that ask others and put their answers together: votes, and one against the rest."""
+"""Estimators that ask others and put their answers together: votes, duels, codes, stacks, calibration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.models.sklearn.forests import CannotLift
-from robustbench_lite.models.sklearn.lifted import Affine, Core, Holds
+from robustbench_lite.models.sklearn.lifted import Core, Holds, Transform
+from robustbench_lite.models.sklearn.neighbours import NeighbourCore
 from robustbench_lite.models.sklearn.smooth import LinearCore, PerceptronCore, QuadraticCore
 from robustbench_lite.models.sklearn.trees import TreeCore
 
@@ -18,7 +19,7 @@ class Member(Holds):
     """A core behind its own transforms."""
 
     core: Core
-    transforms: tuple[Affine, ...]
+    transforms: tuple[Transform, ...]
 
     def features(self, z: Tensor) -> Tensor:
         for transform in self.transforms:
@@ -32,17 +33,38 @@ class Member(Holds):
     def probabilities(self, z: Tensor, smooth: bool) -> Tensor:
         """What `predict_proba` gives (n, K), or what is differentiated in its stead."""
         scores = self.scores(z, smooth)
-        if isinstance(self.core, TreeCore) and self.core.kind == "probabilities" and not smooth:
-            return scores
-        return scores.softmax(1)  # a tree's surrogate is the logarithm of its shares
+        if smooth:  # what stands in for shares is their logarithm
+            return scores.softmax(1)
+        return scores if _are_shares(self.core) else scores.softmax(1)
+
+    def decision(self, z: Tensor, smooth: bool) -> Tensor:
+        """What `decision_function` gives (n, K); of two classes (n, 1)."""
+        scores = self.scores(z, smooth)
+        return scores[:, 1:] - scores[:, :1] if scores.shape[1] == 2 else scores
+
+    @property
+    def smooth(self) -> bool:
+        """Whether its gradient is that of its scores."""
+        return self.core.smooth and all(transform.smooth for transform in self.transforms)
 
 
 def has_probabilities(core: Core) -> bool:
     """Whether a core's scores tell probabilities."""
     if isinstance(core, TreeCore):
         return core.kind != "margin"
+    if _are_shares(core):
+        return True
     return isinstance(core, PerceptronCore | QuadraticCore) or (
         isinstance(core, LinearCore) and core.probabilities
+    )
+
+
+def _are_shares(core: Core) -> bool:
+    """Whether a core's scores are probabilities already."""
+    if isinstance(core, VoteCore):
+        return core.soft
+    return isinstance(core, NeighbourCore | CalibratedCore) or (
+        isinstance(core, TreeCore) and core.kind == "probabilities"
     )
 
 
@@ -107,3 +129,159 @@ class RestCore(Core):
         each = [member.scores(z, smooth) for member in self.members]
         margins = torch.stack([scores[:, 1] - scores[:, 0] for scores in each], 1)
         return torch.cat([torch.zeros_like(margins), margins], 1) if margins.shape[1] == 1 else margins
+
+
+@dataclass(frozen=True)
+class DuelCore(Core):
+    """Every class against every other: the duels each wins, and less than one for how clearly.
+
+    Members in the order of the pairs (0, 1), (0, 2), …, each above 0 for the second of its pair.
+    """
+
+    members: tuple[Member, ...]
+    classes: int
+
+    family = "one against one"
+    smooth = False
+
+    def scores(self, z: Tensor) -> Tensor:
+        return self._summed(z, smooth=False)
+
+    def surrogate(self, z: Tensor) -> Tensor:
+        return self._summed(z, smooth=True)
+
+    def _summed(self, z: Tensor, smooth: bool) -> Tensor:
+        won = torch.zeros(len(z), self.classes, dtype=z.dtype, device=z.device)
+        clearly = torch.zeros_like(won)
+        pairs = [(i, j) for i in range(self.classes) for j in range(i + 1, self.classes)]
+        for member, (first, second) in zip(self.members, pairs, strict=True):
+            decision = member.decision(z, smooth)[:, 0]
+            share = decision.sigmoid() if smooth else (decision > 0).to(z)
+            pair = torch.tensor([first, second], device=z.device)
+            won = won.index_add(1, pair, torch.stack([1 - share, share], 1))
+            clearly = clearly.index_add(1, pair, torch.stack([-decision, decision], 1))
+        return won + clearly / (3 * (clearly.abs() + 1))
+
+
+@dataclass(frozen=True)
+class CodeCore(Core):
+    """A code word of members' decisions; the class of the nearest word in book (K, m) is the answer."""
+
+    members: tuple[Member, ...]
+    book: Tensor
+
+    family = "output code"
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether its members are."""
+        return all(member.smooth for member in self.members)
+
+    def scores(self, z: Tensor) -> Tensor:
+        return self._near(z, smooth=False)
+
+    def surrogate(self, z: Tensor) -> Tensor:
+        return self._near(z, smooth=True)
+
+    def _near(self, z: Tensor, smooth: bool) -> Tensor:
+        word = torch.cat([member.decision(z, smooth) for member in self.members], 1)
+        return -(word[:, None] - self.book).square().sum(2)
+
+
+@dataclass(frozen=True)
+class StackCore(Core):
+    """What members say, side by side, asked of a last one; said: each by probabilities or decisions.
+
+    passed: whether the features themselves come after what members say.
+    """
+
+    members: tuple[Member, ...]
+    said: tuple[str, ...]
+    last: Member
+    passed: bool
+
+    family = "stack"
+
+    def __post_init__(self) -> None:
+        shares = [m.core for m, how in zip(self.members, self.said, strict=True) if how == "predict_proba"]
+        if not all(has_probabilities(core) for core in shares):
+            raise CannotLift("a stack on members without probabilities has no lift")
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether all of them are."""
+        return self.last.smooth and all(member.smooth for member in self.members)
+
+    def scores(self, z: Tensor) -> Tensor:
+        return self.last.scores(self._features(z, smooth=False), smooth=False)
+
+    def surrogate(self, z: Tensor) -> Tensor:
+        return self.last.scores(self._features(z, smooth=True), smooth=True)
+
+    def undecided(self, z: Tensor) -> Tensor:
+        """Rows where a member's own answer, or the last one's, hangs on rounding."""
+        tied = self.last.core.undecided(self.last.features(self._features(z, smooth=False)))
+        for member in self.members:
+            tied = tied | member.core.undecided(member.features(z))
+        return tied
+
+    def confidence(self, scores: Tensor) -> Tensor | None:
+        return self.last.core.confidence(scores)
+
+    def _features(self, z: Tensor, smooth: bool) -> Tensor:
+        parts = []
+        for member, how in zip(self.members, self.said, strict=True):
+            if how == "predict_proba":
+                shares = member.probabilities(z, smooth)
+                parts.append(shares[:, 1:] if shares.shape[1] == 2 else shares)
+            else:
+                parts.append(member.decision(z, smooth))
+        return torch.cat([*parts, z] if self.passed else parts, 1)
+
+
+@dataclass(frozen=True)
+class CalibratedCore(Core):
+    """The mean of members' calibrated probabilities: a sigmoid of slope · what they say + intercept.
+
+    slope, intercept (m, K), of two classes (m, 1); decides: whether members say decisions or probabilities.
+    """
+
+    members: tuple[Member, ...]
+    decides: tuple[bool, ...]
+    slope: Tensor
+    intercept: Tensor
+
+    family = "calibrated"
+
+    def __post_init__(self) -> None:
+        shares = [m.core for m, decides in zip(self.members, self.decides, strict=True) if not decides]
+        if not all(has_probabilities(core) for core in shares):
+            raise CannotLift("a calibration of members without probabilities has no lift")
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether its members are."""
+        return all(member.smooth for member in self.members)
+
+    def scores(self, z: Tensor) -> Tensor:
+        return self._mean(z, smooth=False)
+
+    def surrogate(self, z: Tensor) -> Tensor:
+        return self._mean(z, smooth=True).clamp_min(1e-12).log()
+
+    def confidence(self, scores: Tensor) -> Tensor:
+        return scores.amax(1)
+
+    def _mean(self, z: Tensor, smooth: bool) -> Tensor:
+        shares = []
+        for place, (member, decides) in enumerate(zip(self.members, self.decides, strict=True)):
+            if decides:
+                said = member.decision(z, smooth)
+            else:
+                said = member.probabilities(z, smooth)
+                said = said[:, 1:] if said.shape[1] == 2 else said
+            share = (-(self.slope[place] * said + self.intercept[place])).sigmoid()
+            if share.shape[1] == 1:
+                share = torch.cat([1 - share, share], 1)
+            shares.append(share / share.sum(1, keepdim=True).clamp_min(1e-300))
+        return torch.stack(shares).mean(0)

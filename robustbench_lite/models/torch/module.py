@@ -50,11 +50,11 @@ class TorchModel(Model):
     """A classifier made of a `torch.nn.Module` that takes (n, *input_shape) and returns scores.
 
     The module is left unchanged: the model is a frozen copy in eval mode, which computes in the module's own
-    type of number. It may return (n, K) scores, (n, K, H, W) for data with a class a pixel, one number (n, 1)
-    or (n,) for two classes, or a tuple, mapping or object that holds one of these. A module that answers
-    differently from call to call is marked `stochastic`, one without a gradient gets `Access.SCORE`, one that
-    changes its input in place is given copies, one that takes batches of one size only is asked in such; all
-    this is told in `notes`.
+    type of number. It may return (n, K) scores, (n, K, H, W) for data with a class a pixel, (n, L) for data
+    with labels that are there or not, one number (n, 1) or (n,) for two classes, or a tuple, mapping or
+    object that holds one of these. A module that answers differently from call to call is marked
+    `stochastic`, one without a gradient gets `Access.SCORE`, one that changes its input in place is given
+    copies, one that takes batches of one size only is asked in such; all this is told in `notes`.
 
     Parameters
     ----------
@@ -130,7 +130,8 @@ class TorchModel(Model):
         self._reading = Reading()
         if data is not None:
             self.task = data.task
-            asked = replace(asked, positions=tuple(data.y.shape[1:]))
+            labels = data.task.kind == "multilabel"
+            asked = replace(asked, positions=tuple(data.y.shape[1:]), labels=labels)
         self._read(asked, data)
         self._examine()
 

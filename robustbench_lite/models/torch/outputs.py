@@ -15,8 +15,8 @@ Kind = Literal["logits", "probabilities", "sigmoid"]
 Entry = str | int | None
 ALLOWED = "logits|probabilities|sigmoid|key:NAME|index:N"
 EXPECTED = (
-    "scores (n, K), or (n, K, H, W) for a label a pixel, one number (n,), or a tuple, mapping or object that "
-    "holds one of these"
+    "scores (n, K), (n, K, H, W) for a label a pixel or (n, L) for labels (n, L), one number (n,), or a "
+    "tuple, mapping or object that holds one of these"
 )
 USUAL = ("logits", "scores", "output", "outputs", "out", "pred", "prediction", "predictions", "y")
 CLEARLY = 0.05  # of accuracy: how much better a reading has to be to be taken
@@ -30,29 +30,36 @@ class Reading:
     """How a network's output becomes scores.
 
     entry: the key or place of the tensor in it; None: it is one. kind: what its numbers are. positions: the
-    shape of an answer that has a class at every position; (): one class a sample.
+    shape of an answer that has a class at every position; (): one class a sample. labels: whether positions
+    are labels that are there or not, of which the output has one number each.
     """
 
     entry: Entry = None
     kind: Kind | None = None
     positions: tuple[int, ...] = ()
+    labels: bool = False
 
     def chosen(self, output: object) -> Tensor | None:
-        """The tensor (n, K, *positions), (n, 1) or (n,) of an output; None where there is none."""
+        """The tensor (n, K, *positions), (n, L), (n, 1) or (n,) of an output; None where there is none."""
         found = output if self.entry is None else dict(entries(output)).get(self.entry)
         if not isinstance(found, Tensor) or not found.is_floating_point():
             return None
+        if self.labels:
+            return found if found.shape[1:] == self.positions else None
         fits = found.shape[2:] == self.positions if self.positions else found.dim() in (1, 2)
         return found if fits else None
 
     def scores(self, output: Tensor) -> Tensor:
-        """Scores (n, K, *positions): of probabilities their logarithms, of sigmoids their log-odds."""
+        """Scores (n, K, *positions): of probabilities their logarithms, of sigmoids their log-odds.
+
+        Of labels (n, 2, L): 0 for each that is not there, and its number.
+        """
         scores = output.float() if output.dtype != torch.float64 else output
         if self.kind == "probabilities":
             scores = scores.clamp_min(1e-38).log()
         elif self.kind == "sigmoid":
             scores = scores.clamp_min(1e-38).log() - (1 - scores).clamp_min(1e-38).log()
-        return two_columns(scores)
+        return torch.stack([torch.zeros_like(scores), scores], 1) if self.labels else two_columns(scores)
 
 
 def parse_reading(text: str) -> Reading:
@@ -104,11 +111,11 @@ def possible(output: object, rows: int, asked: Reading, classes: int | None) -> 
         places = list(_unlike({**_usual(output), **dict(entries(output))}))
     found = {place: replace(asked, entry=place).chosen(output) for place in places}
     fitting = {place: part for place, part in found.items() if part is not None and len(part) == rows}
-    exact = {place: part for place, part in fitting.items() if classes == two_columns(part).shape[1]}
+    exact = {place: part for place, part in fitting.items() if classes == asked.scores(part).shape[1]}
     readings = []
     for place, part in (exact or fitting).items():
-        single = part.dim() == 1 or part.shape[1] == 1
-        kind = asked.kind or kind_of(part)
+        single = asked.labels or part.dim() == 1 or part.shape[1] == 1
+        kind = asked.kind or kind_of(part.flatten() if asked.labels else part)
         kind = "sigmoid" if single and kind == "probabilities" else kind
         readings.append(replace(asked, entry=place, kind=kind))
         if single and asked.kind is None and between_0_and_1(part):

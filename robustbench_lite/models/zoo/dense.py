@@ -1,4 +1,4 @@
-"""Networks whose answer has positions, trained here on first use: a U-Net, and a reader of strings."""
+"""Networks whose answer has positions, trained here on first use: a U-Net, a reader of strings, a tagger."""
 
 from __future__ import annotations
 
@@ -53,6 +53,14 @@ class Reader(nn.Module):
         return torch.stack([head(held) for head in self.heads], 2)
 
 
+def tagger(channels: int, labels: int, width: int = 2 * WIDTH) -> nn.Module:
+    """Convolutions, the largest of each channel anywhere in the image, and a score for every label."""
+    return nn.Sequential(
+        _pair(channels, width), nn.MaxPool2d(2), _pair(width, 2 * width), nn.MaxPool2d(2),
+        _pair(2 * width, 4 * width), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4 * width, labels),
+    )  # fmt: skip
+
+
 def _pair(inside: int, outside: int) -> nn.Sequential:
     """Two 3×3 convolutions, batch-normalised."""
     layers: list[nn.Module] = []
@@ -72,6 +80,16 @@ class EveryPosition(Objective):
         return functional.cross_entropy(module(batch.x).float(), batch.y, ignore_index=-1)
 
 
+class EveryLabel(Objective):
+    """Binary cross-entropy, the mean over all known labels of a batch."""
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        known = batch.y >= 0
+        return functional.binary_cross_entropy_with_logits(
+            module(batch.x).float()[known], batch.y[known].float()
+        )
+
+
 def train_unet(data: Data, train: Trained) -> TorchModel:
     """A small U-Net, trained with AdamW on a one-cycle schedule."""
     _require("unet", data, "segmentation", 8)
@@ -85,6 +103,13 @@ def train_reader(data: Data, train: Trained) -> TorchModel:
     return _trained("reader", lambda c, h, w, k: Reader(c, k, places), data, train)
 
 
+def train_tagger(data: Data, train: Trained) -> TorchModel:
+    """A convolutional network with a score for every label, trained as `unet` is."""
+    _require("tagger", data, "multilabel", 8)
+    labels = int(data.y.shape[1])
+    return _trained("tagger", lambda c, h, w, k: tagger(c, labels), data, train, EveryLabel())
+
+
 def _require(name: str, data: Data, task: str, least: int) -> None:
     shape = tuple(data.x.shape[1:])
     if data.task.kind != task:
@@ -96,7 +121,11 @@ def _require(name: str, data: Data, task: str, least: int) -> None:
 
 
 def _trained(
-    name: str, build: Callable[[int, int, int, int], nn.Module], data: Data, train: Trained
+    name: str,
+    build: Callable[[int, int, int, int], nn.Module],
+    data: Data,
+    train: Trained,
+    objective: Objective | None = None,
 ) -> TorchModel:
     """A network trained on the data's training split, or read from the cache."""
     epochs = max(3, min(30, 30_000 // len(data.training())))
@@ -108,7 +137,9 @@ def _trained(
         def report(done: float) -> None:
             train.report(name, done)
 
-        fit_network(module, data.training(), recipe.schedule, train.seed, report, EveryPosition())
+        fit_network(
+            module, data.training(), recipe.schedule, train.seed, report, objective or EveryPosition()
+        )
         return dict(module.state_dict())
 
     return loaded(recipe, data, remember(name, 1, data, train, fit), train, name)

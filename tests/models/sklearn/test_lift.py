@@ -9,6 +9,7 @@ import skops.io
 import torch
 from sklearn import datasets
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
@@ -19,6 +20,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
+    StackingClassifier,
     VotingClassifier,
 )
 from sklearn.feature_selection import SelectKBest
@@ -33,12 +35,24 @@ from sklearn.linear_model import (
     SGDClassifier,
 )
 from sklearn.model_selection import GridSearchCV
-from sklearn.multiclass import OneVsRestClassifier, OutputCodeClassifier
-from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, RadiusNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
@@ -123,6 +137,56 @@ ESTIMATORS: dict[str, Callable[[], BaseEstimator]] = {
 }
 
 
+def _behind(*steps: BaseEstimator) -> BaseEstimator:
+    return make_pipeline(*steps, LogisticRegression(max_iter=300))
+
+
+CURVED: dict[str, Callable[[], BaseEstimator]] = {
+    "robust_scaler": lambda: _behind(RobustScaler()),
+    "normalised_l2": lambda: _behind(Normalizer()),
+    "normalised_l1": lambda: _behind(StandardScaler(), Normalizer("l1")),
+    "normalised_max": lambda: make_pipeline(Normalizer("max"), DecisionTreeClassifier(random_state=0)),
+    "polynomial": lambda: _behind(PCA(4), PolynomialFeatures(3)),
+    "interactions": lambda: _behind(PCA(4), PolynomialFeatures(2, interaction_only=True, include_bias=False)),
+    "power": lambda: _behind(PowerTransformer()),
+    "power_plain": lambda: make_pipeline(PowerTransformer(standardize=False), SVC()),
+    "box_cox": lambda: _behind(MinMaxScaler((0.1, 1.1)), PowerTransformer("box-cox")),
+    "quantiles": lambda: _behind(QuantileTransformer(n_quantiles=50)),
+    "quantiles_normal": lambda: _behind(
+        QuantileTransformer(n_quantiles=20, output_distribution="normal"), MinMaxScaler()
+    ),
+    "binarised": lambda: _behind(Binarizer(threshold=0.4)),
+    "bins": lambda: _behind(KBinsDiscretizer(5, encode="ordinal", quantile_method="averaged_inverted_cdf")),
+    "bins_one_hot": lambda: make_pipeline(
+        KBinsDiscretizer(4, strategy="uniform"), RandomForestClassifier(10, random_state=0)
+    ),
+    "bernoulli": lambda: BernoulliNB(binarize=0.4),
+    "bagged_logistic": lambda: BaggingClassifier(LogisticRegression(), max_features=0.6, random_state=0),
+    "bagged_knn": lambda: BaggingClassifier(KNeighborsClassifier(), n_estimators=5, random_state=0),
+    "bagged_svc": lambda: BaggingClassifier(LinearSVC(), n_estimators=5, random_state=0),
+    "boosted_logistic": lambda: AdaBoostClassifier(LogisticRegression(), n_estimators=6, random_state=0),
+    "stack": lambda: StackingClassifier(
+        [
+            ("l", make_pipeline(StandardScaler(), LinearSVC())),
+            ("t", RandomForestClassifier(5, random_state=0)),
+            ("k", KNeighborsClassifier()),
+        ],
+        LogisticRegression(),
+        cv=3,
+    ),
+    "stack_passed": lambda: StackingClassifier(
+        [("n", GaussianNB(var_smoothing=1e-2))],
+        DecisionTreeClassifier(random_state=0),
+        passthrough=True,
+        cv=3,
+    ),
+    "calibrated_svc": lambda: CalibratedClassifierCV(LinearSVC(), cv=3),
+    "calibrated_forest": lambda: CalibratedClassifierCV(RandomForestClassifier(8, random_state=0), cv=2),
+    "codes": lambda: OutputCodeClassifier(LogisticRegression(), code_size=3, random_state=0),
+    "calibrated_code": lambda: OutputCodeClassifier(LinearSVC(), random_state=0),
+}
+
+
 def table(name: str) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """Features in [0, 1], exactly representable as float32; classes; the shape of one sample."""
     if name == "random":
@@ -166,6 +230,49 @@ def test_decisions_are_the_estimators(name: str, data: str) -> None:
     if data != "random" and name != "knn_chebyshev":  # away from the data nothing ties
         assert not model.core.undecided(model.features(held)).any()
     assert model.fingerprint() == rb.lift(estimator, shape, x).fingerprint()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("data", ["breast_cancer", "wine"])
+@pytest.mark.parametrize("name", list(CURVED))
+def test_steps_that_are_not_affine_and_estimators_of_estimators_decide_as_theirs(
+    name: str, data: str
+) -> None:
+    x, y, shape = table(data)
+    estimator = CURVED[name]().fit(x, y)
+    model = rb.lift(estimator, shape, x)
+    rng = np.random.default_rng(1)
+    for points in (x, rng.random(x.shape), (x + x[rng.permutation(len(x))]) / 2):
+        assert differ(model, estimator, points.astype(np.float32).astype(np.float64)) == 0
+    assert model.fingerprint() == rb.lift(estimator, shape, x).fingerprint()
+    held = torch.from_numpy(x[:20]).float().requires_grad_()
+    (slope,) = torch.autograd.grad(model.gradient_scores(held).diff(dim=1).sum(), held)
+    assert slope.isfinite().all()
+    assert (slope != 0).any()
+
+
+def test_one_against_one_counts_duels_and_says_when_there_is_no_lift() -> None:
+    x, y, shape = table("wine")
+    estimator = OneVsOneClassifier(LinearSVC()).fit(x, y)
+    assert differ(rb.lift(estimator, shape, x), estimator, x) == 0
+    x, y, shape = table("breast_cancer")
+    with pytest.raises(CannotLift, match="of two classes"):
+        rb.lift(OneVsOneClassifier(LinearSVC()).fit(x, y), shape, x)
+    isotonic = CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=2).fit(x, y)
+    with pytest.raises(CannotLift, match="but by sigmoids"):
+        rb.lift(isotonic, shape, x)
+
+
+def test_the_gradient_of_smooth_steps_is_the_true_one_and_nothing_is_called_linear_behind_them() -> None:
+    x, y, shape = table("wine")
+    smooth = rb.lift(_behind(PCA(3), PolynomialFeatures(2)).fit(x, y), shape, x)
+    assert smooth.gradient_is_truth
+    assert smooth.structure is None
+    held = torch.from_numpy(x[:5]).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: smooth.core.scores(smooth.features(z)), held)
+    binned = rb.lift(_behind(Binarizer(threshold=0.5)).fit(x, y), shape, x)
+    assert not binned.gradient_is_truth
+    assert binned.structure is None
 
 
 @pytest.mark.parametrize(
@@ -311,7 +418,7 @@ def test_what_cannot_be_used_is_said_in_a_line() -> None:
         (KNeighborsClassifier(metric=lambda a, b: abs(a - b).sum()).fit(x, y), shape, "no lift"),
         (SVC(kernel=lambda a, b: a @ b.T).fit(x, y), shape, "no lift"),
         (make_pipeline(FunctionTransformer(np.sqrt), SVC()).fit(x, y), shape, "FunctionTransformer has no"),
-        (OutputCodeClassifier(SVC()).fit(x, y), shape, "OutputCodeClassifier has no lift"),
+        (RadiusNeighborsClassifier(9.0).fit(x, y), shape, "RadiusNeighborsClassifier has no lift"),
     ]
     for estimator, shape_given, message in cases:
         with pytest.raises(InvalidModel, match=message):

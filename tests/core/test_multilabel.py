@@ -1,0 +1,154 @@
+"""Labels that are there or not: any number of them a sample, each with one number of a network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import robustbench_lite as rb
+from robustbench_lite.core.dense import MultiLabel
+from robustbench_lite.core.errors import InvalidData, InvalidModel, InvalidParameter
+from robustbench_lite.core.goal import parse_goal
+from robustbench_lite.core.random import Stream
+
+TASK = MultiLabel()
+
+
+def linear(labels: int = 4, seed: int = 0, last: nn.Module | None = None) -> nn.Module:
+    """Planes through the middle of the box."""
+    torch.manual_seed(seed)
+    layer = nn.Linear(6, labels)
+    layer.bias.data = -0.5 * layer.weight.data.sum(1)
+    return nn.Sequential(nn.Flatten(), layer, *([] if last is None else [last])).eval()
+
+
+def labelled(module: nn.Module, n: int = 60) -> tuple[Tensor, Tensor]:
+    """Samples in the middle of the box, with the labels that the network gives them."""
+    x = 0.4 + 0.2 * torch.rand(n, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return x, (module(x) > 0).long()
+
+
+@given(
+    st.lists(st.lists(st.integers(-1, 1), min_size=3, max_size=3), min_size=1, max_size=6), st.integers(0, 7)
+)
+def test_the_loss_is_jaccard_s_over_known_labels(meant: list[list[int]], bits: int) -> None:
+    said = [(bits >> k) & 1 for k in range(3)]
+    y = torch.tensor(meant)
+    found = TASK.error(torch.tensor([said] * len(meant)), y, 2)
+    right = TASK.right(torch.tensor([said] * len(meant)), y)
+    for one, error, good in zip(meant, found.tolist(), right.tolist(), strict=True):
+        known = [k for k in range(3) if one[k] >= 0]
+        first, second = {k for k in known if said[k]}, {k for k in known if one[k]}
+        assert error == pytest.approx(
+            1 - len(first & second) / len(first | second) if first | second else 0.0
+        )
+        assert good == (first == second)
+
+
+def test_a_goal_adds_one_label_or_takes_it_away_and_leaves_the_others_alone() -> None:
+    y = torch.tensor([[1, 0, 1], [0, 0, -1]])
+    scores = torch.stack([torch.zeros(2, 3), torch.tensor([[0.3, -2.0, 1.0], [-0.1, -0.2, 9.0]])], 1)
+    stream = Stream.of(0, torch.arange(2))
+    target = parse_goal("class:2").resolve(scores, y, stream, task=TASK)
+    assert target is not None
+    assert target[:, 0].tolist() == [[-1, -1, 0], [-1, -1, -1]]
+    least = parse_goal("least_likely").resolve(scores[:1], y[:1], Stream(stream.key[:1]), task=TASK)
+    assert least is not None
+    assert least[0, 0].tolist() == [-1, 1, -1]
+    drawn = parse_goal("random").resolve(scores[:1], y[:1], Stream(stream.key[:1]), task=TASK)
+    assert drawn is not None
+    assert int((drawn >= 0).sum()) == 1
+    with pytest.raises(InvalidParameter, match="a label below 3"):
+        parse_goal("class:3").resolve(scores, y, stream, task=TASK)
+    assert parse_goal("class:7").misfit(2, TASK) is None
+    assert parse_goal("top:1").misfit(2, TASK) is not None
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_one_label_of_a_linear_network_falls_where_its_plane_is_near_enough(norm: str) -> None:
+    module = linear()
+    x, y = labelled(module)
+    layer = module[1]
+    assert isinstance(layer, nn.Linear)
+    eps = 0.05
+    far = (module(x)[:, 2].abs() / layer.weight[2].norm(p=1 if norm == "linf" else 2)).detach()
+    found = rb.attack(module, x, y, "pgd", f"{norm}:{eps}", goal="class:2")
+    clear = (far - eps).abs() > 1e-4
+    assert torch.equal(torch.from_numpy(found.records["success"].to_numpy())[clear], (far < eps)[clear])
+    assert 0 < found.records["success"].mean() < 1
+    changed = (module(found.adversarial) > 0).long() != y
+    assert changed[torch.from_numpy(found.records["success"].to_numpy()), 2].all()
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd", "square:steps=100", "noise", "dag"])
+def test_what_is_broken_has_a_wrong_label_and_what_cannot_be_is_not(attack: str) -> None:
+    module = linear(seed=3)
+    x, y = labelled(module)
+    layer = module[1]
+    assert isinstance(layer, nn.Linear)
+    threat = "linf:0.03"
+    found = rb.attack(module, x, y, attack, threat)
+    won = torch.from_numpy(found.records["success"].to_numpy())
+    far = (module(x).abs() / layer.weight.abs().sum(1)).amin(1).detach()
+    assert not won[far > 0.0301].any()
+    if attack in ("pgd", "apgd"):
+        assert won[far < 0.02].float().mean() > 0.9
+    said = (module(found.adversarial) > 0).long()
+    assert torch.equal((said != y).any(1), won)
+    wrong = found.records["wrong_share"].to_numpy()
+    assert np.allclose(wrong, (said != y).float().mean(1).numpy())
+    assert set(found.records["task"]) == {"multilabel"}
+
+
+def test_sigmoids_parts_of_outputs_and_unknown_labels_are_read() -> None:
+    plain, squashed = linear(), linear(last=nn.Sigmoid())
+    x, y = labelled(plain)
+    y[0, 1] = -1
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = plain
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"features": x.flatten(1)[:, :3], "labels": self.net(x)}
+
+    first = rb.attack(plain, x, y, "pgd:steps=10", "linf:0.05").records
+    for module in (squashed, Two().eval()):
+        other = rb.attack(module, x, y, "pgd:steps=10", "linf:0.05").records
+        assert other["success"].tolist() == first["success"].tolist()
+        assert np.allclose(other["linf"], first["linf"], atol=1e-4)
+
+
+def test_one_label_a_row_is_a_class_and_functions_are_refused() -> None:
+    module = linear()
+    x, y = labelled(module)
+    one_hot = torch.eye(4).long()[torch.arange(len(x)) % 4]
+    assert set(rb.attack(module, x, one_hot, "fgsm", "linf:0.1").records["task"]) == {"classification"}
+    with pytest.raises(InvalidModel, match="only networks are read"):
+        rb.attack(lambda z: np.zeros((len(z), 4)), x, y, "noise", "linf:0.1")
+    with pytest.raises(InvalidModel, match="must be"):
+        rb.attack(linear(5), x, y, "fgsm", "linf:0.1")
+    with pytest.raises(InvalidData):
+        rb.attack(module, x, y[:-1], "fgsm", "linf:0.1")
+
+
+def test_a_file_of_labels_is_attacked_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = linear()
+    x, y = labelled(module)
+    np.savez(tmp_path / "sets.npz", x=x.reshape(-1, 1, 2, 3).numpy(), y=y.numpy())
+    run = rb.run(
+        f"npz:{tmp_path / 'sets.npz'}", [module], ["pgd", "noise"], ["linf:0.05"], out=tmp_path / "run"
+    )
+    assert not run.failures
+    answers = run.table("answers").set_index("attack")
+    assert answers.loc["pgd", "clean_iou"] == 1.0
+    assert answers.loc["pgd", "iou"] < answers.loc["noise", "iou"] <= 1.0
+    assert "a sample is broken where any of its labels is wrong" in run.notes
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "taken for" in page
