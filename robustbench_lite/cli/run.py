@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import click
 
@@ -133,7 +133,12 @@ def run(
                 click.echo(f"stopped; go on with: robust run --resume --out {folder.path}", err=True)
                 sys.exit(130)
     if dry_run:
-        _show_plan(made)
+        with aside:
+            rows = _estimated(made)
+        if as_json:
+            click.echo(json.dumps({"jobs": rows, "refused": dict(made.refused)}, indent=2))
+        else:
+            _show_plan(made, rows)
         return
     if part is not None:
         failures = [one for one in done if one.failure]
@@ -175,24 +180,40 @@ def ask_for_code(config: Config, from_file: bool, trust: bool) -> None:
     remember(names)
 
 
-def _show_plan(plan: Plan) -> None:
+class Estimated(TypedDict):
+    """What a job takes at most; None where nobody knows."""
+
+    job: str
+    samples: int
+    passes: int | None
+    seconds: float | None
+
+
+def _estimated(plan: Plan) -> list[Estimated]:
+    """What every job takes at most."""
     from robustbench_lite.runs.plan import estimate
 
-    total, open_ended = 0.0, 0
+    rows: list[Estimated] = []
     for job in plan.jobs:
-        found = estimate(plan.workshop.work(job))
-        total += 0.0 if found is None else found[1]
-        open_ended += found is None
+        passes, seconds = estimate(plan.workshop.outline(job)) or (None, None)
+        rows.append({"job": str(job), "samples": job.end - job.begin, "passes": passes, "seconds": seconds})
+    return rows
+
+
+def _show_plan(plan: Plan, rows: Sequence[Estimated]) -> None:
+    for row in rows:
+        known = row["passes"] is not None and row["seconds"] is not None
         told = (
-            "nobody knows how many passes"
-            if found is None
-            else f"at most {found[0]} passes, {found[1]:.1f} s"
+            f"at most {row['passes']} passes, {row['seconds']:.1f} s"
+            if known
+            else "nobody knows how many passes"
         )
-        click.echo(f"{job}: {job.end - job.begin} samples, {told}")
+        click.echo(f"{row['job']}: {row['samples']} samples, {told}")
     for name, reason in plan.refused.items():
         click.echo(f"{name}: not possible: {reason}")
-    known = len(plan.jobs) - open_ended
-    said = [f"{known} of at most {total:.0f} s together"] if known else []
+    each = [row["seconds"] for row in rows if row["seconds"] is not None]
+    open_ended = len(rows) - len(each)
+    said = [f"{len(each)} of at most {sum(each):.0f} s together"] if each else []
     said += [f"{open_ended} of nobody knows how long"] if open_ended else []
     jobs = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) > 1)}"
     click.echo(f"{jobs} on {plan.workshop.device}: {', '.join(said)}")

@@ -189,9 +189,17 @@ class Workshop:
 
     def work(self, job: Job) -> Work:
         """What a job becomes; what it learns or proves beforehand is learnt and proven now."""
+        made = self.outline(job)
+        proof = self._proven(job)
+        rows = self.rows(job.samples)[job.begin : job.end]
+        bounds = None if proof.bounds is None else proof.bounds[rows]
+        return replace(made, bounds=bounds, certify_seconds=proof.seconds, fitting=self._learnt(job, made))
+
+    def outline(self, job: Job) -> Work:
+        """The same without what is learnt and proven."""
         rows = self.rows(job.samples)[job.begin : job.end]
         model = self.model_named(job.model, job.name)
-        made = Work(
+        return Work(
             self.data[rows],
             model,
             self.clean(job.model)[rows],
@@ -204,9 +212,6 @@ class Workshop:
             key=job.key(),
             fingerprint=self.fingerprint(job),
         )
-        proof = self._proven(job)
-        bounds = None if proof.bounds is None else proof.bounds[rows]
-        return replace(made, bounds=bounds, certify_seconds=proof.seconds, fitting=self._learnt(job, made))
 
     def fingerprint(self, job: Job) -> str:
         """Hash of the data and the models that a job becomes; each of them is hashed once."""

@@ -22,7 +22,16 @@ from pydantic import BaseModel, ValidationError
 
 from robustbench_lite.core.errors import InvalidData, RobustError
 from robustbench_lite.core.npz import read_arrays, write_arrays
-from robustbench_lite.records.schema import VERSION, abandoned, count, read, read_compact, whole, write
+from robustbench_lite.records.schema import (
+    VERSION,
+    abandoned,
+    count,
+    read,
+    read_compact,
+    readable,
+    whole,
+    write,
+)
 
 log = logging.getLogger(__name__)
 MANY = 1_000_000  # records beyond which names become categories and numbers shorter
@@ -193,7 +202,9 @@ class Folder:
 
         None where nothing is left, or nothing known of how long a job takes.
         """
-        told, files, missing = self.told(), self.shards(), self.missing()
+        told, missing = self.told(), self.missing()
+        files = [file for file in self.shards() if readable(file)]
+        missing += sorted({file.stem for file in self.shards()} - {file.stem for file in files})
         seconds = [float(read([file])["seconds"].sum()) for file in files] if missing else []
         return {
             "jobs": len(files) if told.jobs is None else len(told.jobs),

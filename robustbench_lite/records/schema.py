@@ -166,6 +166,14 @@ def count(files: Sequence[Path]) -> int:
     return sum(_opened(file, lambda f: pq.read_metadata(f).num_rows) for file in files)
 
 
+def readable(file: Path) -> bool:
+    """Whether a file ends as one of records does; its records are not read."""
+    try:
+        return count([file]) >= 0
+    except RobustError:
+        return False
+
+
 def _read(file: Path, how: Callable[[Path], pa.Table]) -> pa.Table:
     """The table of a file; raises `RobustError` naming it where it holds no records."""
     require_room(_opened(file, lambda f: _unfolded(pq.read_metadata(f))), str(file))

@@ -129,7 +129,9 @@ def test_no_folder_needs_torch() -> None:
 def test_a_damaged_shard_is_set_aside_and_its_job_done_again(tmp_path: Path) -> None:
     first = run_with("digits", ["logistic"], ["fgsm"], ["linf:0.1"], 20, out=tmp_path).records
     (shard,) = (tmp_path / "records").glob("*.parquet")
+    assert (Folder(tmp_path).progress()["done"], Folder(tmp_path).progress()["missing"]) == (1, 0)
     shard.write_bytes(shard.read_bytes()[:100])
+    assert (Folder(tmp_path).progress()["done"], Folder(tmp_path).progress()["missing"]) == (0, 1)
     again = run_with("digits", ["logistic"], ["fgsm"], ["linf:0.1"], 20, out=tmp_path, resume=True).records
     assert again["linf"].tolist() == first["linf"].tolist()
     assert [file.suffix for file in (tmp_path / "records").iterdir() if file != shard] == [".damaged"]

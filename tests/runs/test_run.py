@@ -248,6 +248,11 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
     assert "logistic × fgsm × linf:0.1: 10 samples" in done.output
     assert "exact needs structure access" in done.output
     assert "18 jobs" in done.output
+    some = ("--samples", "10", "--model", "logistic", "--attack", "fgsm", "--attack", "auto", "--json")
+    told = json.loads(command("run", "--dry-run", *some).stdout)
+    first, second = (told["jobs"][place] for place in (0, -1))
+    assert f"{first['job']}: 10 samples, at most {first['passes']} passes" in done.output
+    assert second["passes"] is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from robustbench_lite.models.sklearn.forests import CannotLift, column_of, largest_below
-from robustbench_lite.models.sklearn.lifted import Affine, Transform
+from robustbench_lite.models.sklearn.lifted import Transform
 from robustbench_lite.models.sklearn.trees import Tree, TreeCore, tree_core
 
 Node = Mapping[str, Any]  # of a model as its library writes it in JSON
@@ -27,10 +27,10 @@ def of_boosted(estimator: BaseEstimator, transforms: list[Transform]) -> tuple[T
     if not all(transform.each_feature for transform in transforms):
         raise CannotLift(f"{type(estimator).__name__} behind a transform that mixes features has no lift")
     made = _lightgbm if type(estimator).__name__ == "LGBMClassifier" else _xgboost
-    return made(estimator, [transform for transform in transforms if isinstance(transform, Affine)]), []
+    return made(estimator, transforms), []
 
 
-def _xgboost(estimator: BaseEstimator, transforms: Sequence[Affine]) -> TreeCore:
+def _xgboost(estimator: BaseEstimator, transforms: Sequence[Transform]) -> TreeCore:
     """A sample goes left where its float32 feature is below the split; leaves are summed in float32."""
     booster = estimator.get_booster()
     learner = json.loads(booster.save_raw("json"))["learner"]
@@ -69,7 +69,7 @@ def _xgboost_tree(tree: Node, group: int, width: int) -> Tree:
     return Tree(left, right, np.array(tree["split_indices"], dtype=np.int64), condition, value)
 
 
-def _lightgbm(estimator: BaseEstimator, transforms: Sequence[Affine]) -> TreeCore:
+def _lightgbm(estimator: BaseEstimator, transforms: Sequence[Transform]) -> TreeCore:
     """A sample goes left where its float64 feature is at most the threshold."""
     last = estimator.best_iteration_ or None
     held = estimator.booster_.dump_model(num_iteration=last)

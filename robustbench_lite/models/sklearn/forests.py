@@ -18,7 +18,7 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from robustbench_lite.core.errors import InvalidModel
-from robustbench_lite.models.sklearn.lifted import Affine, Transform
+from robustbench_lite.models.sklearn.lifted import Transform
 from robustbench_lite.models.sklearn.trees import Tree, TreeCore, tree_core
 
 GROUPS = (RandomForestClassifier, ExtraTreesClassifier, BaggingClassifier)
@@ -49,10 +49,9 @@ def of_trees(estimator: BaseEstimator, transforms: list[Transform]) -> tuple[Tre
     kind = np.float64 if isinstance(estimator, HistGradientBoostingClassifier) else np.float32
     direct = all(transform.each_feature for transform in transforms)
     kept = [] if direct else transforms
-    moved = [transform for transform in transforms if isinstance(transform, Affine)] if direct else []
 
     def in_x(feature: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-        return largest_below(moved, feature, threshold, kind)
+        return largest_below(transforms if direct else [], feature, threshold, kind)
 
     # The input lies in [0, 1]; what a matrix has mixed is measured on random inputs.
     scale = np.ones(estimator.n_features_in_)
@@ -140,7 +139,7 @@ def _inputs(transforms: Sequence[Transform], estimator: BaseEstimator) -> int:
 
 
 def largest_below(
-    transforms: Sequence[Affine], feature: np.ndarray, threshold: np.ndarray, kind: type[np.floating]
+    transforms: Sequence[Transform], feature: np.ndarray, threshold: np.ndarray, kind: type[np.floating]
 ) -> np.ndarray:
     """The largest float32 input whose feature, cast to `kind`, is at most the threshold (m,).
 

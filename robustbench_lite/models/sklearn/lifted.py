@@ -51,6 +51,7 @@ class Transform(Holds, ABC):
     """What a step of a pipeline does to features (n, d) float64 -> (n, k), with a gradient."""
 
     smooth = True  # whether the gradient is that of what it does
+    affine = False
     each_feature = False  # whether every feature is moved by itself, and upwards, by an affine map
 
     @abstractmethod
@@ -60,6 +61,10 @@ class Transform(Holds, ABC):
     def inputs(self) -> int | None:
         """d; None where it takes any number."""
         return None
+
+    def of_features(self, index: Tensor) -> Transform:
+        """The same for a list of single features (m,), where each is moved by itself."""
+        raise TypeError(f"{type(self).__name__} does not move each feature by itself")
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Affine(Transform):
     factor: Tensor | None = None
     offset: Tensor | None = None
     matrix: Tensor | None = None
+
+    affine = True
 
     def __call__(self, z: Tensor) -> Tensor:
         """Features (n, d) float64 -> (n, d or k)."""
@@ -197,7 +204,7 @@ class Lifted(Model):
 
     @cached_property
     def structure(self) -> Structure | None:
-        if not all(isinstance(transform, Affine) for transform in self.transforms):
+        if not all(transform.affine for transform in self.transforms):
             return None
         held = self.core.structure(self._front() if self.transforms else None)
         return held if held is None or self.columns is None else held.of_classes(self.columns)
