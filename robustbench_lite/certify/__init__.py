@@ -44,7 +44,7 @@ CERTIFIERS: dict[str, Entry] = dict(
         _entry(
             "lipschitz",
             "lipschitz:LipschitzBounds",
-            "sound distances of rectified networks of any size, by spectral norms",
+            "sound distances of larger rectified networks, by spectral norms",
             "Tsuzuku et al. 2018, arXiv:1802.04034",
         ),
         _entry(

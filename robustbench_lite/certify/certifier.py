@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.goal import Goal
-from robustbench_lite.core.model import Model
+from robustbench_lite.core.model import Model, reference_precision
 from robustbench_lite.core.registry import entries, load
 from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.threat import Norm, Threat
@@ -197,18 +197,25 @@ def certify(question: Question) -> Bounds | None:
     model, threat, goal = question.model, question.threat, question.goal
     if threat.norm is None:
         return None
+    if question.target is not None and goal.rejection and model.task.reject is not None:
+        refusal = torch.full_like(question.target[:, :1], model.task.reject)  # which will do as well
+        question = replace(question, target=torch.cat([question.target, refusal], 1))
     best: Bounds | None = None
     for certifier in certifiers(model, threat, goal):
-        found = certifier.bounds(question) if len(question.y) else _none(question)
+        with reference_precision():  # a GPU's convolutions would round more than bounds allow for
+            found = certifier.bounds(question) if len(question.y) else _none(question)
         if not bool(found.distance.isnan().all()) or not len(question.y):
-            best = found if best is None else _better(best, found)
+            best = found if best is None else _better(best, found, question.x0)
     more = bool(goal.margin or goal.confidence) or model.task.reject is not None
     return replace(best, exact=best.exact & False) if best and more else best
 
 
 def certifiers(model: Model, threat: Threat, goal: Goal) -> list[Certifier]:
-    """Those that know a model; of answers with positions nothing is proven."""
-    if model.task.kind != "classification":
+    """Those that know a model; nothing is proven of answers with positions, or where an answer of NaN does.
+
+    Of models with a structure it is known that they answer with numbers.
+    """
+    if model.task.kind != "classification" or (goal.nan and model.structure is None):
         return []
     known = [
         cast(Certifier, cast(type, load(one.where, "certifier"))()) for one in entries("certifiers").values()
@@ -222,15 +229,16 @@ def _none(question: Question) -> Bounds:
     return Bounds(distance, distance > 0, "")
 
 
-def _better(one: Bounds, other: Bounds) -> Bounds:
-    """Of two bounds the exact one, else the larger, sample by sample."""
+def _better(one: Bounds, other: Bounds, start: Tensor) -> Bounds:
+    """Of two bounds of samples start (n, …) the exact one, else the larger, sample by sample."""
     further = (other.distance > one.distance) | one.distance.isnan()
     take = (other.exact & ~one.exact) | ((other.exact == one.exact) & further)
     nearest = one.nearest
     if nearest is None or other.nearest is None:
         nearest = nearest if nearest is not None else other.nearest
     else:
-        nearest = torch.where(per_row(take, nearest), other.nearest, nearest)
+        met = take & ~(other.nearest == start).flatten(1).all(1)
+        nearest = torch.where(per_row(met, nearest), other.nearest, nearest)
     return Bounds(
         torch.where(take, other.distance, one.distance),
         one.exact | other.exact,

@@ -9,6 +9,7 @@ another, summed over the groups, is no less than what any point can reach (Chen,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +26,6 @@ from robustbench_lite.core.threat import Norm, norms
 
 BOXES = 300_000  # leaves of a group that may meet, multiplied, at the usual effort
 ROOM = 1 << 24  # numbers held at once
-MEET = 4096  # boxes of a group for a sample, about
 HALVINGS = 8
 SURE = 1 + 1e-9  # by which a size is taken for larger, against rounding
 
@@ -50,6 +50,11 @@ class Cliques:
     domain: Domain
     effort: float
 
+    @property
+    def most(self) -> float:
+        """How many boxes a group may have for a sample: as many as fit, at most."""
+        return min(BOXES * self.effort, 4 * ROOM / self.leaves.features)
+
     @cached_property
     def groups(self) -> list[list[Tensor]]:
         """The leaves of each tree of each group: trees of one class together, as many as fit."""
@@ -61,7 +66,7 @@ class Cliques:
         for tree in order:
             own = (self.leaves.tree == tree).nonzero()[:, 0]
             boxes *= len(own)
-            if boxes > BOXES * self.effort:
+            if boxes > self.most:
                 groups.append([])
                 boxes = len(own)
             groups[-1].append(own)
@@ -78,7 +83,8 @@ class Cliques:
             torch.maximum(high - x0.flatten(1), x0.flatten(1) - low).view_as(x0), self.domain, self.norm
         )
         held, failed = proven - whole, torch.minimum(found, width)  # of whole numbers: nothing at so many
-        most = max(1, ROOM // (MEET * self.leaves.features))
+        largest = max(math.prod(map(len, group)) for group in self.groups)
+        most = max(1, int(4 * ROOM / (min(largest, self.most) * self.leaves.features)))
         rows = torch.arange(len(x0))
         for _ in range(HALVINGS):
             rows = rows[failed[rows] - held[rows] > (1 if whole else 1e-3 * held[rows])]

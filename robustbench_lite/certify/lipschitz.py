@@ -2,7 +2,7 @@
 
 A step stretches no difference by more than its spectral norm (Szegedy et al. 2013, section 4.3), a ReLU by
 none, so that a margin cannot fall to 0 nearer than itself over the product (Tsuzuku, Sato & Sugiyama 2018,
-arXiv:1802.04034, proposition 1). Crude, but at the price of one pass for networks of any size.
+arXiv:1802.04034, proposition 1). Crude, but at the price of a pass, for networks too large for anything else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_lite.certify.certifier import ROUNDING, Bounds, Question
-from robustbench_lite.certify.networks import GUARD, transposed
+from robustbench_lite.certify.networks import GUARD, transposed, units_of
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.structure import Layers, Product, Step, outcomes
@@ -21,6 +21,8 @@ from robustbench_lite.core.threat import Norm, Threat
 
 LEAST = 1e-6  # in the units of x: where no sample has more, nothing is said to be proven
 MOST = 2e9  # multiplications for the singular values of a step, above which its largest sums have to do
+UNITS = 100_000  # rectified
+ROWS = 256  # samples asked at once
 SURE = 1 + 1e-9  # what singular values may be off by
 
 
@@ -28,17 +30,24 @@ class LipschitzBounds:
     """A sound distance for networks of known steps, whatever their size."""
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
-        """None for networks whose steps are known, under l2, l1 and linf."""
-        if not isinstance(model.structure, Layers) or threat.norm not in (Norm.L2, Norm.L1, Norm.LINF):
+        """None for networks whose steps are known, under l2, l1 and linf, if they are not very large."""
+        held = model.structure
+        if not isinstance(held, Layers) or threat.norm not in (Norm.L2, Norm.L1, Norm.LINF):
             return f"{model.name} is no network of known steps under l2, l1 or linf"
-        return None
+        units = units_of(held)
+        return (
+            None
+            if units <= UNITS
+            else f"{model.name} has {units} rectified units; at most {UNITS} tell anything"
+        )
 
     def bounds(self, question: Question) -> Bounds:
         """The least margin over what it can change by: in l1 as in l2, in linf over the root of d as well."""
         held, x0 = question.model.structure, question.x0
         assert isinstance(held, Layers)
         with torch.no_grad():
-            scores = question.model.scores(x0).double()
+            parts = [question.model.scores(part) for part in torch.split(x0, ROWS)]
+            scores = torch.cat(parts).double()
             own = scores.gather(1, question.y[:, None])
             margin = own - scores - 2 * GUARD * (1 + scores.abs().amax(1, keepdim=True))
             stretch = margin_stretch(held).to(x0.device)
@@ -69,7 +78,11 @@ def margin_stretch(layers: Layers) -> Tensor:
     matrix = _matrix(last)
     if matrix is None:
         return torch.full((layers.classes, layers.classes), math.sqrt(2) * stretch[-1], dtype=torch.float64)
-    return torch.cdist(matrix, matrix) * SURE * stretch[last.inputs[0]]
+    return (
+        torch.cdist(matrix, matrix, compute_mode="donot_use_mm_for_euclid_dist")
+        * SURE
+        * stretch[last.inputs[0]]
+    )
 
 
 def step_norm(step: Step, shapes: list[tuple[int, ...]], layers: Layers) -> float:

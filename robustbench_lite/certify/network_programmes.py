@@ -20,6 +20,7 @@ from torch import Tensor
 from robustbench_lite.certify.certifier import ORDER, ROUNDING, Bounds, Question
 from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.certify.networks import GUARD, Inputs, NetworkBounds, Relaxed, transposed, units_of
+from robustbench_lite.certify.programmes import SCALE
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.structure import Layers, Step, outcomes
@@ -164,7 +165,8 @@ class _Network:
 
     rows @ variables <= limit; low, high: of the variables, the second half of a unit's being whole numbers;
     values: what the input and each step are, as linear functions of the variables and what they add; sides:
-    the variables that are whole numbers; guard: what the scores may be rounded by.
+    the variables that are whole numbers; guard: what the scores may be rounded by; radius: of
+    the ball.
     """
 
     features: int
@@ -176,6 +178,7 @@ class _Network:
     limit: list[Array]
     sides: list[int]
     guard: float
+    radius: float
     taken: int
 
     @classmethod
@@ -196,9 +199,10 @@ class _Network:
         low[:d], high[:d], high[end:] = _numbers(inputs.ball.low), _numbers(inputs.ball.high), np.inf
         step, length = np.eye(d, end + lengths), np.zeros((d, end + lengths))
         length[np.arange(d), end + np.arange(d) % lengths] = 1.0  # no step is longer than its length
+        radius = float(inputs.ball.eps.max())
         guard = GUARD * (1 + float(relaxed.scores.abs().max()))
         rows, limit = [step - length, -step - length], [np.zeros(d), np.zeros(d)]
-        made = cls(d, units, low, high, [(step, _numbers(inputs.x0))], rows, limit, [], guard, d)
+        made = cls(d, units, low, high, [(step, _numbers(inputs.x0))], rows, limit, [], guard, radius, d)
         for number, part in enumerate(relaxed.layers.steps):
             slope, added = made.values[part.inputs[0]]
             multiplied = matrices[number]
@@ -246,7 +250,9 @@ class _Network:
         if found.status == INFEASIBLE:
             return cutoff, []
         bound = found.mip_dual_bound
-        proven = 0.0 if bound is None or not np.isfinite(bound) else max(0.0, float(bound))
+        proven = (
+            0.0 if bound is None or not np.isfinite(bound) else max(0.0, float(bound) * self.radius / SCALE)
+        )
         if found.x is None:
             return min(proven, cutoff), []
         steps = [found.x]
@@ -266,17 +272,24 @@ class _Network:
         room = [added[one] - added[rival] - margin for rival in rivals]
         cost, whole = np.zeros(len(self.low)), np.zeros(len(self.low), dtype=np.int64)
         cost[self.features + 2 * self.units :], whole[self.sides] = 1.0, 1
-        return milp(
-            cost,
-            constraints=LinearConstraint(
-                sparse.csr_array(np.vstack([*self.rows, *asked, cost])),
-                -np.inf,
-                np.concatenate([*self.limit, room, [cutoff]]),
-            ),
-            bounds=Sides(self.low, self.high),
+        rows = np.vstack([*self.rows, *asked, cost])
+        limit = np.concatenate([*self.limit, room, [min(cutoff, self.radius * self.features)]])
+        # What a solver may miss is absolute: every variable and every row is given a size of about 1.
+        low, high = self.low, np.where(np.isinf(self.high), self.radius, self.high)
+        size = np.where(whole > 0, 1.0, np.maximum(np.abs(low), np.abs(high)))
+        size[size == 0] = 1.0
+        rows = rows * size
+        largest = np.abs(rows).max(1).clip(1e-300)
+        found: OptimizeResult = milp(
+            cost * size * (SCALE / self.radius),
+            constraints=LinearConstraint(sparse.csr_array(rows / largest[:, None]), -np.inf, limit / largest),
+            bounds=Sides(low / size, np.where(np.isinf(self.high), np.inf, high / size)),
             integrality=whole,
             options={"node_limit": nodes, "mip_rel_gap": 1e-7},
         )
+        if found.x is not None:
+            found["x"] = found.x * size
+        return found
 
 
 def _numbers(part: Tensor) -> Array:

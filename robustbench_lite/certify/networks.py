@@ -85,9 +85,7 @@ def why_not(model: Model) -> str:
     if not isinstance(held, Layers):
         return model.unread
     units = units_of(held)
-    return (
-        f"it has {units} rectified units; linear bounds are sought for up to {UNITS}" if units > UNITS else ""
-    )
+    return f"it has {units} rectified units; linear bounds end at {UNITS}" if units > UNITS else ""
 
 
 def units_of(layers: Layers) -> int:
@@ -121,13 +119,14 @@ class _Batch:
         proven = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
         pixels = self.question.threat.domain.pixels(self.question.x0[:1]).shape[1]
         steps = int(SLOPES * self.question.effort) * (units_of(self.layers) <= FEW)
+        every = self._least(rows, torch.full((len(rows),), float(pixels)).to(proven)) > 0
+        proven[every], rows = torch.inf, rows[~every]
         for count in range(1, pixels + 1):
             if not len(rows):
                 break
             proven[rows] = float(count)  # a sample that the model has right needs one, and so on
             least = self._least(rows, torch.full((len(rows),), float(count)).to(proven), steps)
             rows = rows[least > 0]
-        proven[rows] = torch.inf
         return proven
 
     def largest(self) -> Tensor:

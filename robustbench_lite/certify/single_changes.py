@@ -19,6 +19,7 @@ from robustbench_lite.core.threat import Norm, Threat
 
 MOST = 20_000  # questions to the model for a sample, at the usual effort
 ROWS = 1 << 14  # asked at once
+ROOM = 1 << 20  # changes held at once
 
 
 class SingleChangeBounds:
@@ -34,6 +35,9 @@ class SingleChangeBounds:
         free = torch.ones(shape, dtype=torch.bool) if domain.mask is None else domain.mask.cpu().expand(shape)
         if bool((domain.spacing.cpu().expand(shape)[free] == 0).any()):
             return "some features may take any value"
+        ends = (side.cpu().expand(1, *shape)[0][free] for side in domain.bounds(torch.zeros(1, *shape)))
+        if not all(bool(end.isfinite().all()) for end in ends):
+            return "some features have values without an end"
         return None
 
     def bounds(self, question: Question) -> Bounds:
@@ -41,16 +45,15 @@ class SingleChangeBounds:
         x0, domain = question.x0, question.threat.domain
         distance = torch.full_like(question.y, 2, dtype=torch.float64)
         nearest = x0.clone()
-        for begin in range(0, len(x0), 256):
-            rows = torch.arange(begin, min(begin + 256, len(x0)), device=x0.device)
-            question.progress(begin / len(x0))
+        most = int(MOST * question.effort)
+        few = torch.cat([_counts(part, domain)[1].sum(1) <= most for part in torch.split(x0, ROWS)])
+        distance[~few] = torch.nan
+        for rows in torch.split(few.nonzero()[:, 0], max(1, ROOM // max(1, most))):
+            if not len(rows):
+                break
+            question.progress(int(rows[0]) / len(x0))
             row, feature, value = _changes(x0[rows], domain)
-            count = torch.bincount(row, minlength=len(rows))
-            many = count > MOST * question.effort
-            distance[rows[many]] = torch.nan
-            kept = ~many[row]
-            row, feature, value = rows[row[kept]], feature[kept], value[kept]
-            for point, own in _points(question, row, feature, value):
+            for point, own in _points(question, rows[row], feature, value):
                 answer = question.model.prediction(question.model.scores(point))
                 there = question.sought[own].gather(1, answer.clamp_min(0)[:, None])[:, 0] & (answer >= 0)
                 distance[own[there]] = 1.0
@@ -63,15 +66,22 @@ def _channels(domain: Domain, shape: tuple[int, ...]) -> int:
     return 1 if axis is None else shape[axis]
 
 
+def _counts(x0: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
+    """The least step of each feature (n, d), and how many values it may take, its own among them."""
+    assert domain.spacing is not None
+    least, most = (side.flatten(1).long() for side in domain.steps(x0))
+    counts = (most - least + 1).clamp_min(0)
+    if domain.mask is not None:
+        counts = counts * domain.mask.to(x0.device).expand(x0.shape[1:]).flatten()
+    return least, counts
+
+
 def _changes(x0: Tensor, domain: Domain) -> tuple[Tensor, Tensor, Tensor]:
     """Row, feature and new value of every change of one feature; of a choice, the one chosen instead."""
     assert domain.spacing is not None
     x = x0.flatten(1).double()
-    least, most = (side.flatten(1).long() for side in domain.steps(x0))
+    least, counts = _counts(x0, domain)
     unit = domain.spacing.to(x0.device).expand(x0.shape[1:]).flatten().double()
-    counts = (most - least + 1).clamp_min(0) * (unit > 0)
-    if domain.mask is not None:
-        counts = counts * domain.mask.to(x0.device).expand(x0.shape[1:]).flatten()
     counts = counts.flatten()
     place = torch.arange(len(counts), device=x0.device).repeat_interleave(counts)
     first = counts.cumsum(0) - counts

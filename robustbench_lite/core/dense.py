@@ -36,7 +36,8 @@ class Dense(Task):
         for place in range(0 if target is None else target.shape[1]):
             assert target is not None
             right = right & ~self.reached(prediction, y, target[:, place])
-        return right
+        # What asks for nothing, where the label to change is not known, cannot be reached.
+        return right if target is None else right & (target >= 0).flatten(1).any(1)
 
     def rejected(self, prediction: Tensor) -> Tensor:
         return torch.zeros(len(prediction), dtype=torch.bool, device=prediction.device)

@@ -260,11 +260,14 @@ class Goal:
 
     def _one_label(self, scores: Tensor, y: Tensor, stream: Stream) -> Tensor:
         """The label to change of each sample (n, 1, L), with -1 for all others."""
+        unknown = y < 0
         match self.targets:
             case Targets.RANDOM:
-                place = stream.fold("target").integers(y.shape[1], (1,))
+                drawn = stream.fold("target").uniform((y.shape[1],))
+                place = drawn.masked_fill(unknown, -1).argmax(1, keepdim=True)
             case Targets.LEAST_LIKELY:
-                place = (scores[:, 1] - scores[:, 0]).abs().argmax(1, keepdim=True)
+                sure = (scores[:, 1] - scores[:, 0]).abs()
+                place = sure.masked_fill(unknown, -1).argmax(1, keepdim=True)
             case _:
                 require(self.label < y.shape[1], "label", self.label, f"a label below {y.shape[1]}")
                 place = y.new_full((len(y), 1), self.label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -37,16 +38,15 @@ def npz(options: Options, path: str, split: Fraction | None = None) -> Raw:
     x = as_inputs(numbers(arrays[x_name], f"{path}: {x_name}"), f"{path}: {x_name}")
     if not len(x):
         raise InvalidData(f"{path}: {x_name} has no samples")
-    sets = {name: label_sets(arrays[name]) for _, name in wanted.values()}
-    if any(part is not None for part in sets.values()):
-        own = sets[y_name]
-        if own is None or len(own) != len(x):
-            raise InvalidData(
-                f"{path}: {y_name} has shape {arrays[y_name].shape}; must be ({len(x)}, labels)"
-            )
-        rows = (
-            torch.arange(len(x)) if ready else one_of(options.split, own[:, 0] * 0, options.seed, path, split)
-        )
+    every = [arrays[name] for _, name in wanted.values()]
+    alike = every[0].ndim == 2 and len({part.shape[1:] for part in every}) == 1
+    sets = label_sets(np.concatenate(every)) if alike else None
+    if sets is not None:
+        own = sets[: len(every[0])] if y_name == "y" else sets[len(every[0]) :]
+        if len(own) != len(x):
+            raise InvalidData(f"{path}: {y_name} has {len(own)} rows; {x_name} has {len(x)}")
+        none = torch.zeros(len(x), dtype=torch.int64)
+        rows = torch.arange(len(x)) if ready else one_of(options.split, none, options.seed, path, split)
         return of_labels(x[rows], own[rows], path)
     y, named = classes(arrays[y_name], len(x), f"{path}: {y_name}")
     most = int(y.max())

@@ -108,15 +108,18 @@ def labels_of_positions(values: object, n: int, what: str, shape: tuple[int, ...
 def label_sets(values: object) -> Tensor | None:
     """Labels (n, L) that are there (1) or not (0), -1 where nobody knows; None for what is no such thing.
 
-    Rows that all have exactly one label are classes, one hot.
+    Of -1 and 1 alone the first means not there. Where no row has more than one label they are classes, one
+    hot.
     """
     if not isinstance(values, Tensor | np.ndarray) or values.ndim != 2 or min(values.shape) < 1:
         return None
     found = torch.as_tensor(values).detach().cpu()
     if found.shape[1] < 2 or not bool(((found == 0) | (found == 1) | (found == -1)).all()):
         return None
-    one_hot = bool(((found == 1).sum(1) == 1).all()) and not bool((found == -1).any())
-    return None if one_hot else found.long()
+    several = bool(((found == 1).sum(1) > 1).any())
+    if not several:
+        return None
+    return found.long() if bool((found == 0).any()) else found.long().clamp_min(0)
 
 
 def numbered(values: object, labels: Sequence[object], n: int) -> Tensor | None:

@@ -124,16 +124,21 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
     gaps = [c.name for c in made if c.gaps]
     if gaps:
         notes.append(f"{what}: {', '.join(gaps)} have empty cells, which stay empty")
-    priced = [replace(column, cost=_cost_of(column, kinds.cost)) for column in made]
+    priced = [replace(column, cost=_cost_of(column, kinds.cost, what)) for column in made]
     if kinds.cost:
         notes.append(f"{what}: eps and distances are in units of cost; the zoo's models are trained in these")
     return Columns(tuple(priced)), notes
 
 
-def _cost_of(column: Column, cost: Mapping[str, float]) -> float:
-    """What a column costs; of 0/1 columns that are one choice what the first of them does."""
-    names = () if column.fixed else column.members or (column.name,)
-    return next((cost[name] for name in names if name in cost), 1.0)
+def _cost_of(column: Column, cost: Mapping[str, float], what: str) -> float:
+    """What a column costs, 1 where nothing is said of it; of 0/1 columns that are one choice what all do."""
+    said = {name: cost[name] for name in column.members or (column.name,) if name in cost}
+    if said and column.fixed:
+        raise InvalidParameter("cost", "|".join(said), f"columns of {what} that may change")
+    if len(set(said.values())) > 1:
+        told = "|".join(f"{name}:{number:g}" for name, number in said.items())
+        raise InvalidParameter("cost", told, "one cost for all columns of one choice")
+    return next(iter(said.values()), 1.0)
 
 
 def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds) -> Column:

@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from robustbench_lite.core.errors import InvalidData, RobustError, UnknownName
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.random import Stream
+from robustbench_lite.core.registry import entries
 from robustbench_lite.core.settings import Search
 from robustbench_lite.core.structure import SOLVED
 from robustbench_lite.core.threat import Threat
@@ -226,7 +228,9 @@ class Workshop:
         # What no other class can reach no target can: with little effort that is proven once, but for models
         # whose answers are exact.
         dear = not isinstance(self.model(job.model).structure, SOLVED)
-        goal = str(Goal()) if dear and job.search.certify < LITTLE else job.goal
+        aim = self.goal(job.goal)
+        alike = not (aim.nan or aim.rejection)  # no answer will do but another class
+        goal = str(Goal()) if dear and alike and job.search.certify < LITTLE else job.goal
         key = job.model, f"{threat.norm} {threat.domain.fingerprint()}", goal
         if key not in self._proofs:
 
@@ -251,8 +255,10 @@ class Workshop:
         """What is made of a job's data and model, or read where another process or run has made it."""
         if self.shelf is None:
             return make()
-        told = [self._data_fingerprint, self.model(job.model).fingerprint(), repr(job.search), *about]
-        return self.shelf.once(what, json.dumps(told), make)
+        search = {f.name: getattr(job.search, f.name) for f in fields(Search) if f.metadata["shapes"]}
+        told = [self._data_fingerprint, self.model(job.model).fingerprint(), search, *about]
+        told += [_release(), sorted(entries("certifiers"))]
+        return self.shelf.once(what, json.dumps(told, sort_keys=True, default=str), make)
 
     def _learnt(self, job: Job, work: Work) -> Fitting | None:
         """What a fitted attack learns, once for all slices."""
@@ -265,11 +271,20 @@ class Workshop:
                 return learn(work, self.data).arrays()
 
             try:
-                arrays = self._once("fits", job, [*key[1:], str(work.attack.revision)], learnt)
+                training = self.data.training().fingerprint()
+                arrays = self._once("fits", job, [*key[1:], str(work.attack.revision), training], learnt)
                 self._fittings[key] = Fitting.of_arrays(arrays)
             except OutOfTime:
                 self._fittings[key] = None
         return self._fittings[key]
+
+
+def _release() -> str:
+    """The version of this package, whose bounds are those of another no longer."""
+    try:
+        return version("robustbench-lite")
+    except PackageNotFoundError:
+        return ""
 
 
 def starts_for(attack: AnyAttack, data: Data) -> Data | None:

@@ -160,7 +160,7 @@ def _network(
             raise InvalidModel(f"{title}: a network takes numbers; {data.name} has text or empty cells")
         if mean is not None:
             raise InvalidParameter("mean", reading.mean, "left out where units=own")
-        # x · width + low, as a normalisation: (x - mean) / std
+        # x · unit + low, as a normalisation: (x - mean) / std
         mean, std = (-data.columns.low / data.columns.units).tolist(), (1 / data.columns.units).tolist()
     model = TorchModel(
         made,

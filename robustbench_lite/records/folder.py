@@ -309,7 +309,10 @@ class Folder:
                 except InvalidData as error:
                     log.warning("made anew: %s", error)
             made = make()
-            self._arrays(f"{what}/{name}.npz", made)
+            try:
+                self._arrays(f"{what}/{name}.npz", made)
+            except OSError as error:  # what was made is good all the same
+                log.warning("%s: cannot be kept: %s", file, error)
             return made
 
     def save_pictures(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -269,12 +269,12 @@ def _told(plan: Plan, done: Sequence[Done]) -> Told:
 
 
 def _unproven(plan: Plan, models: Sequence[Model]) -> list[str]:
-    """Why nothing is proven of networks that bounds would be sought for."""
+    """Why networks have no linear bounds, where bounds are sought."""
     normed = any(plan.workshop.threat(job.threat).norm is not None for job in plan.jobs)
     if not normed or not plan.workshop.search.certify:
         return []
     told = [(one.name, why_not(one)) for one in models]
-    return [f"{name}: nothing is proven: {why}" for name, why in told if why]
+    return [f"{name}: no linear bounds: {why}" for name, why in told if why]
 
 
 def _not_begun(plan: Plan, done: Sequence[Done]) -> list[str]:

@@ -338,7 +338,7 @@ def steps_of_features_are_kept(case: Case) -> None:
     # A row of features each: continuous, tenths from .03 on, sevenths, and steps finer than pixels have.
     width = torch.tensor([0.0, 0.1, 1 / 7, 1 / 99_999], dtype=torch.float64)[:, None].expand(1, 4, 4)
     offset = torch.tensor([0.0, 0.03, 0.0, 0.0], dtype=torch.float64)[:, None].expand(1, 4, 4)
-    count = 6 if case.attack.access is Access.STRUCTURE else 15  # each a programme over whole numbers
+    count = 4 if case.attack.access is Access.STRUCTURE else 15  # each a programme over whole numbers
     drawn = torch.rand((count, 1, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     stepped, size = width > 0, width.clamp_min(1e-9)
     most = ((1 - offset) / size).floor()

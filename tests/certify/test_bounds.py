@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.naive_bayes import GaussianNB
-from torch import Tensor
+from torch import Tensor, nn
 
 import robustbench_lite as rb
 from robustbench_lite.attacks.noise import Noise
@@ -20,8 +20,10 @@ from robustbench_lite.certify.trees import nearest_in_boxes
 from robustbench_lite.core.goal import Goal, parse_goal
 from robustbench_lite.core.random import Stream
 from robustbench_lite.core.structure import Boxes
+from robustbench_lite.core.task import Classification
 from robustbench_lite.core.threat import Norm
 from robustbench_lite.judging.judge import BoundBroken
+from robustbench_lite.models.own import Reading
 from robustbench_lite.models.zoo.linear import LinearModel
 from robustbench_lite.threats.named import parse_threat
 from tests.conftest import attack_with, linear_model, run_with, samples_of
@@ -292,3 +294,61 @@ def test_every_single_change_of_steps_and_choices_is_tried_whatever_the_model(go
         assert bool(found.exact[i]) == (nearest == 1)
     free = replace(domain, spacing=spacing.double() * torch.tensor([1, 0, 1, 1, 1, 1]))
     assert SingleChangeBounds().refuses(model, parse_threat("l0:min", free), Goal()) is not None
+
+
+def test_bounds_know_every_answer_that_will_do() -> None:
+    """A refusal and an answer of NaN, where the goal says so: no attack may come nearer than is claimed."""
+    module = nn.Sequential(nn.Linear(2, 3)).eval()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))
+        module[0].bias.copy_(torch.tensor([0.0, 0.0, -0.4]))
+    x = torch.tensor([[0.6, 0.5], [0.7, 0.6]])
+    data = rb.Data(
+        "own", x, torch.zeros(2).long(), torch.arange(2), ("0", "1", "2"), task=Classification(reject=2)
+    )
+    model = rb.load_model(module, data, reading=Reading(reject=2))
+    y = model.prediction(model.scores(x))
+    threat = parse_threat("linf:0.5", rb.Domain(pixel_dim=None))
+    question = Question(model, threat, parse_goal("class:1,rejection=success"), x, y, torch.ones(2, 1).long())
+    refused = certify(question)
+    assert refused is not None
+    assert torch.allclose(refused.distance, (x[:, 0] - x[:, 1] + 0.4).double() / 2, rtol=1e-4)
+
+    def nan_at(z: np.ndarray) -> np.ndarray:
+        scores = np.stack([1 - 0 * z[:, 0], 0 * z[:, 0]], 1)
+        scores[np.isclose(z[:, 0], 0.75)] = np.nan
+        return scores
+
+    stepped = rb.Domain(spacing=torch.tensor([0.25, 0.25]).double(), pixel_dim=None)
+    function = rb.ScoreFunction(nan_at, (2,))
+    x, y = torch.zeros(3, 2), torch.zeros(3).long()
+    for goal, known in (("untargeted", True), ("untargeted,nan=success", False)):
+        found = certify(Question(function, parse_threat("l0:1", stepped), parse_goal(goal), x, y))
+        assert (found is not None) == known
+
+
+def test_what_has_no_end_or_too_many_values_is_not_enumerated() -> None:
+    step = torch.tensor([1.0, 1.0]).double()
+    open_ended = rb.Domain(
+        torch.tensor([0.0, 0.0]), torch.tensor([torch.inf, 5.0]), spacing=step, pixel_dim=None
+    )
+    function = rb.ScoreFunction(lambda z: np.stack([3 - z[:, 0], z[:, 0] - 3], 1), (2,))
+    assert SingleChangeBounds().refuses(function, parse_threat("l0:1", open_ended), Goal()) is not None
+    fine = rb.Domain(0.0, 5.0, spacing=torch.tensor([1e-4, 1.0]).double(), pixel_dim=None)
+    question = Question(function, parse_threat("l0:1", fine), Goal(), torch.ones(2, 2), torch.zeros(2).long())
+    assert SingleChangeBounds().bounds(question).distance.isnan().all()
+    assert SingleChangeBounds().bounds(replace(question, effort=10.0)).distance.tolist() == [1.0, 1.0]
+
+
+def test_nothing_is_proven_in_a_short_type_of_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def looked(self: LinearBounds, question: Question) -> object:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return plain(self, question)
+
+    plain = LinearBounds.bounds
+    monkeypatch.setattr(LinearBounds, "bounds", looked)
+    x, y = samples_of(linear_model(), 3)
+    certify(Question(linear_model(), parse_threat("l2:min"), Goal(), x, y))
+    assert seen == [False]

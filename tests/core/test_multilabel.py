@@ -152,3 +152,31 @@ def test_a_file_of_labels_is_attacked_and_shown(tmp_path: Path, monkeypatch: pyt
     assert "a sample is broken where any of its labels is wrong" in run.notes
     page = (tmp_path / "run" / "report.html").read_text()
     assert "taken for" in page
+
+
+def test_minus_one_means_not_there_and_splits_are_read_together(tmp_path: Path) -> None:
+    module = linear()
+    x, y = labelled(module)
+    plain = rb.attack(module, x, y, "pgd:steps=5", "linf:0.03").records
+    signed = rb.attack(module, x, 2 * y - 1, "pgd:steps=5", "linf:0.03").records
+    assert signed["success"].tolist() == plain["success"].tolist()
+    one_hot = torch.eye(4).long()[torch.arange(len(x)) % 4]
+    one_hot[3] = 0
+    with pytest.raises(InvalidData, match="sample 3: has 0 of 4 classes"):
+        rb.attack(module, x, one_hot, "fgsm", "linf:0.1")
+    one_hot[3, 1] = 1
+    np.savez(tmp_path / "both.npz", x=x.numpy(), y=one_hot.numpy(), x_train=x.numpy(), y_train=y.numpy())
+    data = rb.load_data(f"npz:{tmp_path / 'both.npz'}")
+    assert (data.task.kind, data.y.tolist()) == ("multilabel", one_hot.tolist())
+    assert data.training().y.tolist() == y.tolist()
+
+
+def test_a_label_that_nobody_knows_is_not_sought() -> None:
+    module = linear()
+    x, y = labelled(module)
+    y[:10, 0] = -1
+    records = rb.attack(module, x, y, "pgd:steps=5", "linf:0.5", goal="class:0").records
+    assert (records["forwards"][:10] == 0).all()
+    assert not records["success"][:10].any()
+    for goal in ("random", "least_likely"):
+        assert rb.attack(module, x, y, "pgd:steps=5", "linf:0.5", goal=goal).records["forwards"].min() > 0

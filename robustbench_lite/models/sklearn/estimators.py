@@ -10,7 +10,14 @@ from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
-from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
@@ -68,6 +75,18 @@ LINEAR = (
 )
 
 
+# Those whose decision function is the difference of scores, or is known otherwise.
+DECIDING = (
+    *LINEAR,
+    SVC,
+    NuSVC,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    QuadraticDiscriminantAnalysis,
+    OneVsRestClassifier,
+)
+
+
 def vector(values: object) -> Tensor:
     return torch.tensor(np.asarray(values, dtype=np.float64))
 
@@ -107,25 +126,40 @@ def transform_of(step: BaseEstimator) -> Transform:
 
 def _curved(step: BaseEstimator) -> Transform:
     """A fitted transformer that is no affine map."""
+    d = getattr(step, "n_features_in_", 0)
     if isinstance(step, Normalizer):
         return Normalised(step.norm)
     if isinstance(step, PolynomialFeatures):
-        return Polynomial(torch.from_numpy(np.asarray(step.powers_, dtype=np.int64)))
+        return Polynomial(_factors(step.powers_), d)
     if isinstance(step, PowerTransformer) and not step.standardize:
         return Powered(vector(step.lambdas_), step.method == "box-cox")
     if isinstance(step, QuantileTransformer):
         normal = step.output_distribution == "normal"
         return Quantiles(vector(step.quantiles_.T.copy()), vector(step.references_), normal)
     if isinstance(step, Binarizer):
-        return Binned(vector([[step.threshold]] * step.n_features_in_), right=False)
+        return _binary(step.threshold, step.n_features_in_)
     if isinstance(step, KBinsDiscretizer):
-        inner = [np.asarray(edges[1:-1], dtype=np.float64) for edges in step.bin_edges_]
-        wide = np.full((len(inner), max(1, *map(len, inner))), np.inf)
-        for row, edges in zip(wide, inner, strict=True):
-            row[: len(edges)] = edges
+        most = max(len(edges) for edges in step.bin_edges_)
+        wide, middle = np.full((d, most - 2), np.inf), np.zeros((d, most - 1))
+        for row, centre, edges in zip(wide, middle, step.bin_edges_, strict=True):
+            row[: len(edges) - 2] = edges[1:-1]
+            own = (edges[1:] + edges[:-1]) / 2
+            centre[: len(own)] = own
+            step_on = max(edges[-1] - edges[0], 1e-9)  # past the last bin of a feature with fewer
+            centre[len(own) :] = own[-1] + step_on * np.arange(1, most - len(own))
         bins = () if step.encode == "ordinal" else tuple(int(count) for count in step.n_bins_)
-        return Binned(vector(wide), right=True, one_hot=bins)
+        return Binned(vector(wide), vector(middle), right=True, one_hot=bins)
     raise CannotLift(f"{type(step).__name__} has no lift")
+
+
+def _factors(powers: np.ndarray) -> Tensor:
+    """Which features each product is of (k, degree), as often as its power; one past the last fills up."""
+    k, d = powers.shape
+    found = np.full((k, max(1, int(powers.sum(1).max()))), d)
+    for row, power in zip(found, powers, strict=True):
+        of = np.repeat(np.arange(d), power)
+        row[: len(of)] = of
+    return torch.from_numpy(found)
 
 
 def transforms_of(step: BaseEstimator) -> list[Transform]:
@@ -189,25 +223,34 @@ def member_of(estimator: BaseEstimator) -> Member:
     return Member(core, tuple(kept))
 
 
+def decider_of(estimator: BaseEstimator) -> Member:
+    """A part of another estimator that is asked for its `decision_function`."""
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if not isinstance(last, DECIDING):
+        raise CannotLift(f"{type(last).__name__} asked for its decision function has no lift")
+    return member_of(estimator)
+
+
 def _of_others(estimator: BaseEstimator) -> Core | None:
     """An estimator that puts others' answers together; None for any other."""
     if isinstance(estimator, BaggingClassifier | AdaBoostClassifier):
         return _weighed(estimator)
     if isinstance(estimator, StackingClassifier):
-        members = tuple(member_of(one) for one in estimator.estimators_)
+        said = estimator.stack_method_
+        if not set(said) <= {"predict_proba", "decision_function"}:
+            raise CannotLift("StackingClassifier on predictions has no lift")
+        pairs = zip(estimator.estimators_, said, strict=True)
+        members = tuple(member_of(one) if how == "predict_proba" else decider_of(one) for one, how in pairs)
         last = member_of(estimator.final_estimator_)
         return StackCore(members, tuple(estimator.stack_method_), last, estimator.passthrough)
     if isinstance(estimator, CalibratedClassifierCV):
         return _calibrated(estimator)
     if isinstance(estimator, OneVsOneClassifier | OutputCodeClassifier):
-        name = type(estimator).__name__
         asked = estimator.estimators_
         if isinstance(estimator, OutputCodeClassifier):  # what is the same of every class decides nothing
             apart = np.ptp(estimator.code_book_, axis=0) > 0
             asked = [one for one, tells in zip(asked, apart, strict=True) if tells]
-        if not all(hasattr(one, "decision_function") for one in asked):
-            raise CannotLift(f"{name} of members without decision functions has no lift")
-        members = tuple(member_of(one) for one in asked)
+        members = tuple(decider_of(one) for one in asked)
         if isinstance(estimator, OutputCodeClassifier):
             return CodeCore(members, vector(estimator.code_book_[:, apart]))
         if len(estimator.classes_) == 2 or estimator.pairwise_indices_ is not None:
@@ -239,9 +282,11 @@ def _calibrated(estimator: CalibratedClassifierCV) -> CalibratedCore:
     known = all(np.array_equal(part.estimator.classes_, estimator.classes_) for part in parts)
     if estimator.method != "sigmoid" or not known:
         raise CannotLift("CalibratedClassifierCV but by sigmoids, or with classes missing, has no lift")
+    decides = tuple(hasattr(part.estimator, "decision_function") for part in parts)
+    pairs = zip(parts, decides, strict=True)
     return CalibratedCore(
-        tuple(member_of(part.estimator) for part in parts),
-        tuple(hasattr(part.estimator, "decision_function") for part in parts),
+        tuple(decider_of(part.estimator) if how else member_of(part.estimator) for part, how in pairs),
+        decides,
         vector([[one.a_ for one in part.calibrators] for part in parts]),
         vector([[one.b_ for one in part.calibrators] for part in parts]),
     )
@@ -254,16 +299,20 @@ def _bernoulli(estimator: BernoulliNB, transforms: list[Transform]) -> tuple[Cor
     core = LinearCore(vector(there - missing), vector(estimator.class_log_prior_ + missing.sum(1)), True)
     if estimator.binarize is None:
         return core, transforms
-    edges = vector([[estimator.binarize]] * there.shape[1])
-    return core, [*transforms, Binned(edges, right=False)]
+    return core, [*transforms, _binary(estimator.binarize, there.shape[1])]
+
+
+def _binary(threshold: float, features: int) -> Binned:
+    """0 up to a threshold and 1 above it."""
+    edges = np.full((features, 1), float(threshold))
+    return Binned(vector(edges), vector(edges + np.array([-0.25, 0.25])), right=False)
 
 
 def _against_the_rest(estimator: OneVsRestClassifier) -> RestCore:
     """Members by their decision functions, which scikit-learn asks before probabilities."""
-    if estimator.multilabel_ or not all(hasattr(one, "decision_function") for one in estimator.estimators_):
-        raise CannotLift("OneVsRestClassifier of several labels, or without decision functions, has no lift")
-    members = tuple(member_of(one) for one in estimator.estimators_)
-    return RestCore(members, smooth=all(member.core.smooth for member in members))
+    if estimator.multilabel_:
+        raise CannotLift("OneVsRestClassifier of several labels has no lift")
+    return RestCore(tuple(decider_of(one) for one in estimator.estimators_))
 
 
 def _linear(estimator: BaseEstimator) -> LinearCore:
@@ -285,8 +334,9 @@ def _naive_bayes(estimator: MultinomialNB | ComplementNB) -> LinearCore:
 
 def _centroids(estimator: NearestCentroid) -> LinearCore:
     """Of equal priors and squared distances, the nearest is the largest of 2 c·z - |c|²."""
-    if estimator.metric != "euclidean":
-        raise CannotLift(f"NearestCentroid with metric {estimator.metric!r} has no lift")
+    prior = np.asarray(getattr(estimator, "class_prior_", [1.0]))  # which older ones do not have
+    if estimator.metric != "euclidean" or np.ptp(prior) > 1e-12:
+        raise CannotLift("NearestCentroid but of Euclidean distances and equal priors has no lift")
     centre = np.asarray(estimator.centroids_, dtype=np.float64)
     return LinearCore(vector(2 * centre), vector(-np.square(centre).sum(1)))
 

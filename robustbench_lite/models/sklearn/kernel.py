@@ -42,13 +42,22 @@ class KernelCore(Core):
 
         The margins tell a score-based attack whether it comes nearer; they never change the winner.
         """
+        votes, informed = self._counted(self.decisions(z))
+        winner = votes.argmax(1, keepdim=True)
+        return informed + torch.zeros_like(votes).scatter(1, winner, 2 / 3)
+
+    def decision(self, z: Tensor, smooth: bool) -> Tensor:
         decision = self.decisions(z)
+        if self.classes == 2:
+            return -decision
+        return self.surrogate(z) if smooth else self._counted(decision)[1]
+
+    def _counted(self, decision: Tensor) -> tuple[Tensor, Tensor]:
+        """The votes (n, K), and the same plus less than a third for the margins."""
         won = (decision > 0).to(decision)
         votes = self._add(won, 1 - won)
         margin = self._add(decision, -decision)
-        informed = votes + margin / (3 * (margin.abs() + 1))
-        winner = votes.argmax(1, keepdim=True)
-        return informed + torch.zeros_like(votes).scatter(1, winner, 2 / 3)
+        return votes, votes + margin / (3 * (margin.abs() + 1))
 
     def surrogate(self, z: Tensor) -> Tensor:
         """Every class's worst margin against another: above 0 for the class that wins all its pairs."""

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidModel
-from robustbench_lite.core.guard import foreign
+from robustbench_lite.core.guard import foreign, one_line
 from robustbench_lite.core.model import Model
 from robustbench_lite.data.columns import Columns
 from robustbench_lite.data.data import Data
@@ -92,7 +92,10 @@ def lift(
     core, kept = core_of(last, transforms)
     columns, notes = _columns(estimator.classes_, class_names)
     model = Lifted(core, kept, input_shape, columns, name=name or type(last).__name__, notes=notes)
-    prove(model, estimator, box, data)
+    try:
+        prove(model, estimator, box, data)
+    except RuntimeError as error:  # its parts do not fit together as was taken for granted
+        raise CannotLift(f"{model.name}: its lift cannot be asked: {one_line(error)}") from error
     return model
 
 

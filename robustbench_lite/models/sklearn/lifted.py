@@ -149,6 +149,11 @@ class Core(Holds, ABC):
         """The truth where it is smooth, else a smooth function near it (n, K)."""
         return self.scores(z)
 
+    def decision(self, z: Tensor, smooth: bool) -> Tensor:
+        """What its `decision_function` gives (n, K), of two classes (n, 1); smooth: of the surrogate."""
+        scores = self.surrogate(z) if smooth else self.scores(z)
+        return scores[:, 1:] - scores[:, :1] if scores.shape[1] == 2 else scores
+
     def undecided(self, z: Tensor) -> Tensor:
         """Rows where the estimator's own decision hangs on rounding or on its number of threads (n,)."""
         return torch.zeros(len(z), dtype=torch.bool, device=z.device)

@@ -23,7 +23,7 @@ class Normalised(Transform):
             case "l1":
                 size = z.abs().sum(1, keepdim=True)
             case "l2":
-                size = z.square().sum(1, keepdim=True).sqrt()
+                size = torch.linalg.vector_norm(z, dim=1, keepdim=True)  # its gradient at 0 is 0
             case _:
                 size = z.abs().amax(1, keepdim=True)
         return z / torch.where(size > 0, size, 1.0)
@@ -31,19 +31,16 @@ class Normalised(Transform):
 
 @dataclass(frozen=True)
 class Polynomial(Transform):
-    """z -> products of its powers; powers (k, d), whole numbers."""
+    """z -> products of features; factors (k, degree): which, `features` standing for 1."""
 
-    powers: Tensor
+    factors: Tensor
+    features: int
 
     def inputs(self) -> int:
-        return int(self.powers.shape[1])
+        return self.features
 
     def __call__(self, z: Tensor) -> Tensor:
-        most = int(self.powers.max())
-        every = torch.stack([z**power for power in range(most + 1)])  # (m + 1, n, d)
-        feature = torch.arange(z.shape[1], device=z.device)
-        chosen: Tensor = every[self.powers[:, None], :, feature[None, None]]  # (k, 1, d, n)
-        multiplied: Tensor = chosen.prod(2)[:, 0].T
+        multiplied: Tensor = torch.cat([z, torch.ones_like(z[:, :1])], 1)[:, self.factors].prod(2)
         return multiplied
 
 
@@ -115,13 +112,15 @@ def _interpolated(x: Tensor, at: Tensor, value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Binned(Transform):
-    """Each feature's bin, edges (d, B) between bins with inf to fill up; one_hot (d,): how many it has.
+    """Each feature's bin: edges (d, B) between bins, inf to fill up, and the middle of each bin (d, B + 1).
 
-    right: whether a value on an edge belongs to the bin above it. Between edges nothing changes: what is
-    differentiated rises evenly from the middle of one bin to the middle of the next.
+    right: whether a value on an edge belongs to the bin above it; one_hot (d,): how many bins a feature has,
+    each then a feature of its own. Between edges nothing changes: what is differentiated rises evenly from
+    the middle of a bin to that of the next, and on beyond the last.
     """
 
     edges: Tensor
+    middle: Tensor
     right: bool
     one_hot: tuple[int, ...] = ()
 
@@ -132,23 +131,23 @@ class Binned(Transform):
 
     def __call__(self, z: Tensor) -> Tensor:
         x = z.T.contiguous()
-        bin_ = torch.searchsorted(self.edges, x.detach(), right=self.right).to(z)
+        place = torch.searchsorted(self.edges, x.detach(), right=self.right).to(z)
         soft = self._place(x)
         if not self.one_hot:
-            return (bin_ + (soft - soft.detach())).T
+            return (place + (soft - soft.detach())).T
         columns = []
         for feature, bins in enumerate(self.one_hot):
             number = torch.arange(bins, device=z.device)
-            hard = (bin_[feature][:, None] == number).to(z)
-            near = (1 - (soft[feature][:, None] - number).abs()).clamp_min(0)
+            hard = (place[feature][:, None] == number).to(z)
+            near = 1 - (soft[feature][:, None] - number).abs()
             columns.append(hard + (near - near.detach()))
         return torch.cat(columns, 1)
 
     def _place(self, x: Tensor) -> Tensor:
-        """Where x (d, n) lies among the bins, as a number that rises with it."""
-        known = self.edges.isfinite()
-        first = self.edges[:, :1].nan_to_num(posinf=0.0)
-        last = torch.where(known, self.edges, -torch.inf).amax(1, keepdim=True).nan_to_num(neginf=0.0)
-        count = known.sum(1, keepdim=True)
-        width = ((last - first) / (count - 1).clamp_min(1)).clamp_min(1e-3)
-        return (x - first) / width + 0.5
+        """Where x (d, n) lies among the middles of bins, as a number that rises with it."""
+        last = self.middle.shape[1] - 2
+        if last < 0:
+            return torch.zeros_like(x)
+        left = (torch.searchsorted(self.middle, x.detach()) - 1).clamp(0, last)
+        start, end = self.middle.gather(1, left), self.middle.gather(1, left + 1)
+        return left + (x - start) / (end - start).clamp_min(1e-9)

@@ -39,8 +39,7 @@ class Member(Holds):
 
     def decision(self, z: Tensor, smooth: bool) -> Tensor:
         """What `decision_function` gives (n, K); of two classes (n, 1)."""
-        scores = self.scores(z, smooth)
-        return scores[:, 1:] - scores[:, :1] if scores.shape[1] == 2 else scores
+        return self.core.decision(self.features(z), smooth)
 
     @property
     def smooth(self) -> bool:
@@ -115,9 +114,13 @@ class RestCore(Core):
     """Score k is by how much member k prefers its class to the rest; of two classes there is one member."""
 
     members: tuple[Member, ...]
-    smooth: bool = True
 
     family = "one against the rest"
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether its members are."""
+        return all(member.smooth for member in self.members)
 
     def scores(self, z: Tensor) -> Tensor:
         return self._together(z, smooth=False)
@@ -126,8 +129,7 @@ class RestCore(Core):
         return self._together(z, smooth=True)
 
     def _together(self, z: Tensor, smooth: bool) -> Tensor:
-        each = [member.scores(z, smooth) for member in self.members]
-        margins = torch.stack([scores[:, 1] - scores[:, 0] for scores in each], 1)
+        margins = torch.cat([member.decision(z, smooth) for member in self.members], 1)
         return torch.cat([torch.zeros_like(margins), margins], 1) if margins.shape[1] == 1 else margins
 
 

@@ -35,9 +35,12 @@ def embedding(model: TorchModel, x: Tensor) -> Tensor:
     >>> embedding(TorchModel(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (4,)), torch.ones(3, 4)).shape
     torch.Size([3, 4])
     """
-    held: list[Tensor] = []
+    held: list[tuple[nn.Module, Tensor]] = []
     layers = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
-    hooks = [layer.register_forward_pre_hook(lambda layer, taken: held.append(taken[0])) for layer in layers]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, taken: held.append((layer, taken[0])))
+        for layer in layers
+    ]
     try:
         model.scores(x)
     finally:
@@ -45,7 +48,11 @@ def embedding(model: TorchModel, x: Tensor) -> Tensor:
             hook.remove()
     if not held:
         raise Unsupported(f"{model.name} has no linear layer, whose inputs could be looked at")
-    return held[-1].flatten(1)
+    last, taken = held[-1]
+    if len(taken) == len(x):
+        return taken.flatten(1)
+    # A network that takes batches of one size is asked in several, the last filled up.
+    return torch.cat([part for layer, part in held if layer is last])[: len(x)].flatten(1)
 
 
 def embeddings(model: TorchModel, x: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ import robustbench_lite as rb
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.model import Access
 from robustbench_lite.core.structure import Boxes, Linear
+from robustbench_lite.models.sklearn.estimators import transform_of
 from robustbench_lite.models.sklearn.forests import CannotLift, largest_below
 from robustbench_lite.models.sklearn.lift import prove
 from robustbench_lite.models.sklearn.lifted import Affine, Lifted
@@ -182,6 +183,9 @@ CURVED: dict[str, Callable[[], BaseEstimator]] = {
     ),
     "calibrated_svc": lambda: CalibratedClassifierCV(LinearSVC(), cv=3),
     "calibrated_forest": lambda: CalibratedClassifierCV(RandomForestClassifier(8, random_state=0), cv=2),
+    "calibrated_kernel": lambda: CalibratedClassifierCV(SVC(), cv=2),
+    "stacked_kernel": lambda: StackingClassifier([("s", SVC())], LogisticRegression(), cv=2),
+    "codes_of_kernels": lambda: OutputCodeClassifier(SVC(), random_state=0),
     "codes": lambda: OutputCodeClassifier(LogisticRegression(), code_size=3, random_state=0),
     "calibrated_code": lambda: OutputCodeClassifier(LinearSVC(), random_state=0),
 }
@@ -258,6 +262,14 @@ def test_one_against_one_counts_duels_and_says_when_there_is_no_lift() -> None:
     x, y, shape = table("breast_cancer")
     with pytest.raises(CannotLift, match="of two classes"):
         rb.lift(OneVsOneClassifier(LinearSVC()).fit(x, y), shape, x)
+    for member in (AdaBoostClassifier(n_estimators=3), BaggingClassifier(LinearSVC(), 2)):
+        with pytest.raises(CannotLift, match="asked for its decision function"):
+            rb.lift(CalibratedClassifierCV(member, cv=2).fit(x, y), shape, x)
+    predicting = StackingClassifier([("t", LinearSVC())], LogisticRegression(), stack_method="predict", cv=2)
+    with pytest.raises(CannotLift, match="on predictions"):
+        rb.lift(predicting.fit(x, y), shape, x)
+    with pytest.raises(CannotLift, match="equal priors"):
+        rb.lift(NearestCentroid(priors="empirical").fit(x, y), shape, x)
     isotonic = CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=2).fit(x, y)
     with pytest.raises(CannotLift, match="but by sigmoids"):
         rb.lift(isotonic, shape, x)
@@ -501,3 +513,23 @@ def test_many_stored_samples_need_no_more_memory_than_a_few(monkeypatch: pytest.
     monkeypatch.setattr("robustbench_lite.models.sklearn.neighbours.ROOM", 50 * len(x))
     assert torch.equal(model.scores(held), whole)
     assert max(asked) <= 50
+
+
+def test_what_stands_in_for_bins_rises_from_the_middle_of_one_to_that_of_the_next() -> None:
+    random = np.random.default_rng(0)
+    x = random.random((300, 2)) ** 3  # bins of unlike widths
+    step = KBinsDiscretizer(5, encode="ordinal", quantile_method="averaged_inverted_cdf").fit(x)
+    made = transform_of(step)
+    edges = step.bin_edges_[0]
+    middle = (edges[1:] + edges[:-1]) / 2
+    z = torch.from_numpy(np.stack([middle, middle], 1)).requires_grad_()
+    (slope,) = torch.autograd.grad(made(z)[:, 0].sum(), z)
+    # At the middle of a bin the way from the bin before ends: one over the distance of their middles.
+    assert torch.allclose(slope[1:, 0], torch.from_numpy(1 / np.diff(middle)), rtol=1e-6)
+    one_hot = transform_of(KBinsDiscretizer(2, strategy="uniform").fit(x))
+    z = torch.tensor([[0.3, 0.7], [0.01, 0.99]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad((one_hot(z) * torch.tensor([0.0, 1.0, 0.0, 1.0])).sum(), z)
+    assert (slope != 0).all()
+    zeros = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(transform_of(Normalizer())(zeros).sum(), zeros)
+    assert slope.isfinite().all()
