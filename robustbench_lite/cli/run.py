@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -117,10 +117,10 @@ def run(
     from robustbench_lite.runs.plan import Subject, plan
     from robustbench_lite.runs.run import carry_out, carry_out_part
 
-    aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    aside = _nothing_on_stdout if as_json else contextlib.nullcontext
     shown = "none" if quiet or (as_json and progress == "bar") else progress
     trackers = [logger(text) for text in logs]
-    with aside, observing(shown) as bar:  # what a model prints is no JSON
+    with aside(), observing(shown) as bar:  # what a model prints is no JSON
         made = plan(settled, Subject.of(settled), bar.went_on)
         if not dry_run:
             folder = Folder.create(out or new_folder(settled.data), resume or part is not None)
@@ -133,7 +133,7 @@ def run(
                 click.echo(f"stopped; go on with: robust run --resume --out {folder.path}", err=True)
                 sys.exit(130)
     if dry_run:
-        with aside:
+        with aside():
             rows = _estimated(made)
         if as_json:
             click.echo(json.dumps({"jobs": rows, "refused": dict(made.refused)}, indent=2))
@@ -164,6 +164,22 @@ def run(
     if result.missing:
         click.echo(f"go on with: robust run --resume --out {result.path}", err=True)
     sys.exit(1 if result.failures or result.missing else 0)
+
+
+@contextlib.contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """What anything prints goes to standard error: what is written in Python, and by libraries in C."""
+    kept = None
+    with contextlib.suppress(OSError):  # standard output or error may be closed
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def ask_for_code(config: Config, from_file: bool, trust: bool) -> None:

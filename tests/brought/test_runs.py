@@ -316,10 +316,11 @@ def test_a_model_that_hangs_before_any_attack_costs_itself_only(
 
 def test_what_a_model_prints_is_no_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "loud.py").write_text(
-        "from torch import nn\nclass Loud(nn.Module):\n"
+        "import os\nfrom torch import nn\nclass Loud(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n"
         "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-        "    def forward(self, x):\n        print('hello from the model'); return self.net(x)\n"
+        "    def forward(self, x):\n        print('hello from the model')\n"
+        "        os.write(1, b'as a library would'); return self.net(x)\n"
         "def net():\n    return Loud()\n"
     )
     done = subprocess.run(
@@ -329,6 +330,7 @@ def test_what_a_model_prints_is_no_json(tmp_path: Path, monkeypatch: pytest.Monk
     )  # fmt: skip
     assert json.loads(done.stdout)["summary"][0]["model"] == "net"
     assert "hello from the model" in done.stderr
+    assert "as a library would" in done.stderr
 
 
 def test_a_run_tells_at_its_start_which_jobs_it_has(tmp_path: Path) -> None:
