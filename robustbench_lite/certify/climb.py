@@ -8,11 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.leaves import LESSER, NEARER, Wanted
+from robustbench_lite.certify.leaves import LESSER, NEARER, Leaves, Wanted
 from robustbench_lite.core.structure import Trees
 from robustbench_lite.core.threat import Norm
 
-ROOM = 1 << 22  # leaves looked up at once
+ROOM = 1 << 22  # numbers held at once
+TIED = 1e-12  # by how much two scores are apart that may be equal
 EXCHANGES = 10  # of a feature for others, at most
 FAR = 1e18  # what a move gains that is enough, before any that is not
 
@@ -120,17 +121,18 @@ class Cells:
             some = possible[rows] & (value[rows] != point[rows][:, feature])
             if radius is not None:
                 some &= size <= radius[rows, None]
-            new, met = self._heights(point[rows], value[rows], some, wanted[rows])
+            new, met = self._heights(point[rows], some, wanted[rows])
             gain = new - height[rows, None]
             if norm is not Norm.LINF:
                 gain = gain / (size - cost[rows, None]).clamp_min(1e-9)
             best = torch.where(met, FAR - size, gain).max(1)
             better = best.values > 0
-            rows, cell = rows[better], best.indices[better][:, None]
-            new, met, size = (part[better].gather(1, cell)[:, 0] for part in (new, met, size))
-            point[rows, feature[cell[:, 0]]] = value[rows, cell[:, 0]]
-            height[rows], cost[rows], done[rows] = new, size, met
-            rows = rows[~met]
+            rows, cell = rows[better], best.indices[better]
+            point[rows, feature[cell]] = value[rows, cell]
+            scores = self.scores(point[rows])  # as they are summed up, which decides a tie
+            height[rows], done[rows] = wanted[rows].height(scores), wanted[rows].met(scores)
+            cost[rows] = size[better].gather(1, cell[:, None])[:, 0]
+            rows = rows[~done[rows]]
         return point, done
 
     def exchange(
@@ -232,41 +234,74 @@ class Cells:
             new = (value[rows].double() - x[rows][:, feature].double()).abs()
             back = possible[rows] & (new < gap[:, feature])
             size = moved_size(gap, feature, new, norm)
-            chosen, found = self._nearest_met(point[rows], value[rows], back, size, wanted[rows])
-            rows, chosen = rows[found], chosen[found]
-            point[rows, feature[chosen]] = value[rows, chosen]
+            _, met = self._heights(point[rows], back, wanted[rows])
+            best = torch.where(met, size, torch.inf).min(1)
+            found = best.values < torch.inf
+            rows, chosen = rows[found], best.indices[found]
+            moved = point[rows].clone()
+            moved[torch.arange(len(rows), device=x.device), feature[chosen]] = value[rows, chosen]
+            rows, moved = (part[wanted[rows].met(self.scores(moved))] for part in (rows, moved))
+            point[rows] = moved
         return point
 
-    def _nearest_met(
-        self, point: Tensor, value: Tensor, allowed: Tensor, size: Tensor, wanted: Wanted
-    ) -> tuple[Tensor, Tensor]:
-        """Of the moves of each row that are still answered as wanted, the least; whether any is."""
-        _, met = self._heights(point, value, allowed, wanted)
-        best = torch.where(met, size, torch.inf).min(1)
-        return best.indices, best.values < torch.inf
+    @cached_property
+    def leaves(self) -> Leaves:
+        """The leaves of the trees."""
+        return Leaves.of(self.trees, self.features)
 
-    def _portions(self, row: Tensor) -> tuple[Tensor, ...]:
-        """Indices of moves, as many at once as fit."""
-        return torch.split(torch.arange(len(row), device=row.device), max(1, ROOM // len(self.trees.roots)))
+    @cached_property
+    def spans(self) -> tuple[Tensor, Tensor]:
+        """The first cell of each feature of each leaf (L, D), and the one past the last; 0 for fillings."""
+        feature, low, high = self.table
+        leaves, device = self.leaves, low.device
+        begin = torch.searchsorted(feature, torch.arange(self.features + 1, device=device))
+        first, last = torch.zeros_like(leaves.feature), torch.zeros_like(leaves.feature)
+        for number in torch.unique(feature).tolist():
+            cells = slice(int(begin[number]), int(begin[number + 1]))
+            here = leaves.feature == number
+            first[here] = cells.start + torch.searchsorted(low[cells], leaves.low[here])
+            last[here] = cells.start + torch.searchsorted(high[cells], leaves.high[here], right=True)
+        return first, last
 
-    def _moved(self, point: Tensor, value: Tensor, row: Tensor, cell: Tensor) -> Tensor:
-        """The points of rows, each with the feature of a cell moved there."""
-        moved = point[row].clone()
-        moved[torch.arange(len(row), device=row.device), self.table[0][cell]] = value[row, cell]
-        return moved
+    def _heights(self, point: Tensor, allowed: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """Where each move of a feature leads to (m, C), and whether the answer there is wanted.
 
-    def _heights(
-        self, point: Tensor, value: Tensor, allowed: Tensor, wanted: Wanted
-    ) -> tuple[Tensor, Tensor]:
-        """Where each move of a feature leads to (m, C), and whether the answer there is wanted."""
-        row, cell = allowed.nonzero(as_tuple=True)
-        height = point.new_full(allowed.shape, -torch.inf, dtype=torch.float64)
+        -inf where a move is not allowed.
+        """
+        size = max(1, ROOM // (self.leaves.feature.numel() + allowed.shape[1] * len(self.trees.start)))
+        height = torch.full(allowed.shape, -torch.inf, dtype=torch.float64, device=point.device)
         met = torch.zeros_like(allowed)
-        for part in self._portions(row):
-            scores = self.scores(self._moved(point, value, row[part], cell[part]))
-            met[row[part], cell[part]] = wanted[row[part]].met(scores)
-            height[row[part], cell[part]] = wanted[row[part]].height(scores)
+        for rows in torch.split(torch.arange(len(point), device=point.device), size):
+            row, cell = allowed[rows].nonzero(as_tuple=True)
+            scores = self._scores_of_moves(point[rows])[row, cell]
+            row = rows[row]
+            found = wanted[row].height(scores)
+            there = found > TIED
+            even = (found.abs() <= TIED).nonzero()[:, 0]  # where the ranks of classes decide
+            there[even] = wanted[row[even]].met(scores[even])
+            height[row, cell], met[row, cell] = found, there
         return height, met
+
+    def _scores_of_moves(self, point: Tensor) -> Tensor:
+        """The scores (m, C, K) after a move of one feature into each cell, the others staying where they are.
+
+        A leaf of which one feature alone is not at home is reached by moving that feature: what its tree then
+        says instead is added from the first to the last cell of its span.
+        """
+        leaves = self.leaves
+        held = leaves.at(self.trees, point)
+        base = self.trees.start + leaves.value[held].sum(1)
+        at = torch.cat([point, point[:, :1]], 1)[:, leaves.feature]  # (m, L, D)
+        away = ((at <= leaves.low) | (at > leaves.high)) & (leaves.feature < self.features)
+        row, leaf = (away.sum(2) == 1).nonzero(as_tuple=True)
+        which = away[row, leaf].byte().argmax(1)
+        changed = leaves.value[leaf] - leaves.value[held[row, leaves.tree[leaf]]]
+        cells = len(self.table[0])
+        sums = point.new_zeros(len(point), cells + 1, base.shape[1], dtype=torch.float64)
+        first, last = (span[leaf, which] for span in self.spans)
+        sums.index_put_((row, first), changed, accumulate=True)
+        sums.index_put_((row, last), -changed, accumulate=True)
+        return base[:, None] + sums.cumsum(1)[:, :cells]
 
 
 def size_of(gap: Tensor, norm: Norm) -> Tensor:
