@@ -177,11 +177,12 @@ def _worst(worst: pd.DataFrame) -> Table:
 def _answers(answers: pd.DataFrame) -> Table:
     """Shares of wrong pixels or places, and the task's own measure, before and after."""
     measure = "edits" if answers["iou"].isna().all() else "iou"
-    title = {"iou": "mean IoU of each image", "edits": "edits over the length of a string"}[measure]
+    title = {"iou": "mean IoU of each answer", "edits": "edits over the length of a string"}[measure]
     heads = ["wrong", "after", "IoU" if measure == "iou" else "edits", "after", "95 %"]
-    table = _table(f"Wrong pixels or places, and {title}", ["model", "attack", "threat"], heads)
+    named = ["model", "attack", "threat", *(["goal"] if answers["goal"].nunique() > 1 else [])]
+    table = _table(f"Wrong pixels, places or labels, and {title}", named, heads)
     for row in answers.to_dict("records"):
-        names = [escape(str(row[head])) for head in ("model", "attack", "threat")]
+        names = [escape(str(row[head])) for head in named]
         values = [row["clean_wrong"], row["wrong"], row[f"clean_{measure}"], row[measure]]
         table.add_row(*names, *map(percent, values), interval(row["low"], row["high"]))
     return table
