@@ -9,7 +9,7 @@ from robustbench_lite.reports.format import number
 from robustbench_lite.reports.results import Results
 
 TITLES = {
-    "answers": "Pixels or places that are wrong, before and after",
+    "answers": "Pixels, places or labels that are wrong, before and after",
     "worst_case": "Worst case over the attacks",
     "defenses": "Defenses: as first claimed, and to attackers who know them",
     "corruptions": "Errors on corrupted samples",

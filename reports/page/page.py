@@ -27,7 +27,7 @@ from robustbench_lite.reports.tables.pairs import compared
 DRAWN = 24  # of them with figures of their own
 CARDS = 60  # jobs in the gallery; the pictures of all are in the folder
 TITLES = {
-    "answers": "Pixels or places that are wrong, before and after",
+    "answers": "Pixels, places or labels that are wrong, before and after",
     "worst_case": "Worst case over the attacks, sample by sample",
     "summary": "Every attack",
     "corruptions": "Errors on corrupted samples",

@@ -14,7 +14,7 @@ from robustbench_lite.core.errors import InvalidData, Unsupported
 from robustbench_lite.jobs.foreign import Claim, judge_file
 from tests.conftest import diagnose_with, run_with
 
-SCENES, STRINGS = "digit_scenes:canvases=200", "digit_strings:canvases=200"  # quick to learn
+SCENES, STRINGS = "digit_scenes:canvases=400", "digit_strings:canvases=200"  # quick to learn
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_page_and_the_notes_say_what_the_numbers_are(scenes: rb.Results, str
     assert "edits a character" in other
     assert "blank" in other
     plain = (scenes.path / "report.md").read_text()
-    assert "Pixels or places that are wrong" in plain
+    assert "Pixels, places or labels that are wrong" in plain
     assert (scenes.path / "tables" / "answers.csv").is_file()
 
 
