@@ -185,11 +185,12 @@ class Cells:
             radius = torch.where(met, middle, torch.inf)
             found, there = self.climb(x, low, high, wanted, norm, radius)
             if norm is Norm.LINF:  # from what is left of the point that is known, too
-                far = radius[:, None].to(x)
-                begin = torch.minimum(torch.maximum(point, x - far), x + far)
-                again, also = self.climb(x, low, high, wanted, norm, radius, begin)
-                found = torch.where((also & ~there)[:, None], again, found)
-                there = there | also
+                rows = (~there).nonzero()[:, 0]
+                far, own = radius[rows, None].to(x), x[rows]
+                begin = torch.minimum(torch.maximum(point[rows], own - far), own + far)
+                found[rows], there[rows] = self.climb(
+                    own, low[rows], high[rows], wanted[rows], norm, radius[rows], begin
+                )
             found = self.descend(x, found, low, high, wanted, norm)
             nearer = there & (~met | (size_of((found.double() - x.double()).abs(), norm) < most))
             point = torch.where(nearer[:, None], found, point)

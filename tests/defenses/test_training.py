@@ -271,7 +271,7 @@ def test_the_mean_of_weights() -> None:
 def test_adversarial_training_holds_what_plain_training_does_not() -> None:
     data = rb.load_data("digits", samples=200)
     held = {}
-    for name in ("conv_small", "pgd_training(conv_small,epochs=8)"):
+    for name in ("conv_small", "pgd_training(conv_small,epochs=15)"):
         model = rb.load_model(name, data)
         records = attack_with(model, data.x, data.y, "pgd:steps=20", "linf:0.1").records
         clean = (records["clean_prediction"] == records["label"]).mean()

@@ -33,7 +33,12 @@ def strings(tmp_path_factory: pytest.TempPathFactory) -> rb.Results:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "data", "least"), [("unet", "digit_scenes", 0.9), ("reader", "digit_strings", 0.93)]
+    ("name", "data", "least"),
+    [
+        ("unet", "digit_scenes", 0.9),
+        ("reader", "digit_strings", 0.93),
+        ("tagger", "digit_sets:canvases=600", 0.93),
+    ],
 )
 def test_their_models_are_held_to_an_accuracy(name: str, data: str, least: float) -> None:
     held = rb.load_data(data, samples=200)

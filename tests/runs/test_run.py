@@ -260,7 +260,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(
     [
         (["run", "--attack", "fsgm"], "unknown attack 'fsgm'; did you mean fgsm"),
         (["run", "--model", "cnnn"], "unknown model 'cnnn'; did you mean cnn?"),
-        (["run", "--data", "digit"], "unknown data 'digit'; did you mean digits?"),
+        (["run", "--data", "digit"], "unknown data 'digit'; did you mean digits"),
         (["run", "--threat", "linf"], "linf = 'linf': must be linf:EPS"),
         (["run", "--goal", "top"], "goal = 'top': must be"),
         (["run", "--samples", "0"], "samples: input should be greater"),
