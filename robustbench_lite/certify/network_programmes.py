@@ -45,11 +45,7 @@ class ProgrammedNetworks:
         if not isinstance(held, Layers) or threat.norm not in NORMS:
             return f"{model.name} is no network of known steps under linf or l1"
         units = units_of(held)
-        return (
-            None
-            if units <= UNITS
-            else f"{model.name} has {units} rectified units; at most {UNITS} are solved"
-        )
+        return f"{model.name} has {units} rectified units, more than {UNITS}" if units > UNITS else None
 
     def bounds(self, question: Question) -> Bounds:
         """From what linear bounds prove; not tried at the usual effort."""
@@ -165,8 +161,8 @@ class _Network:
 
     rows @ variables <= limit; low, high: of the variables, the second half of a unit's being whole numbers;
     values: what the input and each step are, as linear functions of the variables and what they add; sides:
-    the variables that are whole numbers; guard: what the scores may be rounded by; radius: of
-    the ball.
+    the variables that are whole numbers; guard: what the scores may be rounded by; radius: of the ball;
+    taken: how many variables have a meaning so far.
     """
 
     features: int
@@ -185,10 +181,8 @@ class _Network:
     def within(cls, relaxed: Relaxed, matrices: Sequence[tuple[Array, Array] | None]) -> _Network:
         """From the ball and the bounds of its units."""
         inputs = relaxed.inputs
-        d, lengths = (
-            inputs.ball.low.shape[1],
-            1 if inputs.ball.norm is Norm.LINF else inputs.ball.low.shape[1],
-        )
+        d = inputs.ball.low.shape[1]
+        lengths = 1 if inputs.ball.norm is Norm.LINF else d
         sides = {
             source: (_numbers(relaxed.low[source]), _numbers(relaxed.high[source])) for source in relaxed.low
         }
@@ -250,9 +244,8 @@ class _Network:
         if found.status == INFEASIBLE:
             return cutoff, []
         bound = found.mip_dual_bound
-        proven = (
-            0.0 if bound is None or not np.isfinite(bound) else max(0.0, float(bound) * self.radius / SCALE)
-        )
+        known = bound is not None and np.isfinite(bound)
+        proven = max(0.0, float(bound) * self.radius / SCALE) if known else 0.0
         if found.x is None:
             return min(proven, cutoff), []
         steps = [found.x]

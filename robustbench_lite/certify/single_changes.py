@@ -18,7 +18,7 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.core.threat import Norm, Threat
 
 MOST = 20_000  # questions to the model for a sample, at the usual effort
-ROWS = 1 << 14  # asked at once
+ROWS = 1 << 11  # asked at once
 ROOM = 1 << 20  # changes held at once
 
 

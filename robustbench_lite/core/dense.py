@@ -215,7 +215,10 @@ class MultiLabel(Dense):
     values = 2
 
     def told(self) -> tuple[str, ...]:
-        return ("a sample is broken where any of its labels is wrong",)
+        return (
+            "labels are there or not, any number of them a sample, which is broken where any is wrong, or "
+            "where those that a target names are as it asks",
+        )
 
     def error(self, prediction: Tensor, y: Tensor, classes: int) -> Tensor:
         """1 - intersection over union of the labels said and meant (Jaccard); 0 where both are none."""

@@ -102,6 +102,9 @@ def from_dataset(dataset: Dataset[tuple[object, ...]], what: str = "dataset") ->
         labels.append(numbers(sample[1], what).tolist() if isinstance(sample[1], Tensor) else sample[1])
     if not images:
         raise InvalidData(f"{what}: has no samples")
+    sets = label_sets(labels)
+    if sets is not None:
+        return of_labels(as_inputs(torch.stack(images), what), sets, what)
     y, names = classes(labels, len(labels), f"{what}: labels")
     known = getattr(dataset, "classes", None) or names or range(int(y.max()) + 1)
     return in_memory(as_inputs(torch.stack(images), what), y, [str(c) for c in known], what)

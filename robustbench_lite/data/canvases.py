@@ -29,8 +29,7 @@ def digit_scenes(options: Options, canvases: Count | None = None, share: Share =
     source, ids = digits(options), _ids(options, canvases)
     stream = Stream.of(options.seed, ids).fold("scenes")
     which, moved = _choice(stream, 4, len(source.y))
-    # Any cells but none at all: the numbers 1 to 15, as bits.
-    shown = ((1 + stream.fold("cells").integers(15, ()))[:, None] >> torch.arange(4)) & 1
+    shown = _some_cells(stream)
 
     def take(rows: Tensor) -> Tensor:
         return _scene(_placed(source, which[rows], moved[rows]) * shown[rows, :, None, None], 2)[:, None]
@@ -51,7 +50,7 @@ def digit_sets(options: Options, canvases: Count | None = None) -> Raw:
     source, ids = digits(options), _ids(options, canvases)
     stream = Stream.of(options.seed, ids).fold("sets")
     which, moved = _choice(stream, 4, len(source.y))
-    shown = ((1 + stream.fold("cells").integers(15, ()))[:, None] >> torch.arange(4)) & 1
+    shown = _some_cells(stream)
 
     def take(rows: Tensor) -> Tensor:
         return _scene(_placed(source, which[rows], moved[rows]) * shown[rows, :, None, None], 2)[:, None]
@@ -96,6 +95,11 @@ def _raw(
 
 def _ids(options: Options, canvases: int | None) -> Tensor:
     return torch.arange(canvases or (TRAIN if options.split == "train" else TEST))
+
+
+def _some_cells(stream: Stream) -> Tensor:
+    """Which of four cells are shown (n, 4): any but none at all, the numbers 1 to 15 as bits."""
+    return ((1 + stream.fold("cells").integers(15, ()))[:, None] >> torch.arange(4)) & 1
 
 
 def _choice(stream: Stream, cells: int, known: int) -> tuple[Tensor, Tensor]:

@@ -111,13 +111,16 @@ def label_sets(values: object) -> Tensor | None:
     Of -1 and 1 alone the first means not there. Where no row has more than one label they are classes, one
     hot.
     """
-    if not isinstance(values, Tensor | np.ndarray) or values.ndim != 2 or min(values.shape) < 1:
+    try:
+        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except Exception:  # arrays are made by whatever the object defines
         return None
-    found = torch.as_tensor(values).detach().cpu()
-    if found.shape[1] < 2 or not bool(((found == 0) | (found == 1) | (found == -1)).all()):
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "iubf":
         return None
-    several = bool(((found == 1).sum(1) > 1).any())
-    if not several:
+    found = torch.from_numpy(array.astype(np.float64))
+    if not bool(((found == 0) | (found == 1) | (found == -1)).all()):
+        return None
+    if not bool(((found == 1).sum(1) > 1).any()):
         return None
     return found.long() if bool((found == 0).any()) else found.long().clamp_min(0)
 

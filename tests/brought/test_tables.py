@@ -15,9 +15,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 import robustbench_lite as rb
+from robustbench_lite.attacks.named import get_attack
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidModel, InvalidParameter
 from robustbench_lite.core.threat import Norm, norms
+from robustbench_lite.jobs.job import Work, carry_out
+from robustbench_lite.judging.judge import look_clean
 from robustbench_lite.models.own import Reading
 
 
@@ -83,13 +86,8 @@ def test_a_pipeline_with_text_has_an_exact_answer_and_no_attack_leaves_the_table
     assert any("own units" in note for note in result.notes)
     assert data.columns is not None
     found = rb.load_model(model, data)
-    from robustbench_lite.jobs.job import Work, carry_out
-    from robustbench_lite.judging.judge import look_clean
-
     threat = rb.parse_threat("linf:1", data.domain)
     clean = look_clean(found, data.x, data.y, data.ids)
-    from robustbench_lite.attacks.named import get_attack
-
     moved = carry_out(Work(data, found, clean, get_attack("pgd:steps=10"), threat, rb.Goal()))
     own = data.columns.own(moved.adversarial)
     broken = moved.records["success"].to_numpy(bool)
@@ -313,15 +311,15 @@ def test_a_cost_a_column_is_a_weighted_norm_in_the_units_of_cost(tmp_path: Path)
     frame.to_csv(tmp_path / "loans.csv", index=False)
     numbers = ["income", "born", "label"]
     frame[numbers].to_csv(tmp_path / "numbers.csv", index=False)
-    model = LogisticRegression(C=100, max_iter=5000).fit(frame[["income", "born"]], frame["label"])
+    plain = LogisticRegression(C=100, max_iter=5000).fit(frame[["income", "born"]], frame["label"])
     named = f"csv:{tmp_path / 'numbers.csv'},label=label,split=1,cost=income:4|born:0.5"
     data = rb.load_data(named)
     ranges = frame["income"].max() - frame["income"].min(), frame["born"].max() - frame["born"].min()
-    priced = np.abs(model.coef_[0]) * ranges / [4, 0.5]  # what a unit of cost buys of the score
+    priced = np.abs(plain.coef_[0]) * ranges / [4, 0.5]  # what a unit of cost buys of the score
     for norm, dual in (("linf", 1), ("l2", 2), ("l1", np.inf)):
-        run = rb.run(named, [model], ["exact"], [f"{norm}:min"], config=rb.Config(samples=None))
+        run = rb.run(named, [plain], ["exact"], [f"{norm}:min"], config=rb.Config(samples=None))
         found = run.records.loc[run.records["success"]]
-        score = np.abs(model.decision_function(frame[["income", "born"]]))
+        score = np.abs(plain.decision_function(frame[["income", "born"]]))
         free = score / np.linalg.norm(priced, ord=dual)  # but for the box
         assert (found["distance"].to_numpy() >= free[found["sample_id"]] * (1 - 1e-4)).all()
         near = found["distance"].to_numpy() <= free[found["sample_id"]] * (1 + 1e-3)
@@ -335,23 +333,22 @@ def test_a_cost_a_column_is_a_weighted_norm_in_the_units_of_cost(tmp_path: Path)
     assert own["town"].tolist() == frame["town"].tolist()
     assert np.allclose(own["age"].astype(float), frame["age"])
     span = float(frame["age"].max() - frame["age"].min())
-    for threat, eps, other_town in (("linf:0.2", 0.2, False), ("linf:0.3", 0.3, True), ("l1:0.6", 0.6, True)):
-        found = rb.run(
-            whole, ["logistic"], ["exact", "pgd"], [threat], out=tmp_path / threat.replace(":", "")
-        )
-        assert not found.failures
-        assert found.folder is not None
+    model = rb.load_model("logistic", whole)
+    clean = look_clean(model, whole.x, whole.y, whole.ids)
+    for named, eps, other_town in (("linf:0.2", 0.2, False), ("linf:0.3", 0.3, True), ("l1:0.6", 0.6, True)):
         turned = 0
-        for key in found.records["job"].unique():
-            held = found.folder.adversarial(key)
-            before = columns.own(whole.x[torch.from_numpy(held["ids"])])
-            after = columns.own(torch.from_numpy(held["adversarial"]))
+        for attack in ("exact", "pgd"):
+            threat = rb.parse_threat(named, whole.domain)
+            found = carry_out(Work(whole, model, clean, get_attack(attack), threat, rb.Goal()))
+            won = torch.from_numpy(found.records["success"].to_numpy(bool))
+            before, after = (columns.own(part[won]) for part in (whole.x, found.adversarial))
             years = (after["age"].astype(float) - before["age"].astype(float)).abs()
             assert (2 * years / span <= eps + 1e-6).all()  # twice as dear as its range
+            assert set(after["town"]) <= {"A", "B", "C"}
             turned += int((after["town"] != before["town"]).sum())
         assert bool(turned) == other_town
     for text, said in (("age", "COLUMN:NUMBER"), ("age:0", "above 0"), ("agee:2", "must be columns")):
         with pytest.raises(InvalidParameter, match=said):
             rb.load_data(f"csv:{tmp_path / 'loans.csv'},label=label,cost={text}")
     with pytest.raises(InvalidParameter, match="in units of cost"):
-        rb.load_model(model, data, reading=Reading(units="scaled"))
+        rb.load_model(plain, data, reading=Reading(units="scaled"))

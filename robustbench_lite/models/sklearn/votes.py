@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -68,25 +69,57 @@ def _are_shares(core: Core) -> bool:
 
 
 @dataclass(frozen=True)
-class VoteCore(Core):
-    """Scores are the weighted mean of members' probabilities (soft), or of their decisions; weight (m,)."""
+class GroupCore(Core):
+    """A core that puts together what its members say, the same way in truth and in what is differentiated."""
 
     members: tuple[Member, ...]
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether its members are."""
+        return all(member.smooth for member in self.members)
+
+    @abstractmethod
+    def together(self, z: Tensor, smooth: bool) -> Tensor:
+        """The scores (n, K); smooth: from the members' surrogates."""
+
+    def scores(self, z: Tensor) -> Tensor:
+        return self.together(z, smooth=False)
+
+    def surrogate(self, z: Tensor) -> Tensor:
+        return self.together(z, smooth=True)
+
+    def undecided(self, z: Tensor) -> Tensor:
+        """Rows where a member's own answer hangs on rounding or on the number of threads."""
+        tied = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        for member in self.members:
+            tied = tied | member.core.undecided(member.features(z))
+        return tied
+
+
+@dataclass(frozen=True)
+class VoteCore(GroupCore):
+    """Scores are the weighted mean of members' probabilities (soft), or of their decisions; weight (m,)."""
+
     weight: Tensor
     soft: bool
 
     family = "votes"
-    smooth = False
 
     def __post_init__(self) -> None:
         if self.soft and not all(has_probabilities(member.core) for member in self.members):
             raise CannotLift("a soft vote of members without probabilities has no lift")
 
-    def scores(self, z: Tensor) -> Tensor:
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Not even where members are: their decisions are counted, or their shares stand for logarithms."""
+        return False
+
+    def together(self, z: Tensor, smooth: bool) -> Tensor:
         total: Tensor = torch.zeros((), dtype=z.dtype, device=z.device)
         for weight, member in zip(self.weight, self.members, strict=True):
-            if self.soft:
-                one = member.probabilities(z, smooth=False)
+            if self.soft or smooth:
+                one = member.probabilities(z, smooth)
             else:
                 scores = member.scores(z, smooth=False)
                 one = torch.zeros_like(scores).scatter(1, scores.argmax(1, keepdim=True), 1.0)
@@ -94,65 +127,48 @@ class VoteCore(Core):
         return total / self.weight.sum()
 
     def surrogate(self, z: Tensor) -> Tensor:
-        shares = [w * m.probabilities(z, smooth=True) for w, m in zip(self.weight, self.members, strict=True)]
-        return (torch.stack(shares).sum(0) / self.weight.sum()).clamp_min(1e-12).log()
+        return self.together(z, smooth=True).clamp_min(1e-12).log()
 
     def undecided(self, z: Tensor) -> Tensor:
-        """Rows at a tie that the order of adding decides, or where a member's own decision hangs on it."""
+        """Also rows at a tie that the order of adding decides."""
+        tied = super().undecided(z)
+        if not self.soft:
+            return tied
         first, second = self.scores(z).topk(2, dim=1).values.unbind(1)
-        tied = (first - second).abs() < 1e-12 if self.soft else torch.zeros_like(first, dtype=torch.bool)
-        for member in self.members:
-            tied = tied | member.core.undecided(member.features(z))
-        return tied
+        return tied | ((first - second).abs() < 1e-12)
 
     def confidence(self, scores: Tensor) -> Tensor | None:
         return scores.amax(1) if self.soft else None
 
 
 @dataclass(frozen=True)
-class RestCore(Core):
+class RestCore(GroupCore):
     """Score k is by how much member k prefers its class to the rest; of two classes there is one member."""
-
-    members: tuple[Member, ...]
 
     family = "one against the rest"
 
-    @property
-    def smooth(self) -> bool:  # type: ignore[override]
-        """Whether its members are."""
-        return all(member.smooth for member in self.members)
-
-    def scores(self, z: Tensor) -> Tensor:
-        return self._together(z, smooth=False)
-
-    def surrogate(self, z: Tensor) -> Tensor:
-        return self._together(z, smooth=True)
-
-    def _together(self, z: Tensor, smooth: bool) -> Tensor:
+    def together(self, z: Tensor, smooth: bool) -> Tensor:
         margins = torch.cat([member.decision(z, smooth) for member in self.members], 1)
         return torch.cat([torch.zeros_like(margins), margins], 1) if margins.shape[1] == 1 else margins
 
 
 @dataclass(frozen=True)
-class DuelCore(Core):
+class DuelCore(GroupCore):
     """Every class against every other: the duels each wins, and less than one for how clearly.
 
     Members in the order of the pairs (0, 1), (0, 2), …, each above 0 for the second of its pair.
     """
 
-    members: tuple[Member, ...]
     classes: int
 
     family = "one against one"
-    smooth = False
 
-    def scores(self, z: Tensor) -> Tensor:
-        return self._summed(z, smooth=False)
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Not even where members are: duels are counted."""
+        return False
 
-    def surrogate(self, z: Tensor) -> Tensor:
-        return self._summed(z, smooth=True)
-
-    def _summed(self, z: Tensor, smooth: bool) -> Tensor:
+    def together(self, z: Tensor, smooth: bool) -> Tensor:
         won = torch.zeros(len(z), self.classes, dtype=z.dtype, device=z.device)
         clearly = torch.zeros_like(won)
         pairs = [(i, j) for i in range(self.classes) for j in range(i + 1, self.classes)]
@@ -166,38 +182,25 @@ class DuelCore(Core):
 
 
 @dataclass(frozen=True)
-class CodeCore(Core):
+class CodeCore(GroupCore):
     """A code word of members' decisions; the class of the nearest word in book (K, m) is the answer."""
 
-    members: tuple[Member, ...]
     book: Tensor
 
     family = "output code"
 
-    @property
-    def smooth(self) -> bool:  # type: ignore[override]
-        """Whether its members are."""
-        return all(member.smooth for member in self.members)
-
-    def scores(self, z: Tensor) -> Tensor:
-        return self._near(z, smooth=False)
-
-    def surrogate(self, z: Tensor) -> Tensor:
-        return self._near(z, smooth=True)
-
-    def _near(self, z: Tensor, smooth: bool) -> Tensor:
+    def together(self, z: Tensor, smooth: bool) -> Tensor:
         word = torch.cat([member.decision(z, smooth) for member in self.members], 1)
         return -(word[:, None] - self.book).square().sum(2)
 
 
 @dataclass(frozen=True)
-class StackCore(Core):
+class StackCore(GroupCore):
     """What members say, side by side, asked of a last one; said: each by probabilities or decisions.
 
     passed: whether the features themselves come after what members say.
     """
 
-    members: tuple[Member, ...]
     said: tuple[str, ...]
     last: Member
     passed: bool
@@ -214,18 +217,13 @@ class StackCore(Core):
         """Whether all of them are."""
         return self.last.smooth and all(member.smooth for member in self.members)
 
-    def scores(self, z: Tensor) -> Tensor:
-        return self.last.scores(self._features(z, smooth=False), smooth=False)
-
-    def surrogate(self, z: Tensor) -> Tensor:
-        return self.last.scores(self._features(z, smooth=True), smooth=True)
+    def together(self, z: Tensor, smooth: bool) -> Tensor:
+        return self.last.scores(self._features(z, smooth), smooth)
 
     def undecided(self, z: Tensor) -> Tensor:
-        """Rows where a member's own answer, or the last one's, hangs on rounding."""
-        tied = self.last.core.undecided(self.last.features(self._features(z, smooth=False)))
-        for member in self.members:
-            tied = tied | member.core.undecided(member.features(z))
-        return tied
+        """Also rows where the last one's answer does."""
+        last = self.last.core.undecided(self.last.features(self._features(z, smooth=False)))
+        return super().undecided(z) | last
 
     def confidence(self, scores: Tensor) -> Tensor | None:
         return self.last.core.confidence(scores)
@@ -242,13 +240,12 @@ class StackCore(Core):
 
 
 @dataclass(frozen=True)
-class CalibratedCore(Core):
+class CalibratedCore(GroupCore):
     """The mean of members' calibrated probabilities: a sigmoid of slope · what they say + intercept.
 
     slope, intercept (m, K), of two classes (m, 1); decides: whether members say decisions or probabilities.
     """
 
-    members: tuple[Member, ...]
     decides: tuple[bool, ...]
     slope: Tensor
     intercept: Tensor
@@ -260,21 +257,13 @@ class CalibratedCore(Core):
         if not all(has_probabilities(core) for core in shares):
             raise CannotLift("a calibration of members without probabilities has no lift")
 
-    @property
-    def smooth(self) -> bool:  # type: ignore[override]
-        """Whether its members are."""
-        return all(member.smooth for member in self.members)
-
-    def scores(self, z: Tensor) -> Tensor:
-        return self._mean(z, smooth=False)
-
     def surrogate(self, z: Tensor) -> Tensor:
-        return self._mean(z, smooth=True).clamp_min(1e-12).log()
+        return self.together(z, smooth=True).clamp_min(1e-12).log()
 
     def confidence(self, scores: Tensor) -> Tensor:
         return scores.amax(1)
 
-    def _mean(self, z: Tensor, smooth: bool) -> Tensor:
+    def together(self, z: Tensor, smooth: bool) -> Tensor:
         shares = []
         for place, (member, decides) in enumerate(zip(self.members, self.decides, strict=True)):
             if decides:
