@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.climb import Cells
-from robustbench_lite.certify.ensembles import descended
-from robustbench_lite.certify.leaves import Leaves, Wanted, allowed
+from robustbench_lite.certify.cells import Cells
+from robustbench_lite.certify.climb import Climb
+from robustbench_lite.certify.leaves import Wanted
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Access, Model
 from robustbench_lite.core.parameters import Count
@@ -28,17 +28,16 @@ class LeafTupleState(Iterate):
 
     begin: Tensor
     cells: Cells
-    leaves: Leaves
 
 
 @dataclass(frozen=True)
 class LeafTuple(Attack[LeafTupleState]):
-    """Descent over leaves and thresholds of a sum of trees, from samples of other classes.
+    """Search over the leaves of a sum of trees, one feature past thresholds at a time.
 
-    A point is answered by one leaf of each tree. From one that is adversarial the descent changes one leaf
-    (Zhang, Zhang & Hsieh 2020, algorithm 1), or takes one feature back past thresholds, which changes the
-    leaves of several trees at once, to whatever comes nearest, until nothing does. It begins where moving one
-    feature at a time past a threshold makes the sample adversarial, then on the way to each start.
+    A point is answered by one leaf of each tree, and the answer is the same as far as these leaves meet. From
+    the sample itself a climb moves features, one or two at a time, to where the sum gains most, within half
+    of the distance known so far. Then points on the way to samples of other classes descend: a feature goes
+    back, or a tree's leaf changes, to whatever comes nearest and is still adversarial.
 
     Parameters
     ----------
@@ -48,6 +47,9 @@ class LeafTuple(Attack[LeafTupleState]):
     Notes
     -----
     Cost: one forward pass a start and one more; the leaves are looked up in the model's structure.
+
+    The paper's own move, from one leaf of one tree to another, is made in the descents but in linf, where it
+    brought nothing beside the climbs.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class LeafTuple(Attack[LeafTupleState]):
     paper = "Zhang, Zhang & Hsieh 2020, arXiv:2010.11598"
     minimum_norm = True
     uses_starts = True
+    revision = 2
 
     def refuses(self, model: Model, threat: Threat, goal: Goal) -> str | None:
         refusal = super().refuses(model, threat, goal)
@@ -81,17 +84,11 @@ class LeafTuple(Attack[LeafTupleState]):
         place = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
         begin = problem.x0[:, None].repeat(1, self.starts, *[1] * (problem.x0.dim() - 1))
         begin[rows, place] = points
-        features = problem.x0[0].numel()
-        state = LeafTupleState(
-            z=problem.x0, begin=begin, cells=Cells(structure, features), leaves=Leaves.of(structure, features)
-        )
-        x, box = problem.x0.flatten(1), allowed(problem.x0, problem.threat.domain)
-        assert problem.threat.norm is not None
-        point = state.cells.shrink(x, x, *box, _wanted(problem, structure), problem.threat.norm)
-        return _descended(problem, state, point.reshape(problem.x0.shape))
+        state = LeafTupleState(z=problem.x0, begin=begin, cells=Cells(structure, problem.x0[0].numel()))
+        return _at(problem, state, _near(problem, state).nearest())
 
     def step(self, problem: Problem, state: LeafTupleState) -> LeafTupleState:
-        begin, wanted = state.begin[:, problem.step - 1], _wanted(problem, state.cells.trees)
+        begin, climb = state.begin[:, problem.step - 1], _near(problem, state)
         far, near = torch.ones_like(problem.eps), torch.zeros_like(problem.eps)
 
         def part_way(share: Tensor) -> Tensor:
@@ -100,22 +97,22 @@ class LeafTuple(Attack[LeafTupleState]):
 
         for _ in range(HALVINGS):
             middle = (far + near) / 2
-            met = wanted.met(state.cells.scores(part_way(middle).flatten(1)))
+            met = climb.wanted.met(state.cells.scores(part_way(middle).flatten(1)))
             far, near = torch.where(met, middle, far), torch.where(met, near, middle)
-        return _descended(problem, state, part_way(far))
+        return _at(problem, state, climb.descended(part_way(far).flatten(1)))
 
 
-def _descended(problem: Problem, state: LeafTupleState, start: Tensor) -> LeafTupleState:
-    """The state after a descent from points (n, …) to what is nearer, which is looked at once."""
-    norm, domain = problem.threat.norm, problem.threat.domain
-    assert norm is not None
-    wanted = _wanted(problem, state.cells.trees)
-    z = descended(state.cells, state.leaves, problem.x0, start, wanted, norm, domain)
-    problem.scores(z)
-    return replace(state, z=z)
-
-
-def _wanted(problem: Problem, trees: Trees) -> Wanted:
+def _near(problem: Problem, state: LeafTupleState) -> Climb:
+    """What is looked for near the samples."""
+    trees, threat = state.cells.trees, problem.threat
     every = torch.arange(len(trees.start), device=problem.y.device)
     sought = every != problem.y[:, None] if problem.target is None else every == problem.target[:, None]
-    return Wanted(sought, trees.rank)
+    assert threat.norm is not None
+    return Climb.near(state.cells, problem.x0, Wanted(sought, trees.rank), threat.norm, threat.domain)
+
+
+def _at(problem: Problem, state: LeafTupleState, points: Tensor) -> LeafTupleState:
+    """The state at points (n, d), which are looked at once."""
+    z = points.reshape(problem.x0.shape)
+    problem.scores(z)
+    return replace(state, z=z)

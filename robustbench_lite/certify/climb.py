@@ -1,308 +1,345 @@
-"""Moves past thresholds: the answer of trees changes only there, so that a search needs no other places."""
+"""Moves past thresholds, feature by feature: climbs to another answer, and descents to nearer ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from robustbench_lite.certify.leaves import LESSER, NEARER, Leaves, Wanted
-from robustbench_lite.core.structure import Trees
+from robustbench_lite.certify.cells import Cells, Standing
+from robustbench_lite.certify.leaves import LESSER, NEARER, Wanted, allowed, nearer
+from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.threat import Norm
 
-ROOM = 1 << 22  # numbers held at once
 TIED = 1e-12  # by how much two scores are apart that may be equal
+GAINED = 1e-9  # by how much a score has to rise to have risen
 EXCHANGES = 10  # of a feature for others, at most
 FAR = 1e18  # what a move gains that is enough, before any that is not
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Between the thresholds of a feature lie cells, low < x <= high, in which no answer changes.
+class Climb:
+    """Samples, and the points near them that are looked for.
 
     Parameters
     ----------
-    trees : Trees
-    features : int
-        How many an input has.
+    cells : Cells
+    x : Tensor
+        (n, d) what is attacked.
+    low, high : Tensor
+        (n, d), the box.
+    wanted : Wanted
+    norm : Norm, default Norm.LINF
     """
 
-    trees: Trees
-    features: int
+    cells: Cells
+    x: Tensor
+    low: Tensor
+    high: Tensor
+    wanted: Wanted
+    norm: Norm = Norm.LINF
+
+    @classmethod
+    def near(cls, cells: Cells, x0: Tensor, wanted: Wanted, norm: Norm, domain: Domain) -> Climb:
+        """Near samples x0 (n, …), within what the domain allows but for steps and choices."""
+        return cls(cells, x0.flatten(1), *allowed(x0, domain), wanted, norm)
+
+    def __getitem__(self, rows: Tensor) -> Climb:
+        wanted = self.wanted[rows]
+        return Climb(self.cells, self.x[rows], self.low[rows], self.high[rows], wanted, self.norm)
+
+    def climbed(self) -> Tensor:
+        """Points (n, d) of the boxes where a climb from x ended."""
+
+        def of(part: Climb) -> Tensor:
+            standing = part.standing
+            part.climb(standing)
+            return standing.point
+
+        return self._in_parts(of)
+
+    def descended(self, start: Tensor) -> Tensor:
+        """Points (n, d) nearer to x than those of start, by descents and, but in linf, by exchanges.
+
+        Those that are not answered as wanted stay as they are.
+        """
+
+        def of(part: Climb, begin: Tensor) -> Tensor:
+            if part.norm is not Norm.LINF:
+                box, leaves = (part.low, part.high), part.cells.leaves
+                begin = nearer(part.cells.trees, leaves, part.x, begin, box, part.wanted, part.norm)
+            standing = Standing.of(part.cells, begin)
+            part.descend(standing)
+            part.exchange(standing)
+            return standing.point
+
+        return self._in_parts(of, start)
+
+    def nearest(self, halvings: int = 10) -> Tensor:
+        """Points (n, d) that climbs within half of what is left come to, and descents from there.
+
+        What no climb from x leads to stays at x.
+        """
+        return self._in_parts(lambda part: part._nearest(halvings))
 
     @cached_property
-    def table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """feature (C,), low and high (C,) float32 of all cells, in order."""
-        trees = self.trees
-        inner = trees.left != torch.arange(len(trees.left), device=trees.left.device)
-        feature, low, high = [], [], []
-        for number in torch.unique(trees.feature[inner]).tolist():
-            at = torch.unique(trees.threshold[inner & (trees.feature == number)])
-            end = at.new_full((1,), torch.inf)
-            feature.append(torch.full((len(at) + 1,), number, device=at.device))
-            low.append(torch.cat([-end, at]))
-            high.append(torch.cat([at, end]))
-        if not feature:
-            return trees.feature[:0], trees.threshold[:0], trees.threshold[:0]
-        return torch.cat(feature), torch.cat(low), torch.cat(high)
+    def standing(self) -> Standing:
+        """Where x stands."""
+        return Standing.of(self.cells, self.x)
 
-    def points(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """In each cell the value nearest to x (n, d) within low <= value <= high (n, C); if there is."""
-        feature, below, most = self.table
-        above = torch.nextafter(below, torch.full_like(below, torch.inf))
-        least = torch.maximum(low[:, feature], above)
-        most = torch.minimum(high[:, feature], most)
-        return torch.minimum(torch.maximum(x[:, feature], least), most), least <= most
+    def climb(self, standing: Standing, radius: Tensor | None = None, steps: int = 60) -> Tensor:
+        """Move points within the boxes until they are answered as wanted, or no move gains anything.
 
-    def distances(self, x: Tensor, low: Tensor, high: Tensor) -> list[Tensor]:
-        """How far from x (n, d) each cell of a feature begins, each distance once, in order; from 0 on."""
-        value, possible = self.points(x, low, high)
-        apart = (value.double() - x[:, self.table[0]].double()).abs()
-        return [
-            torch.unique(torch.cat([row.new_zeros(1), row[some]]))
-            for row, some in zip(apart, possible, strict=True)
-        ]
-
-    def scores(self, x: Tensor) -> Tensor:
-        """The scores of x (m, d), (m, K) float64."""
-        trees = self.trees
-        return trees.start + trees.value[trees.leaves(x)].sum(1)
-
-    def climb(
-        self,
-        x: Tensor,
-        low: Tensor,
-        high: Tensor,
-        wanted: Wanted,
-        norm: Norm = Norm.LINF,
-        radius: Tensor | None = None,
-        start: Tensor | None = None,
-        steps: int = 60,
-    ) -> tuple[Tensor, Tensor]:
-        """Points of boxes (n, d) that are answered as wanted, by one move of a feature after the other.
-
-        In linf the move that gains most; in other norms that which gains most for what it costs.
+        In linf all moves that gain something, where that gains more than the best one; in other norms that
+        which gains most for what it costs.
 
         Parameters
         ----------
-        x : Tensor
-            (n, d) what is attacked.
-        low, high : Tensor
-            (n, d).
-        wanted : Wanted
-        norm : Norm, default Norm.LINF
+        standing : Standing
+            Where they begin, within the radius; they are moved.
         radius : Tensor, optional
             (n,) that the norm may not pass, squared for l2; None: the boxes are the only limit.
-        start : Tensor, optional
-            (n, d) where to begin, in the boxes; by default at x.
         steps : int, default 60
             At most.
 
         Returns
         -------
-        Tensor, Tensor of bool
-            (n, d) where the climb ended, and whether the answer there is wanted (n,).
+        Tensor of bool
+            (n,): whether they ended there.
         """
-        point, feature = (x if start is None else start).clone(), self.table[0]
-        scores = self.scores(point)
-        done = wanted.met(scores)
-        height = wanted.height(scores)
+        x, feature = self.x, self.cells.table[0]
+        scores = self.cells.scores(standing.point)
+        done, height = self.wanted.met(scores), self.wanted.height(scores)
         rows = (~done).nonzero()[:, 0]
-        value, possible = self.points(x, low, high)
-        far = (value.double() - x[:, feature].double()).abs()
-        cost = size_of((point.double() - x.double()).abs(), norm)
         for _ in range(steps):
             if not len(rows):
                 break
-            gap = (point[rows].double() - x[rows].double()).abs()
-            size = moved_size(gap, feature, far[rows], norm)
-            some = possible[rows] & (value[rows] != point[rows][:, feature])
+            held = standing[rows]
+            gap = (held.point.double() - x[rows].double()).abs()
+            size = moved_size(gap, feature, self._far[rows], self.norm)
+            some = self._possible[rows] & (self._value[rows] != held.point[:, feature])
             if radius is not None:
                 some &= size <= radius[rows, None]
-            new, met = self._heights(point[rows], some, wanted[rows])
+            scores = held.scores_of_moves()
+            new, met = self._heights(scores, some, rows)
             gain = new - height[rows, None]
-            if norm is not Norm.LINF:
-                gain = gain / (size - cost[rows, None]).clamp_min(1e-9)
+            if self.norm is not Norm.LINF:
+                cost = size_of(gap, self.norm)
+                gain = torch.where(gain > GAINED, gain / (size - cost[:, None]).clamp_min(1e-9), -torch.inf)
             best = torch.where(met, FAR - size, gain).max(1)
-            better = best.values > 0
-            rows, cell = rows[better], best.indices[better]
-            point[rows, feature[cell]] = value[rows, cell]
-            scores = self.scores(point[rows])  # as they are summed up, which decides a tie
-            height[rows], done[rows] = wanted[rows].height(scores), wanted[rows].met(scores)
-            cost[rows] = size[better].gather(1, cell[:, None])[:, 0]
+            better = best.values > GAINED
+            stuck = ~better
+            moved, found = self._by_two(standing, rows[stuck], scores[stuck], height, radius)
+            height[moved], done[moved] = self.wanted[moved].height(found), self.wanted[moved].met(found)
+            rows, cell, place = rows[better], best.indices[better], better.nonzero()[:, 0]
+            height[rows], done[rows] = new[place, cell], met[place, cell]
+            row, move = rows, cell
+            if self.norm is Norm.LINF and len(rows):
+                row, move = self._together(standing, rows, gain[place], height, done, cell)
+            standing.move(row, feature[move], move, self._value[row, move])
+            rows = torch.cat([rows, moved])
             rows = rows[~done[rows]]
-        return point, done
+        ended = done.nonzero()[:, 0]  # scores as they are summed up decide ties
+        done[ended] = self.wanted[ended].met(self.cells.scores(standing.point[ended]))
+        return done
 
-    def exchange(
-        self, x: Tensor, start: Tensor, low: Tensor, high: Tensor, wanted: Wanted, norm: Norm
-    ) -> Tensor:
-        """Points (n, d) nearer to x than those answered as wanted: a feature goes back whole, others go out.
+    def descend(self, standing: Standing, steps: int = 200) -> None:
+        """Move points that are answered as wanted nearer to x, one feature at a time, as long as they are.
+
+        In linf those features only that are furthest from x.
+        """
+        x, feature = self.x, self.cells.table[0]
+        rows = self.wanted.met(self.cells.scores(standing.point)).nonzero()[:, 0]
+        for _ in range(steps):
+            if not len(rows):
+                break
+            held = standing[rows]
+            gap = (held.point.double() - x[rows].double()).abs()
+            new = self._far[rows]
+            back = self._possible[rows] & (new < gap[:, feature])
+            if self.norm is Norm.LINF:
+                back &= gap[:, feature] >= gap.amax(1, keepdim=True)
+            height, met = self._heights(held.scores_of_moves(), back, rows)
+            best = torch.where(met, moved_size(gap, feature, new, self.norm), torch.inf).min(1)
+            found = best.values < torch.inf
+            even = found & (height.gather(1, best.indices[:, None])[:, 0].abs() <= TIED)
+            if bool(even.any()):  # scores as they are summed up decide ties
+                tied, cell = even.nonzero()[:, 0], best.indices[even]
+                moved = held.point[tied]
+                moved[torch.arange(len(tied), device=x.device), feature[cell]] = self._value[rows[tied], cell]
+                found[tied] = self.wanted[rows[tied]].met(self.cells.scores(moved))
+            rows, cell = rows[found], best.indices[found]
+            standing.move(rows, feature[cell], cell, self._value[rows, cell])
+
+    def exchange(self, standing: Standing) -> None:
+        """Move points nearer to x: a feature goes back whole, others go out, but in linf.
 
         As `descend`; every changed feature is tried, and the best exchange is kept.
         """
-        point = start.clone()
-        rows = wanted.met(self.scores(point)).nonzero()[:, 0]
+        if self.norm is Norm.LINF:
+            return
+        x, home = self.x, self.standing.place
+        rows = self.wanted.met(self.cells.scores(standing.point)).nonzero()[:, 0]
         for _ in range(EXCHANGES):
             if not len(rows):
                 break
-            row, feature = (point[rows] != x[rows]).nonzero(as_tuple=True)
-            every = rows[row]
-            begin = point[every].clone()
-            begin[torch.arange(len(every), device=x.device), feature] = x[every, feature]
-            size = size_of((point[rows].double() - x[rows].double()).abs(), norm)
-            origin, least, most, part = x[every], low[every], high[every], wanted[every]
-            radius = size[row] * (1 - NEARER) - (0.5 if norm is Norm.L0 else 0.0)
-            found, there = self.climb(origin, least, most, part, norm, radius, begin)
-            found = self.descend(origin, found, least, most, part, norm)
-            new = torch.where(there, size_of((found.double() - origin.double()).abs(), norm), torch.inf)
+            size = size_of((standing.point[rows].double() - x[rows].double()).abs(), self.norm)
+            row, feature = (standing.point[rows] != x[rows]).nonzero(as_tuple=True)
+            new = torch.full((len(row),), torch.inf, dtype=torch.float64, device=x.device)
+            found = standing.point[rows[row]]
+            for some in torch.split(torch.arange(len(row), device=x.device), self.cells.at_once):
+                every, away = rows[row[some]], feature[some]
+                part, begin = self[every], standing[every]
+                begin.move(torch.arange(len(some), device=x.device), away, home[every, away], x[every, away])
+                radius = size[row[some]] * (1 - NEARER) - (0.5 if self.norm is Norm.L0 else 0.0)
+                there = part.climb(begin, radius)
+                part.descend(begin)
+                reached = size_of((begin.point.double() - part.x.double()).abs(), self.norm)
+                new[some], found[some] = torch.where(there, reached, torch.inf), begin.point
             best = size.scatter_reduce(0, row, new, "amin")
-            chosen = there & (new == best[row])
-            point[every[chosen]] = found[chosen]
-            rows = rows[best < size]
-        return point
+            number = torch.arange(len(row), device=x.device)
+            tied = torch.where(new == best[row], number, len(row))
+            first = torch.full_like(rows, len(row)).scatter_reduce(0, row, tied, "amin")
+            better = best < size
+            rows = rows[better]
+            standing.put(rows, Standing.of(self.cells, found[first[better]]))
 
-    def shrink(
-        self,
-        x: Tensor,
-        start: Tensor,
-        low: Tensor,
-        high: Tensor,
-        wanted: Wanted,
-        norm: Norm,
-        halvings: int = 8,
-    ) -> Tensor:
-        """Points (n, d) nearer to x than those answered as wanted: climbs within half of what is left.
-
-        As `descend`, which follows each climb that succeeds.
-        """
-        point, proven = start.clone(), torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        met = wanted.met(self.scores(point))
+    def _nearest(self, halvings: int) -> Tensor:
+        x = self.x
+        every = torch.arange(len(x), device=x.device)
+        below = self.standing[every]  # where climbs begin
+        found = self.standing[every]
+        proven = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        met = self.wanted.met(self.cells.scores(x))
         for _ in range(halvings):
-            most = size_of((point.double() - x.double()).abs(), norm)
+            most = size_of((found.point.double() - x.double()).abs(), self.norm)
             middle = (proven + most) / 2
-            radius = torch.where(met, middle, torch.inf)
-            found, there = self.climb(x, low, high, wanted, norm, radius)
-            if norm is Norm.LINF:  # from what is left of the point that is known, too
-                rows = (~there).nonzero()[:, 0]
-                far, own = radius[rows, None].to(x), x[rows]
-                begin = torch.minimum(torch.maximum(point[rows], own - far), own + far)
-                found[rows], there[rows] = self.climb(
-                    own, low[rows], high[rows], wanted[rows], norm, radius[rows], begin
-                )
-            found = self.descend(x, found, low, high, wanted, norm)
-            nearer = there & (~met | (size_of((found.double() - x.double()).abs(), norm) < most))
-            point = torch.where(nearer[:, None], found, point)
+            tried = below[every]
+            there = self.climb(tried, torch.where(met, middle, torch.inf))
+            if self.norm is Norm.LINF:  # where moves cost nothing, and the next half descends
+                failed = (~there).nonzero()[:, 0]
+                below.put(failed, tried[failed])
+            else:
+                self.descend(tried)
+            reached = size_of((tried.point.double() - x.double()).abs(), self.norm)
+            nearer = (there & (~met | (reached < most))).nonzero()[:, 0]
+            found.put(nearer, tried[nearer])
             met, proven = met | there, torch.where(there, proven, middle)
-        return point if norm is Norm.LINF else self.exchange(x, point, low, high, wanted, norm)
-
-    def descend(
-        self,
-        x: Tensor,
-        start: Tensor,
-        low: Tensor,
-        high: Tensor,
-        wanted: Wanted,
-        norm: Norm,
-        steps: int = 200,
-    ) -> Tensor:
-        """Points (n, d) nearer to x than those answered as wanted: one feature at a time goes back.
-
-        Parameters
-        ----------
-        x, start : Tensor
-            (n, d); starts that are not answered as wanted stay as they are.
-        low, high : Tensor
-            (n, d), the box.
-        wanted : Wanted
-        norm : Norm
-        steps : int, default 200
-            At most.
-
-        Returns
-        -------
-        Tensor
-            (n, d).
-        """
-        point, feature = start.clone(), self.table[0]
-        rows = wanted.met(self.scores(point)).nonzero()[:, 0]
-        value, possible = self.points(x, low, high)
-        for _ in range(steps):
-            if not len(rows):
-                break
-            gap = (point[rows].double() - x[rows].double()).abs()
-            new = (value[rows].double() - x[rows][:, feature].double()).abs()
-            back = possible[rows] & (new < gap[:, feature])
-            size = moved_size(gap, feature, new, norm)
-            _, met = self._heights(point[rows], back, wanted[rows])
-            best = torch.where(met, size, torch.inf).min(1)
-            found = best.values < torch.inf
-            rows, chosen = rows[found], best.indices[found]
-            moved = point[rows].clone()
-            moved[torch.arange(len(rows), device=x.device), feature[chosen]] = value[rows, chosen]
-            rows, moved = (part[wanted[rows].met(self.scores(moved))] for part in (rows, moved))
-            point[rows] = moved
-        return point
+        self.descend(found)
+        self.exchange(found)
+        return found.point
 
     @cached_property
-    def leaves(self) -> Leaves:
-        """The leaves of the trees."""
-        return Leaves.of(self.trees, self.features)
+    def _points(self) -> tuple[Tensor, Tensor]:
+        return self.cells.points(self.x, self.low, self.high)
+
+    @property
+    def _value(self) -> Tensor:
+        """Of each cell the value nearest to x (n, C)."""
+        return self._points[0]
+
+    @property
+    def _possible(self) -> Tensor:
+        """Whether the box reaches into each cell (n, C)."""
+        return self._points[1]
 
     @cached_property
-    def spans(self) -> tuple[Tensor, Tensor]:
-        """The first cell of each feature of each leaf (L, D), and the one past the last; 0 for fillings."""
-        feature, low, high = self.table
-        leaves, device = self.leaves, low.device
-        begin = torch.searchsorted(feature, torch.arange(self.features + 1, device=device))
-        first, last = torch.zeros_like(leaves.feature), torch.zeros_like(leaves.feature)
-        for number in torch.unique(feature).tolist():
-            cells = slice(int(begin[number]), int(begin[number + 1]))
-            here = leaves.feature == number
-            first[here] = cells.start + torch.searchsorted(low[cells], leaves.low[here])
-            last[here] = cells.start + torch.searchsorted(high[cells], leaves.high[here], right=True)
-        return first, last
+    def _far(self) -> Tensor:
+        """How far from x each cell begins (n, C) float64."""
+        return (self._value.double() - self.x[:, self.cells.table[0]].double()).abs()
 
-    def _heights(self, point: Tensor, allowed: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
-        """Where each move of a feature leads to (m, C), and whether the answer there is wanted.
+    def _together(
+        self, standing: Standing, rows: Tensor, gain: Tensor, height: Tensor, done: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Rows and cells (k,) to move to: of every feature the best, where that is higher than cell (m,)."""
+        feature = self.cells.table[0]
+        shape = len(rows), self.cells.features
+        best = gain.new_full(shape, GAINED).scatter_reduce(1, feature.expand_as(gain), gain, "amax")
+        number = torch.arange(len(feature), device=gain.device)
+        first = torch.where((gain == best[:, feature]) & (gain > GAINED), number, -1)
+        none = torch.full(shape, -1, device=gain.device)
+        chosen = none.scatter_reduce(1, feature.expand_as(gain), first, "amax")
+        place, at = (chosen >= 0).nonzero(as_tuple=True)
+        move = chosen[place, at]
+        point = standing.point[rows]
+        point[place, at] = self._value[rows[place], move]
+        scores = self.cells.scores(point)
+        wanted = self.wanted[rows]
+        higher = (wanted.height(scores) > height[rows]) & ~done[rows]
+        height[rows[higher]] = wanted.height(scores)[higher]
+        done[rows[higher]] = wanted.met(scores)[higher]
+        alone, whole = (~higher).nonzero()[:, 0], higher[place]
+        return torch.cat([rows[alone], rows[place[whole]]]), torch.cat([cell[alone], move[whole]])
 
-        -inf where a move is not allowed.
+    def _by_two(
+        self, standing: Standing, rows: Tensor, scores: Tensor, height: Tensor, radius: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Move rows (m,) to a leaf of which two features are away, where that is higher; which, and scores.
+
+        scores: of the moves of one. Of each row the move is tried that promises most: what either feature
+        brings alone, and the leaf.
         """
-        size = max(1, ROOM // (self.leaves.feature.numel() + allowed.shape[1] * len(self.trees.start)))
-        height = torch.full(allowed.shape, -torch.inf, dtype=torch.float64, device=point.device)
+        held, cells, leaves = standing[rows], self.cells, self.cells.leaves
+        row, leaf = (held.away == 2).nonzero(as_tuple=True)
+        if not len(row):
+            return rows[:0], scores[:0, 0]
+        first, last = (span[leaf] for span in cells.spans)
+        feature, every = leaves.feature[leaf], rows[row][:, None]
+        at = torch.cat([held.place, held.place[:, :1]], 1)[row[:, None], feature]
+        away = ((at < first) | (at >= last)) & (feature < cells.features)
+        two = away.nonzero()[:, 1].view(-1, 2)
+        first, last, feature = (part.gather(1, two) for part in (first, last, feature))
+        cell = torch.minimum(torch.maximum(self.standing.place[every, feature], first), last - 1)
+        gap = (held.point.double() - self.x[rows].double()).abs()
+        own = held.held()
+        promised = scores[row[:, None], cell].sum(1) - held.scores()[row]
+        promised += leaves.value[leaf] - leaves.value[own[row, leaves.tree[leaf]]]
+        gain = self.wanted[every[:, 0]].height(promised) - height[every[:, 0]]
+        before = size_of(gap, self.norm)[row]
+        size = _size_after(before, gap[row[:, None], feature], self._far[every, cell], self.norm)
+        if self.norm is not Norm.LINF:
+            gain = torch.where(gain > GAINED, gain / (size - before).clamp_min(1e-9), -torch.inf)
+        some = self._possible[every, cell].all(1)
+        if radius is not None:
+            some &= size <= radius[every[:, 0]]
+        best = _best_of(row, torch.where(some, gain, -torch.inf), len(rows))
+        tried = (best >= 0).nonzero()[:, 0]
+        feature, cell = feature[best[tried]], cell[best[tried]]
+        value = self._value[rows[tried][:, None], cell]
+        point = held.point[tried]
+        point[torch.arange(len(tried), device=row.device)[:, None], feature] = value
+        found = cells.scores(point)
+        higher = self.wanted[rows[tried]].height(found) > height[rows[tried]] + GAINED
+        kept = rows[tried[higher]]
+        for side in (0, 1):
+            standing.move(kept, feature[higher, side], cell[higher, side], value[higher, side])
+        return kept, found[higher]
+
+    def _heights(self, scores: Tensor, allowed: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each move of a feature of rows leads to (m, C), and whether the answer there is wanted.
+
+        scores (m, C, K) of the moves; -inf where a move is not allowed.
+        """
+        height = torch.full(allowed.shape, -torch.inf, dtype=torch.float64, device=allowed.device)
         met = torch.zeros_like(allowed)
-        for rows in torch.split(torch.arange(len(point), device=point.device), size):
-            row, cell = allowed[rows].nonzero(as_tuple=True)
-            scores = self._scores_of_moves(point[rows])[row, cell]
-            row = rows[row]
-            found = wanted[row].height(scores)
-            there = found > TIED
-            even = (found.abs() <= TIED).nonzero()[:, 0]  # where the ranks of classes decide
-            there[even] = wanted[row[even]].met(scores[even])
-            height[row, cell], met[row, cell] = found, there
+        row, cell = allowed.nonzero(as_tuple=True)
+        wanted, scores = self.wanted[rows[row]], scores[row, cell]
+        found = wanted.height(scores)
+        there = found > TIED
+        even = (found.abs() <= TIED).nonzero()[:, 0]  # where the ranks of classes decide
+        there[even] = wanted[even].met(scores[even])
+        height[row, cell], met[row, cell] = found, there
         return height, met
 
-    def _scores_of_moves(self, point: Tensor) -> Tensor:
-        """The scores (m, C, K) after a move of one feature into each cell, the others staying where they are.
-
-        A leaf of which one feature alone is not at home is reached by moving that feature: what its tree then
-        says instead is added from the first to the last cell of its span.
-        """
-        leaves = self.leaves
-        held = leaves.at(self.trees, point)
-        base = self.trees.start + leaves.value[held].sum(1)
-        at = torch.cat([point, point[:, :1]], 1)[:, leaves.feature]  # (m, L, D)
-        away = ((at <= leaves.low) | (at > leaves.high)) & (leaves.feature < self.features)
-        row, leaf = (away.sum(2) == 1).nonzero(as_tuple=True)
-        which = away[row, leaf].byte().argmax(1)
-        changed = leaves.value[leaf] - leaves.value[held[row, leaves.tree[leaf]]]
-        cells = len(self.table[0])
-        sums = point.new_zeros(len(point), cells + 1, base.shape[1], dtype=torch.float64)
-        first, last = (span[leaf, which] for span in self.spans)
-        sums.index_put_((row, first), changed, accumulate=True)
-        sums.index_put_((row, last), -changed, accumulate=True)
-        return base[:, None] + sums.cumsum(1)[:, :cells]
+    def _in_parts(self, of: Callable[..., Tensor], *others: Tensor) -> Tensor:
+        every = torch.arange(len(self.x), device=self.x.device)
+        parts = [
+            of(self[rows], *(o[rows] for o in others)) for rows in torch.split(every, self.cells.at_once)
+        ]
+        return torch.cat(parts) if parts else self.x
 
 
 def size_of(gap: Tensor, norm: Norm) -> Tensor:
@@ -316,6 +353,27 @@ def size_of(gap: Tensor, norm: Norm) -> Tensor:
             return (gap > 0).sum(1).double()
         case Norm.LINF:
             return gap.amax(1)
+
+
+def _best_of(row: Tensor, gain: Tensor, rows: int) -> Tensor:
+    """The place of the most that each row (rows,) gains by its entries (k,); -1 where none gains."""
+    best = gain.new_full((rows,), GAINED).scatter_reduce(0, row, gain, "amax")
+    number = torch.arange(len(row), device=row.device)
+    ahead = torch.where((gain == best[row]) & (gain > GAINED), number, -1)
+    return torch.full((rows,), -1, device=row.device).scatter_reduce(0, row, ahead, "amax")
+
+
+def _size_after(size: Tensor, old: Tensor, new: Tensor, norm: Norm) -> Tensor:
+    """Norms (k,), as in `size_of`, after two features that were old (k, 2) far are new; linf: at most."""
+    match norm:
+        case Norm.L1:
+            return size - old.sum(1) + new.sum(1)
+        case Norm.L2:
+            return size - old.square().sum(1) + new.square().sum(1)
+        case Norm.L0:
+            return size - (old > 0).sum(1) + (new > 0).sum(1)
+        case Norm.LINF:
+            return torch.maximum(size, new.amax(1))
 
 
 def moved_size(gap: Tensor, feature: Tensor, new: Tensor, norm: Norm) -> Tensor:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_lite.certify.cells import Cells
 from robustbench_lite.certify.certifier import ROUNDING, Bounds, Question
-from robustbench_lite.certify.climb import Cells
+from robustbench_lite.certify.climb import Climb
 from robustbench_lite.certify.cliques import Cliques
-from robustbench_lite.certify.leaves import Leaves, Wanted, allowed, nearer
+from robustbench_lite.certify.leaves import Wanted, allowed
 from robustbench_lite.certify.programmes import Cut, Forest, Limits, solve
 from robustbench_lite.certify.verifier import GRAIN, Verified
 from robustbench_lite.core.domain import Domain
@@ -24,14 +25,13 @@ from robustbench_lite.core.threat import Norm, Threat, norms
 NODES = 2000  # of branch and bound for a sample and class, at the usual effort
 LEAVES = 1500  # in reach, above which no programme is tried, at the usual effort
 SOLVED = 1e-5  # what a solver may be off by in whole numbers
-ROUNDS = 3  # of leaves and thresholds, one after the other
 
 
 class EnsembleBounds:
     """The distance to the nearest other class: exact where the search, or the programme, came to its end.
 
     linf: the verifier. Other norms: what it proves in linf holds in l2 and l1 as well; the point that it
-    finds is moved nearer leaf by leaf and threshold by threshold, and where few enough leaves are within that
+    finds is moved nearer, one feature past thresholds at a time, and where few enough leaves are within that
     distance, a programme of whole numbers proves the rest; elsewhere groups of trees prove a part.
     """
 
@@ -49,26 +49,6 @@ class EnsembleBounds:
         return first if known and question.norm is Norm.LINF else Programmed(verified, first).bounds()
 
 
-def descended(
-    cells: Cells, leaves: Leaves, x0: Tensor, start: Tensor, wanted: Wanted, norm: Norm, domain: Domain
-) -> Tensor:
-    """Points (n, …) nearer to x0 than those of start: leaf by leaf, then feature by feature.
-
-    Those that are not answered as wanted stay as they are; steps and choices of the domain are not kept.
-    """
-    low, high = allowed(x0, domain)
-    point = start
-    for _ in range(ROUNDS):
-        point = nearer(cells.trees, leaves, x0, point, wanted, norm, domain)
-        flat = cells.descend(x0.flatten(1), point.flatten(1), low, high, wanted, norm)
-        if torch.equal(flat, point.flatten(1)):
-            break
-        point = flat.reshape(x0.shape)
-    if norm is Norm.LINF:
-        return point
-    return cells.exchange(x0.flatten(1), point.flatten(1), low, high, wanted, norm).reshape(x0.shape)
-
-
 @dataclass(frozen=True)
 class Programmed:
     """Points and bounds in linf, carried on to another norm by a programme a sample."""
@@ -83,14 +63,14 @@ class Programmed:
         x0, sought = asked.x0.cpu(), asked.sought.cpu()
         wanted = Wanted(sought, cells.trees.rank)
         assert self.first.nearest is not None
-        leaves = Leaves.of(cells.trees, x0[0].numel())
-        points = descended(cells, leaves, x0, self.first.nearest.cpu(), wanted, norm, domain)
+        start = self.first.nearest.cpu().flatten(1)
+        points = Climb.near(cells, x0, wanted, norm, domain).descended(start).reshape(x0.shape)
         met = wanted.met(cells.scores(points.flatten(1)))
         upper = torch.where(met, norms(points.double() - x0.double(), domain, norm), torch.inf)
         proven = self.first.distance.cpu().clone()
         if norm is Norm.L0:  # where linf is above 0 one pixel has to change
             proven = torch.where(torch.isinf(proven), proven, (proven > 0).double())
-        programme = Programme(cells, leaves, norm, domain, asked.effort)
+        programme = Programme(cells, norm, domain, asked.effort)
         for i in (~torch.isinf(proven) & (upper > proven)).nonzero()[:, 0].tolist():
             asked.progress(i / len(x0))
             bound, point = programme.solved(x0[i : i + 1], sought[i], float(upper[i]))
@@ -98,7 +78,7 @@ class Programmed:
             points[i] = points[i] if point is None else point
         upper = norms(points.double() - x0.double(), domain, norm).where(torch.isfinite(upper), torch.inf)
         left = (upper * (1 - 10 * ROUNDING) > proven).nonzero()[:, 0]  # where no programme came to its end
-        cliques = Cliques(cells.trees, leaves, norm, domain, asked.effort)
+        cliques = Cliques(cells.trees, cells.leaves, norm, domain, asked.effort)
         grouped = cliques.largest(x0[left], asked.y.cpu()[left], sought[left], proven[left], upper[left])
         proven[left] = torch.maximum(proven[left], grouped if norm is Norm.L0 else grouped * (1 - ROUNDING))
         points, proven = points.to(asked.x0.device), proven.to(asked.x0.device)
@@ -113,7 +93,6 @@ class Programme:
     """The programmes of one ensemble in a norm."""
 
     cells: Cells
-    leaves: Leaves
     norm: Norm
     domain: Domain
     effort: float
@@ -149,7 +128,7 @@ class Programme:
 
     def _forest(self, one: int, rival: int) -> Forest:
         """The difference of two classes, at least 0 where the first may win."""
-        trees, leaves = self.cells.trees, self.leaves
+        trees, leaves = self.cells.trees, self.cells.leaves
         value = leaves.value[:, one] - leaves.value[:, rival]
         tie = trees.rank[one] < trees.rank[rival]
         room = trees.rounding or (GRAIN if tie else -GRAIN)

@@ -19,6 +19,7 @@ from robustbench_lite.core.threat import Norm
 ROOM = 1 << 23  # numbers held at once
 LESSER = 1e-6  # weight of the sum of all moves, where the norm is their largest or their number
 NEARER = 1e-9  # relative: by how much a step has to come nearer
+STEPS = 200  # of leaves, at most
 
 
 @dataclass(frozen=True)
@@ -117,40 +118,37 @@ class Wanted:
 
 
 def nearer(
-    trees: Trees, leaves: Leaves, x0: Tensor, start: Tensor, wanted: Wanted, norm: Norm, domain: Domain,
-    steps: int = 200,
+    trees: Trees, leaves: Leaves, x: Tensor, start: Tensor, box: tuple[Tensor, Tensor], wanted: Wanted,
+    norm: Norm,
 ) -> Tensor:  # fmt: skip
-    """Points (n, …) at a local minimum of the distance to x0, from points that are answered as sought.
+    """Points (n, d) at a local minimum of the distance to x, from points that are answered as sought.
 
     Parameters
     ----------
     trees : Trees
     leaves : Leaves
         Of those trees.
-    x0 : Tensor
-        (n, …).
+    x : Tensor
+        (n, d).
     start : Tensor
-        (n, …): rows whose answer is not sought stay as they are.
+        (n, d): rows whose answer is not sought stay as they are.
+    box : tuple of Tensor
+        (n, d) each: low <= x <= high.
     wanted : Wanted
     norm : Norm
-    domain : Domain
-        Steps of features are not kept; what may not change is.
-    steps : int, default 200
-        At most.
 
     Returns
     -------
     Tensor
-        (n, …).
+        (n, d).
     """
     size = max(1, ROOM // (leaves.feature.numel() + len(trees.roots) * leaves.features))
     parts = []
-    for rows in torch.split(torch.arange(len(x0), device=x0.device), size):
-        part = wanted[rows]
-        low, high = allowed(x0[rows], domain)
+    for rows in torch.split(torch.arange(len(x), device=x.device), size):
+        low, high = (side[rows] for side in box)
         low = torch.nextafter(low, torch.full_like(low, -torch.inf))
-        descent = _Descent(trees, leaves, x0[rows].flatten(1), low, high, part, norm)
-        parts.append(descent.run(start[rows].flatten(1), steps).reshape(x0[rows].shape))
+        descent = _Descent(trees, leaves, x[rows], low, high, wanted[rows], norm)
+        parts.append(descent.run(start[rows], STEPS))
     return torch.cat(parts) if parts else start
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_lite.certify.cells import Cells
 from robustbench_lite.certify.certifier import Bounds, Question
-from robustbench_lite.certify.climb import Cells
+from robustbench_lite.certify.climb import Climb
 from robustbench_lite.certify.leaves import Wanted, allowed
 from robustbench_lite.core.structure import Trees
 
@@ -83,7 +84,7 @@ class Verified:
         x = asked.x0.cpu()
         low, high = allowed(x, asked.threat.domain.to(torch.device("cpu")))
         wanted = Wanted(asked.sought.cpu(), self.trees.rank)
-        points, _ = self.cells.climb(x.flatten(1), low, high, wanted)
+        points = Climb(self.cells, x.flatten(1), low, high, wanted).climbed()
         none = torch.zeros_like(asked.y, dtype=torch.float64)
         return Bounds(none, none > 0, "", nearest=points.reshape(x.shape).to(asked.x0.device))
 
@@ -181,10 +182,12 @@ class Sample:
 
     def _climb(self, place: int) -> bool:
         low, high = (side[None] for side in self._box(place))
-        point, done = self.part.cells.climb(self.x[None], low, high, self.wanted)
-        if done[0]:
-            self._keep(point[0])
-        return bool(done[0])
+        climb = Climb(self.part.cells, self.x[None], low, high, self.wanted)
+        standing = climb.standing
+        done = bool(climb.climb(standing)[0])
+        if done:
+            self._keep(standing.point[0])
+        return done
 
     def _keep(self, point: Tensor) -> None:
         far = float((point.double() - self.x.double()).abs().max())
