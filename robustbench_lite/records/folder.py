@@ -34,6 +34,7 @@ from robustbench_lite.records.schema import (
 )
 
 log = logging.getLogger(__name__)
+PATIENCE = 2.0  # seconds that another process is waited for without a word
 MANY = 1_000_000  # records beyond which names become categories and numbers shorter
 
 
@@ -302,7 +303,7 @@ class Folder:
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         file = self.path / what / f"{name}.npz"
         file.parent.mkdir(exist_ok=True)
-        with filelock.FileLock(file.with_name(f".{name}.lock")):
+        with _held(filelock.FileLock(file.with_name(f".{name}.lock")), what):
             if file.exists():
                 try:
                     return read_arrays(file)
@@ -373,3 +374,17 @@ def new_folder(data: str) -> Path:
     """runs/<time>-<data>."""
     plain = "".join(c if c.isalnum() else "-" for c in data.partition(":")[0])
     return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plain}"
+
+
+@contextlib.contextmanager
+def _held(lock: filelock.BaseFileLock, what: str) -> Iterator[None]:
+    """Hold a lock; what: is made by who holds it, told where that takes a while."""
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except filelock.Timeout:
+        log.warning("%s: another process makes what this one needs too; waiting for it", what)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -160,3 +160,18 @@ def test_what_jobs_share_is_made_once_and_anew_where_its_file_is_damaged(tmp_pat
     assert len(made) == 3
     folder.clear_locks()
     assert not list((tmp_path / "run" / "bounds").glob(".*"))
+
+
+def test_waiting_for_what_another_process_makes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("robustbench_lite.records.folder.PATIENCE", 0.05)
+    folder = Folder.create(tmp_path / "run")
+
+    def make() -> dict[str, np.ndarray]:
+        time.sleep(0.3)
+        return {"distance": np.zeros(1)}
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda key: folder.once("bounds", key, make), ["one", "one"]))
+    assert "bounds: another process makes what this one needs too" in caplog.text
