@@ -34,7 +34,7 @@ def list_(kind: str, as_json: bool) -> None:
     elif kind == "attacks":
         click.echo("also: attacks of other libraries: robust list peers")
     elif kind == "models":
-        click.echo("also: FILE.skops, FILE.onnx, FILE.pt, FILE.ubj, package.module:function; then")
+        click.echo("also: FILE.skops, FILE.onnx, FILE.pt, FILE.ubj, FILE.txt, package.module:function; then")
         click.echo("      ,reject=CLASS ,units=own|scaled ,outputs=…")
 
 

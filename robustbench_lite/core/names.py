@@ -61,7 +61,8 @@ def parse_name(text: str, declared: Declared = lambda head: ()) -> Name:
     first: str | None = None
     inner: list[str] = []
     parameters: dict[str, str] = {}
-    for place, part in enumerate(parts):
+    for place, written in enumerate(parts):
+        part = written.strip()
         key, equals, value = (piece.strip() for piece in part.partition("="))
         keyed = bool(equals) and re.fullmatch(r"\w+", key) is not None
         if opener == "(" and not keyed:
@@ -72,10 +73,11 @@ def parse_name(text: str, declared: Declared = lambda head: ()) -> Name:
             if key in parameters:
                 raise InvalidParameter(key, value, f"given once in {whole!r}")
             parameters[key] = value
-        elif place == 0 and part:
-            first = part
+        elif opener == ":" and part and not parameters and (place == 0 or first is not None):
+            first = written.lstrip() if first is None else f"{first},{written}"  # a path may have commas
         else:
             raise InvalidParameter(head, text, "name, name:key=value,key=value or name(inner,key=value)")
+    first = None if first is None else first.rstrip()
     return Name(whole, head, tuple(parse_name(part, declared) for part in inner), parameters, first)
 
 
@@ -124,4 +126,4 @@ def _split(text: str, whole: str) -> list[str]:
             parts[-1] += letter
     if depth:
         raise InvalidParameter("name", whole, "with as many brackets closed as opened")
-    return [part.strip() for part in parts]
+    return parts

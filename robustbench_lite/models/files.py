@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +32,18 @@ def _torch(file: Path, data: Data) -> object:
     """A TorchScript file; weights alone need a network."""
     import torch
 
-    try:
+    names: list[str] = []
+    with contextlib.suppress(InvalidData):
         require_unfolds(file)
         with zipfile.ZipFile(file) as members:
-            script = any("/code/" in name or name.endswith("/constants.pkl") for name in members.namelist())
-    except InvalidData:
-        script = False
+            names = members.namelist()
+    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        raise InvalidModel(
+            f"{file}: reading what torch.export.save wrote may run any code, so it is not read; name a "
+            "function that returns torch.export.load(FILE).module(), package.module:function, or save the "
+            "network with torch.jit.save or as ONNX"
+        )
+    script = any("/code/" in name or name.endswith("/constants.pkl") for name in names)
     if not script:
         raise InvalidModel(
             f"{file}: holds weights, or nothing that torch.jit.save wrote; name the network they belong to: "
@@ -64,6 +71,21 @@ def _boosted(file: Path, data: Data) -> object:
     with foreign(str(file), "reading it as an XGBoost classifier"):
         made.load_model(file)
     return made
+
+
+def _text(file: Path, data: Data) -> object:
+    """A LightGBM classifier as Booster.save_model wrote it."""
+    with file.open("rb") as lines:
+        if lines.readline(100).strip() != b"tree":
+            raise InvalidModel(f"{file}: is no model that LightGBM's Booster.save_model wrote")
+    try:
+        import lightgbm
+    except ImportError:
+        raise InvalidModel(f"{file}: needs LightGBM: pip install 'robustbench-lite[boost]'") from None
+    from robustbench_lite.models.sklearn.boosted import LightGBMBooster
+
+    with foreign(str(file), "reading it as a LightGBM classifier"):
+        return LightGBMBooster(lightgbm.Booster(model_file=str(file)))
 
 
 def _weights(file: Path, data: Data) -> object:
@@ -97,6 +119,9 @@ READERS: dict[str, Callable[[Path, Data], object]] = {
     ".pth": _torch,
     ".ckpt": _torch,
     ".ubj": _boosted,
+    ".json": _boosted,
+    ".txt": _text,
+    ".lgb": _text,
     ".joblib": _pickled,
     ".pickle": _pickled,
     ".pkl": _pickled,

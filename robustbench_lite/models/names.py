@@ -12,8 +12,8 @@ from robustbench_lite.core.parameters import Amount, check_fields
 from robustbench_lite.models import MODELS
 
 SUFFIXES = (
-    ".skops", ".onnx", ".safetensors", ".torchscript", ".pt2", ".pt", ".pth", ".ckpt", ".ubj", ".joblib",
-    ".pickle", ".pkl", ".keras", ".h5",
+    ".skops", ".onnx", ".safetensors", ".torchscript", ".pt2", ".pt", ".pth", ".ckpt", ".ubj", ".json",
+    ".txt", ".lgb", ".joblib", ".pickle", ".pkl", ".keras", ".h5",
 )  # fmt: skip
 
 

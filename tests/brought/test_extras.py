@@ -1,6 +1,7 @@
 """What wants an extra: with it for real, without it one line."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,36 @@ def test_boosted_trees_decide_as_their_library_does(name: str, data: str) -> Non
     assert rb.lift(own, (x.shape[1],), scaled, low, high).family == "boosting"
     found = rb.attack(made, scaled[:30], y[:30], "pgd:steps=10", "linf:0.3")
     assert found.success.any()
+
+
+@pytest.mark.parametrize("name", ["multiclass", "binary"])
+def test_files_of_boosters_are_the_classifiers_they_were(tmp_path: Path, name: str) -> None:
+    xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
+    x, y = DATA.x.flatten(1).numpy(), DATA.y.numpy()
+    y = y if name == "multiclass" else (y > 4).astype(int)
+    data = rb.load_data((DATA.x.flatten(1), torch.from_numpy(y)))
+    light = lightgbm.LGBMClassifier(n_estimators=5, min_child_samples=2, verbose=-1).fit(x, y)
+    light.booster_.save_model(str(tmp_path / "light.txt"))
+    extreme = xgboost.XGBClassifier(n_estimators=5).fit(x, y)
+    extreme.save_model(tmp_path / "extreme.json")
+    for file, own in (("light.txt", light), ("extreme.json", extreme)):
+        made = rb.load_model(str(tmp_path / file), data)
+        assert made.family == "boosting"
+        assert (made.prediction(made.scores(data.x)).numpy() == own.predict(x)).all()
+
+
+def test_files_that_are_no_boosters_are_one_line(tmp_path: Path) -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    (tmp_path / "words.txt").write_text("no model\n")
+    (tmp_path / "torn.txt").write_text("tree\nversion=v4\n")
+    random = np.random.default_rng(0)
+    ranked = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1).fit(
+        random.random((60, 64)), random.random(60)
+    )
+    ranked.booster_.save_model(str(tmp_path / "numbers.txt"))
+    for name, why in (("words", "LightGBM's Booster"), ("torn", "reading it"), ("numbers", "no classifier")):
+        with pytest.raises(InvalidModel, match=why):
+            rb.load_model(str(tmp_path / f"{name}.txt"), DATA)
 
 
 def test_boosters_without_a_lift_say_why() -> None:
@@ -113,6 +144,15 @@ def test_timm_and_transformers_are_models_with_their_normalisation(tmp_path: Pat
     expected = vit((x - 0.5) / 0.25).logits
     assert torch.allclose(made.scores(x), expected, atol=1e-4)
     assert rb.attack(made, x, expected.argmax(1), "pgd:steps=3", "linf:0.1").records["valid"].all()
+    vit.config.id2label = {n: ("tench, Tinca" if n == 7 else f"kind_{n}") for n in range(10)}
+    vit.save_pretrained(tmp_path)
+    held = replace(data, y=torch.arange(8) % 2, class_names=("Kind 3", "Tinca"))
+    ordered = rb.load_model(f"hf:{tmp_path}", held)
+    assert torch.allclose(ordered.scores(x)[:, :2], expected[:, [3, 7]], atol=1e-4)
+    assert "its classes by name: Kind 3 = 3, Tinca = 7" in ordered.notes
+    partly = rb.load_model(f"hf:{tmp_path}", replace(held, class_names=("Kind 3", "cat")))
+    assert torch.allclose(partly.scores(x), expected, atol=1e-4)
+    assert any("not cat: all are taken by number" in note for note in partly.notes)
     plain = rb.load_model("timm:resnet18,weights=none", data)
     assert plain.num_classes == 10
     with pytest.raises(InvalidModel, match="timm:nothing_like_it"):

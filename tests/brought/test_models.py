@@ -302,6 +302,13 @@ def test_files_without_a_reader_say_what_to_do(tmp_path: Path) -> None:
         rb.load_model(str(tmp_path / "none.skops"), DATA)
 
 
+def test_exported_programs_are_not_read_since_that_may_run_code(tmp_path: Path) -> None:
+    file = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(NET.eval(), (DATA.x[:2],)), file)
+    with pytest.raises(RobustError, match=r"torch\.export.*may run any code.*package\.module:function"):
+        rb.load_model(str(file), DATA)
+
+
 def test_torchscript_in_a_file_and_weights_with_prefixes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,16 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_path_may_have_commas(pictures: Path) -> None:
+    folder = pictures / "a, b,c"
+    folder.mkdir()
+    for kind in ("cat", "dog"):
+        (pictures / kind).rename(folder / kind)
+    data = rb.load_data(f"folder:{folder},size=6,split=0.3")
+    assert data.x.shape == (6, 3, 7, 6)
+    assert data.class_names == ("cat", "dog")
+
+
 def test_a_folder_of_images(pictures: Path) -> None:
     data = rb.load_data(f"folder:{pictures}")
     assert data.class_names == ("cat", "dog")

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 
+from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.models.sklearn.forests import CannotLift, column_of, largest_below
 from robustbench_lite.models.sklearn.lifted import Transform
 from robustbench_lite.models.sklearn.trees import Tree, TreeCore, tree_core
@@ -17,16 +18,47 @@ from robustbench_lite.models.sklearn.trees import Tree, TreeCore, tree_core
 Node = Mapping[str, Any]  # of a model as its library writes it in JSON
 
 
+class LightGBMBooster(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """LightGBM's own kind of model, which a file holds, as the classifier that it was; classes from 0.
+
+    Raises `InvalidModel` for one that does not classify.
+    """
+
+    def __init__(self, booster_: Any) -> None:
+        facts = booster_.dump_model(num_iteration=1)
+        kind = str(facts["objective"]).split(" ")[0]
+        if kind not in ("binary", "multiclass", "multiclassova"):
+            raise InvalidModel(f"LightGBM with objective {kind} is no classifier")
+        self.booster_, self.best_iteration_ = booster_, 0
+        self.n_features_in_ = booster_.num_feature()
+        self.classes_ = np.arange(max(2, int(facts["num_class"])))
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> LightGBMBooster:
+        """What scikit-learn asks of every estimator; this one is read, not fitted."""
+        raise NotImplementedError("a model from a file is not fitted again")
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """(n, K)."""
+        shares: np.ndarray = np.asarray(self.booster_.predict(x))
+        return np.column_stack([1 - shares, shares]) if shares.ndim == 1 else shares
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """(n,)."""
+        chosen: np.ndarray = self.predict_proba(x).argmax(1)
+        return chosen
+
+
 def is_boosted(estimator: BaseEstimator) -> bool:
     """Whether an estimator is one of these libraries' classifiers."""
-    return type(estimator).__name__ in ("XGBClassifier", "XGBRFClassifier", "LGBMClassifier")
+    names = ("XGBClassifier", "XGBRFClassifier", "LGBMClassifier", "LightGBMBooster")
+    return type(estimator).__name__ in names
 
 
 def of_boosted(estimator: BaseEstimator, transforms: list[Transform]) -> tuple[TreeCore, list[Transform]]:
     """The trees of a classifier, their thresholds in the input itself."""
     if not all(transform.each_feature for transform in transforms):
         raise CannotLift(f"{type(estimator).__name__} behind a transform that mixes features has no lift")
-    made = _lightgbm if type(estimator).__name__ == "LGBMClassifier" else _xgboost
+    made = _xgboost if type(estimator).__name__.startswith("XGB") else _lightgbm
     return made(estimator, transforms), []
 
 

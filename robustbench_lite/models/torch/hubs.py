@@ -14,6 +14,7 @@ from robustbench_lite.core.guard import one_line
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.cache import Trained
 from robustbench_lite.models.checks import fitted_to
+from robustbench_lite.models.torch.labels import by_name
 from robustbench_lite.models.torch.module import TorchModel
 
 
@@ -35,7 +36,11 @@ def from_timm(data: Data, train: Trained, name: str, weights: str = "default") -
     except Exception as error:  # timm and what fetches for it have many words for no
         raise InvalidModel(f"timm:{name}: {one_line(error)}") from error
     facts = cast(Mapping[str, Sequence[float]], module.pretrained_cfg)
-    return _made(module, data, train, name, facts.get("mean"), facts.get("std"))
+    labels = cast("Sequence[str] | None", facts.get("label_names"))
+    ordered, notes = by_name(module, labels, data)
+    made = _made(ordered, data, train, name, facts.get("mean"), facts.get("std"))
+    made.notes += notes
+    return made
 
 
 def from_transformers(data: Data, train: Trained, name: str) -> TorchModel:
@@ -62,8 +67,10 @@ def from_transformers(data: Data, train: Trained, name: str) -> TorchModel:
             mean, std = processor.image_mean, processor.image_std
     except Exception as error:
         notes = (f"its processor cannot be read ({one_line(error)}): inputs are not normalised",)
-    made = _made(module, data, train, Path(name).name, mean, std)
-    made.notes += notes
+    called = module.config.id2label
+    ordered, told = by_name(module, [str(called[number]) for number in sorted(called)], data)
+    made = _made(ordered, data, train, Path(name).name, mean, std)
+    made.notes += notes + told
     return made
 
 

@@ -17,6 +17,7 @@ from robustbench_lite.core.registry import load as load_reference
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.cache import Trained
 from robustbench_lite.models.checks import fitted_to
+from robustbench_lite.models.torch.labels import by_name
 from robustbench_lite.models.torch.module import TorchModel
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
@@ -53,7 +54,9 @@ def from_torchvision(data: Data, train: Trained, name: str, weights: str = "DEFA
             f"({error}); put the file there, or take weights=none"
         ) from error
     means = chosen.transforms()
-    model = TorchModel(module, shape, name=name, mean=means.mean, std=means.std, device=train.device)
+    ordered, notes = by_name(module, chosen.meta.get("categories"), data)
+    model = TorchModel(ordered, shape, name=name, mean=means.mean, std=means.std, device=train.device)
+    model.notes += notes
     return fitted_to(model, data.num_classes)
 
 
