@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,9 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.feature_selection import SelectorMixin
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import (
     LogisticRegression,
     Perceptron,
@@ -29,7 +32,7 @@ from sklearn.linear_model import (
 )
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, RadiusNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
@@ -49,17 +52,21 @@ from torch import Tensor
 
 from robustbench_lite.models.sklearn.boosted import is_boosted, of_boosted
 from robustbench_lite.models.sklearn.forests import TREES, CannotLift, of_trees, only_trees
+from robustbench_lite.models.sklearn.gaussian_process import ProcessCore
 from robustbench_lite.models.sklearn.kernel import KernelCore
 from robustbench_lite.models.sklearn.lifted import Affine, Core, Transform
-from robustbench_lite.models.sklearn.neighbours import NeighbourCore
+from robustbench_lite.models.sklearn.neighbours import NeighbourCore, RadiusCore, StoredCore
 from robustbench_lite.models.sklearn.smooth import LinearCore, PerceptronCore, QuadraticCore
 from robustbench_lite.models.sklearn.transforms import Binned, Normalised, Polynomial, Powered, Quantiles
 from robustbench_lite.models.sklearn.votes import (
     CalibratedCore,
     CodeCore,
+    Curve,
     DuelCore,
+    Isotonic,
     Member,
     RestCore,
+    Sigmoids,
     StackCore,
     VoteCore,
 )
@@ -184,6 +191,8 @@ def core_of(estimator: BaseEstimator, transforms: list[Transform]) -> tuple[Core
         return _kernel(estimator), transforms
     if isinstance(estimator, KNeighborsClassifier):
         return _neighbours(estimator), transforms
+    if isinstance(estimator, RadiusNeighborsClassifier):
+        return _radius(estimator), transforms
     if isinstance(estimator, MLPClassifier):
         weights, biases = (tuple(vector(p) for p in ps) for ps in (estimator.coefs_, estimator.intercepts_))
         return PerceptronCore(weights, biases, estimator.activation), transforms
@@ -245,6 +254,8 @@ def _of_others(estimator: BaseEstimator) -> Core | None:
         return StackCore(members, tuple(estimator.stack_method_), last, estimator.passthrough)
     if isinstance(estimator, CalibratedClassifierCV):
         return _calibrated(estimator)
+    if isinstance(estimator, GaussianProcessClassifier):
+        return _process(estimator)
     if isinstance(estimator, OneVsOneClassifier | OutputCodeClassifier):
         asked = estimator.estimators_
         if isinstance(estimator, OutputCodeClassifier):  # what is the same of every class decides nothing
@@ -280,16 +291,36 @@ def _weighed(estimator: BaggingClassifier | AdaBoostClassifier) -> VoteCore:
 def _calibrated(estimator: CalibratedClassifierCV) -> CalibratedCore:
     parts = estimator.calibrated_classifiers_
     known = all(np.array_equal(part.estimator.classes_, estimator.classes_) for part in parts)
-    if estimator.method != "sigmoid" or not known:
-        raise CannotLift("CalibratedClassifierCV but by sigmoids, or with classes missing, has no lift")
+    if estimator.method not in ("sigmoid", "isotonic") or not known:
+        raise CannotLift("CalibratedClassifierCV with classes missing, or in another way, has no lift")
     decides = tuple(hasattr(part.estimator, "decision_function") for part in parts)
     pairs = zip(parts, decides, strict=True)
-    return CalibratedCore(
-        tuple(decider_of(part.estimator) if how else member_of(part.estimator) for part, how in pairs),
-        decides,
-        vector([[one.a_ for one in part.calibrators] for part in parts]),
-        vector([[one.b_ for one in part.calibrators] for part in parts]),
+    members = tuple(decider_of(part.estimator) if how else member_of(part.estimator) for part, how in pairs)
+    curves = tuple(_curve(part.calibrators) for part in parts)
+    return CalibratedCore(members, decides, curves)
+
+
+def _curve(calibrators: Sequence[BaseEstimator]) -> Curve:
+    """Of each class the probability that what is said of it stands for."""
+    if not isinstance(calibrators[0], IsotonicRegression):
+        return Sigmoids(vector([one.a_ for one in calibrators]), vector([one.b_ for one in calibrators]))
+    longest = max(len(one.X_thresholds_) for one in calibrators)
+    at, value = (
+        vector([np.pad(ends, (0, longest - len(ends)), mode="edge") for ends in knots])
+        for knots in zip(*((one.X_thresholds_, one.y_thresholds_) for one in calibrators), strict=True)
     )
+    return Isotonic(at, value)
+
+
+def _process(estimator: GaussianProcessClassifier) -> Core:
+    """Of two classes one process, of more one a class against the rest."""
+    base = estimator.base_estimator_
+    if isinstance(base, OneVsOneClassifier):
+        raise CannotLift("GaussianProcessClassifier one against one has no lift")
+    if not isinstance(base, OneVsRestClassifier):
+        return ProcessCore.of(base)
+    members = tuple(Member(ProcessCore.of(one), ()) for one in base.estimators_)
+    return RestCore(members, (False,) * len(members))
 
 
 def _bernoulli(estimator: BernoulliNB, transforms: list[Transform]) -> tuple[Core, list[Transform]]:
@@ -309,10 +340,12 @@ def _binary(threshold: float, features: int) -> Binned:
 
 
 def _against_the_rest(estimator: OneVsRestClassifier) -> RestCore:
-    """Members by their decision functions, which scikit-learn asks before probabilities."""
+    """Members by their decision functions, or where they have none by their probabilities."""
     if estimator.multilabel_:
         raise CannotLift("OneVsRestClassifier of several labels has no lift")
-    return RestCore(tuple(decider_of(one) for one in estimator.estimators_))
+    decides = tuple(hasattr(one, "decision_function") for one in estimator.estimators_)
+    pairs = zip(estimator.estimators_, decides, strict=True)
+    return RestCore(tuple(decider_of(one) if how else member_of(one) for one, how in pairs), decides)
 
 
 def _linear(estimator: BaseEstimator) -> LinearCore:
@@ -371,25 +404,40 @@ def _kernel(estimator: SVC | NuSVC) -> KernelCore:
 
 
 def _neighbours(estimator: KNeighborsClassifier) -> NeighbourCore:
-    metric = estimator.effective_metric_
+    k = estimator.n_neighbors
+    core = NeighbourCore(*_stored(estimator), 1.0, k)
+    return replace(core, width=_width(core, k))
+
+
+def _radius(estimator: RadiusNeighborsClassifier) -> RadiusCore:
+    """Neighbours within a radius; the class where there are none has to be one of its own."""
+    alone = np.flatnonzero(np.isin(estimator.classes_, np.atleast_1d(estimator.outlier_label_)))
+    if estimator.outlier_label_ is None or not len(alone):
+        raise CannotLift("RadiusNeighborsClassifier whose outlier_label is none of its classes has no lift")
+    core = RadiusCore(*_stored(estimator), 1.0, float(estimator.radius), int(alone[0]))
+    return replace(core, width=_width(core, 5))
+
+
+def _stored(
+    estimator: KNeighborsClassifier | RadiusNeighborsClassifier,
+) -> tuple[Tensor, Tensor, int, float, bool, bool]:
+    """What its neighbours are and how far they are, as `StoredCore` takes it."""
+    metric, title = estimator.effective_metric_, type(estimator).__name__
     power = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}.get(metric)
     if metric == "minkowski":
         power = float(estimator.effective_metric_params_.get("p", 2))
     if power is None or estimator.weights not in ("uniform", "distance"):
-        how = f"metric {metric!r} and weights {estimator.weights!r}"
-        raise CannotLift(f"KNeighborsClassifier with {how} has no lift")
-    stored = vector(estimator._fit_X)
-    core = NeighbourCore(
-        stored,
-        torch.as_tensor(np.asarray(estimator._y)).long(),
-        len(estimator.classes_),
-        estimator.n_neighbors,
-        float(power),
-        estimator.weights == "distance",
-        power == 2 and estimator._fit_method == "brute",
-        1.0,
-    )
-    some = stored[:: max(1, len(stored) // 500)]
-    near = core.distances(some).topk(min(estimator.n_neighbors + 1, len(stored)), dim=1, largest=False).values
-    width = float(near[:, -1].median()) / 4
-    return replace(core, width=width or 1.0)
+        raise CannotLift(f"{title} with metric {metric!r} and weights {estimator.weights!r} has no lift")
+    if isinstance(estimator.classes_, list):
+        raise CannotLift(f"{title} of several labels has no lift")
+    labels = torch.as_tensor(np.asarray(estimator._y)).long()
+    expanded = power == 2 and estimator._fit_method == "brute"
+    weighed = estimator.weights == "distance"
+    return vector(estimator._fit_X), labels, len(estimator.classes_), float(power), weighed, expanded
+
+
+def _width(core: StoredCore, k: int) -> float:
+    """A quarter of a typical distance to the k-th neighbour."""
+    some = core.stored[:: max(1, len(core.stored) // 500)]
+    near = core.distances(some).topk(min(k + 1, len(core.stored)), dim=1, largest=False).values
+    return float(near[:, -1].median()) / 4 or 1.0

@@ -82,8 +82,8 @@ class Quantiles(Transform):
 
     def __call__(self, z: Tensor) -> Tensor:
         x = z.T.contiguous()
-        upper = _interpolated(x, self.quantiles, self.references)
-        lower = -_interpolated(-x, -self.quantiles.flip(1), -self.references.flip(0))
+        upper = interpolated(x, self.quantiles, self.references.expand_as(self.quantiles))
+        lower = -interpolated(-x, -self.quantiles.flip(1), -self.references.flip(0).expand_as(self.quantiles))
         rank = (upper + lower) / 2  # repeated quantiles count half from either side
         first, last = self.quantiles[:, :1], self.quantiles[:, -1:]
         room = EDGE if self.normal else 0.0
@@ -97,17 +97,18 @@ class Quantiles(Transform):
         return normal.T
 
 
-def _interpolated(x: Tensor, at: Tensor, value: Tensor) -> Tensor:
-    """Values (Q,) between places (d, Q), looked up at x (d, n); of equal places the last counts."""
+def interpolated(x: Tensor, at: Tensor, value: Tensor) -> Tensor:
+    """Values (d, Q) between places (d, Q), looked up at x (d, n); of equal places the last counts."""
     most = at.shape[1] - 1
     left = (torch.searchsorted(at, x, right=True) - 1).clamp(0, most)
     right = (left + 1).clamp_max(most)
     start, end = at.gather(1, left), at.gather(1, right)
     width = end - start
     share = ((x - start) / torch.where(width > 0, width, 1.0)).clamp(0, 1)
-    between = value[left] + (value[right] - value[left]) * share
-    between = torch.where(x < at[:, :1], value[:1], between)
-    return torch.where(x >= at[:, -1:], value[-1:], between)
+    low, high = value.gather(1, left), value.gather(1, right)
+    between = low + (high - low) * share
+    between = torch.where(x < at[:, :1], value[:, :1], between)
+    return torch.where(x >= at[:, -1:], value[:, -1:], between)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustbench_lite.models.sklearn.forests import CannotLift
+from robustbench_lite.models.sklearn.gaussian_process import ProcessCore
 from robustbench_lite.models.sklearn.lifted import Core, Holds, Transform
-from robustbench_lite.models.sklearn.neighbours import NeighbourCore
+from robustbench_lite.models.sklearn.neighbours import StoredCore
 from robustbench_lite.models.sklearn.smooth import LinearCore, PerceptronCore, QuadraticCore
+from robustbench_lite.models.sklearn.transforms import interpolated
 from robustbench_lite.models.sklearn.trees import TreeCore
 
 
@@ -34,6 +36,8 @@ class Member(Holds):
     def probabilities(self, z: Tensor, smooth: bool) -> Tensor:
         """What `predict_proba` gives (n, K), or what is differentiated in its stead."""
         scores = self.scores(z, smooth)
+        if isinstance(self.core, ProcessCore):
+            return self.core.shares(self.features(z))
         if smooth:  # what stands in for shares is their logarithm
             return scores.softmax(1)
         return scores if _are_shares(self.core) else scores.softmax(1)
@@ -54,7 +58,7 @@ def has_probabilities(core: Core) -> bool:
         return core.kind != "margin"
     if _are_shares(core):
         return True
-    return isinstance(core, PerceptronCore | QuadraticCore) or (
+    return isinstance(core, PerceptronCore | QuadraticCore | ProcessCore) or (
         isinstance(core, LinearCore) and core.probabilities
     )
 
@@ -63,7 +67,7 @@ def _are_shares(core: Core) -> bool:
     """Whether a core's scores are probabilities already."""
     if isinstance(core, VoteCore):
         return core.soft
-    return isinstance(core, NeighbourCore | CalibratedCore) or (
+    return isinstance(core, StoredCore | CalibratedCore) or (
         isinstance(core, TreeCore) and core.kind == "probabilities"
     )
 
@@ -143,12 +147,29 @@ class VoteCore(GroupCore):
 
 @dataclass(frozen=True)
 class RestCore(GroupCore):
-    """Score k is by how much member k prefers its class to the rest; of two classes there is one member."""
+    """Score k is by how much member k prefers its class to the rest; of two classes there is one member.
+
+    decides: whether members say decisions or probabilities.
+    """
+
+    decides: tuple[bool, ...]
 
     family = "one against the rest"
 
+    def __post_init__(self) -> None:
+        shares = [m.core for m, decides in zip(self.members, self.decides, strict=True) if not decides]
+        if not all(has_probabilities(core) for core in shares):
+            raise CannotLift("one against the rest of members without probabilities has no lift")
+
     def together(self, z: Tensor, smooth: bool) -> Tensor:
-        margins = torch.cat([member.decision(z, smooth) for member in self.members], 1)
+        pairs = zip(self.members, self.decides, strict=True)
+        margins = torch.cat(
+            [
+                member.decision(z, smooth) if decides else member.probabilities(z, smooth)[:, 1:] - 0.5
+                for member, decides in pairs
+            ],
+            1,
+        )
         return torch.cat([torch.zeros_like(margins), margins], 1) if margins.shape[1] == 1 else margins
 
 
@@ -239,16 +260,53 @@ class StackCore(GroupCore):
         return torch.cat([*parts, z] if self.passed else parts, 1)
 
 
+class Curve(Holds, ABC):
+    """Of each class what probability stands for what is said of it (n, K)."""
+
+    @abstractmethod
+    def shares(self, said: Tensor, smooth: bool) -> Tensor:
+        """(n, K), not yet adding up to 1; smooth: of what is differentiated."""
+
+
+@dataclass(frozen=True)
+class Sigmoids(Curve):
+    """slope, intercept (K,), of two classes (1,)."""
+
+    slope: Tensor
+    intercept: Tensor
+
+    def shares(self, said: Tensor, smooth: bool) -> Tensor:
+        return (-(self.slope * said + self.intercept)).sigmoid()
+
+
+@dataclass(frozen=True)
+class Isotonic(Curve):
+    """Values (K, Q) that rise between places (K, Q), which repeat the last; flat in many parts.
+
+    What is differentiated is a sigmoid that is as wide and passes the same middle.
+    """
+
+    at: Tensor
+    value: Tensor
+
+    def shares(self, said: Tensor, smooth: bool) -> Tensor:
+        if not smooth:
+            return interpolated(said.T.contiguous(), self.at, self.value).T
+        width = (self.at[:, -1] - self.at[:, 0]).clamp_min(1e-9)
+        passed = (self.value < 0.5).sum(1, keepdim=True).clamp_max(self.at.shape[1] - 1)
+        middle = self.at.gather(1, passed)[:, 0]
+        return (4 * (said - middle) / width).sigmoid()
+
+
 @dataclass(frozen=True)
 class CalibratedCore(GroupCore):
-    """The mean of members' calibrated probabilities: a sigmoid of slope · what they say + intercept.
+    """The mean of members' calibrated probabilities.
 
-    slope, intercept (m, K), of two classes (m, 1); decides: whether members say decisions or probabilities.
+    decides: whether members say decisions or probabilities; curves: of each what they stand for.
     """
 
     decides: tuple[bool, ...]
-    slope: Tensor
-    intercept: Tensor
+    curves: tuple[Curve, ...]
 
     family = "calibrated"
 
@@ -256,6 +314,11 @@ class CalibratedCore(GroupCore):
         shares = [m.core for m, decides in zip(self.members, self.decides, strict=True) if not decides]
         if not all(has_probabilities(core) for core in shares):
             raise CannotLift("a calibration of members without probabilities has no lift")
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether members and curves are."""
+        return super().smooth and not any(isinstance(curve, Isotonic) for curve in self.curves)
 
     def surrogate(self, z: Tensor) -> Tensor:
         return self.together(z, smooth=True).clamp_min(1e-12).log()
@@ -265,14 +328,16 @@ class CalibratedCore(GroupCore):
 
     def together(self, z: Tensor, smooth: bool) -> Tensor:
         shares = []
-        for place, (member, decides) in enumerate(zip(self.members, self.decides, strict=True)):
+        for curve, member, decides in zip(self.curves, self.members, self.decides, strict=True):
             if decides:
                 said = member.decision(z, smooth)
             else:
                 said = member.probabilities(z, smooth)
                 said = said[:, 1:] if said.shape[1] == 2 else said
-            share = (-(self.slope[place] * said + self.intercept[place])).sigmoid()
+            share = curve.shares(said, smooth)
             if share.shape[1] == 1:
                 share = torch.cat([1 - share, share], 1)
-            shares.append(share / share.sum(1, keepdim=True).clamp_min(1e-300))
+            total = share.sum(1, keepdim=True)
+            even = torch.full_like(share, 1 / share.shape[1])
+            shares.append(torch.where(total > 0, share / torch.where(total > 0, total, 1.0), even))
         return torch.stack(shares).mean(0)

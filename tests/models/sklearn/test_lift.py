@@ -24,7 +24,7 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.feature_selection import SelectKBest
-from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process import GaussianProcessClassifier, kernels
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     LogisticRegression,
@@ -181,6 +181,31 @@ CURVED: dict[str, Callable[[], BaseEstimator]] = {
         passthrough=True,
         cv=3,
     ),
+    "radius": lambda: RadiusNeighborsClassifier(0.6, outlier_label="most_frequent"),
+    "radius_distance": lambda: RadiusNeighborsClassifier(1.1, weights="distance", outlier_label=1, p=1),
+    "radius_brute": lambda: RadiusNeighborsClassifier(0.5, outlier_label=0, algorithm="brute"),
+    "process": lambda: GaussianProcessClassifier(1.0 * kernels.RBF(1.5), optimizer=None),
+    "process_matern": lambda: make_pipeline(
+        PCA(4),
+        GaussianProcessClassifier(
+            kernels.ConstantKernel(2.0) * kernels.Matern([0.5, 1.0, 1.5, 2.0], nu=1.5)
+            + kernels.WhiteKernel(0.1),
+            optimizer=None,
+        ),
+    ),
+    "process_others": lambda: GaussianProcessClassifier(
+        kernels.RationalQuadratic(1.0, 0.7) * kernels.DotProduct(0.5) ** 2
+        + kernels.ExpSineSquared(2.0, 3.0)
+        + kernels.Matern(1.0, nu=0.5)
+        + kernels.Matern(1.0, nu=2.5)
+        + kernels.Matern(1.0, nu=np.inf),
+        optimizer=None,
+    ),
+    "rest_forest": lambda: OneVsRestClassifier(RandomForestClassifier(5, random_state=0)),
+    "isotonic_svc": lambda: CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=3),
+    "isotonic_forest": lambda: CalibratedClassifierCV(
+        RandomForestClassifier(8, random_state=0), method="isotonic", cv=2
+    ),
     "calibrated_svc": lambda: CalibratedClassifierCV(LinearSVC(), cv=3),
     "calibrated_forest": lambda: CalibratedClassifierCV(RandomForestClassifier(8, random_state=0), cv=2),
     "calibrated_kernel": lambda: CalibratedClassifierCV(SVC(), cv=2),
@@ -270,9 +295,13 @@ def test_one_against_one_counts_duels_and_says_when_there_is_no_lift() -> None:
         rb.lift(predicting.fit(x, y), shape, x)
     with pytest.raises(CannotLift, match="equal priors"):
         rb.lift(NearestCentroid(priors="empirical").fit(x, y), shape, x)
-    isotonic = CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=2).fit(x, y)
-    with pytest.raises(CannotLift, match="but by sigmoids"):
-        rb.lift(isotonic, shape, x)
+    nobody = RadiusNeighborsClassifier(0.3).fit(x, y)
+    with pytest.raises(CannotLift, match="outlier_label is none of its classes"):
+        rb.lift(nobody, shape, x)
+    for odd, why in ((kernels.Matern(nu=0.7), "the kernel"), (kernels.PairwiseKernel(), "the kernel")):
+        process = GaussianProcessClassifier(odd, optimizer=None).fit(x[:40], y[:40])
+        with pytest.raises(CannotLift, match=why):
+            rb.lift(process, shape, x)
 
 
 def test_the_gradient_of_smooth_steps_is_the_true_one_and_nothing_is_called_linear_behind_them() -> None:
@@ -430,7 +459,7 @@ def test_what_cannot_be_used_is_said_in_a_line() -> None:
         (KNeighborsClassifier(metric=lambda a, b: abs(a - b).sum()).fit(x, y), shape, "no lift"),
         (SVC(kernel=lambda a, b: a @ b.T).fit(x, y), shape, "no lift"),
         (make_pipeline(FunctionTransformer(np.sqrt), SVC()).fit(x, y), shape, "FunctionTransformer has no"),
-        (RadiusNeighborsClassifier(9.0).fit(x, y), shape, "RadiusNeighborsClassifier has no lift"),
+        (RadiusNeighborsClassifier(9.0).fit(x, y), shape, "outlier_label is none of its classes"),
     ]
     for estimator, shape_given, message in cases:
         with pytest.raises(InvalidModel, match=message):
