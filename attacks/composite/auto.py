@@ -147,7 +147,7 @@ class Auto(Composite):
             # What is proven has met one part, which the proof has to stand.
             rows = problem[_open(problem)]
             closed_form = isinstance(part.attack, Exact) and isinstance(model.structure, Linear)
-            if closed_form and problem.goal.stop and problem.threat.domain.spacing is None:
+            if closed_form and problem.goal.stop and problem.threat.domain.whole:
                 rows = rows[~rows.found & problem.threat.minimum]
             if not len(rows):
                 return

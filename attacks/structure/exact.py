@@ -64,6 +64,8 @@ class Exact(Attack[Iterate]):
             return f"exact knows choices of several features on linear models only; {model.name} is none"
         if threat.domain.spacing is not None and not isinstance(held, Linear | Boxes):
             return f"exact knows whole steps on linear models and single trees only; {model.name} is neither"
+        if threat.domain.orders:
+            return "exact does not know features of which one may not pass another"
         if goal.confidence or (goal.margin and not isinstance(held, Linear)):
             return f"exact finds the nearest other class; the goal {goal} asks for more on {model.name}"
         if model.task.reject is not None:

@@ -70,8 +70,8 @@ class LeafTuple(Attack[LeafTupleState]):
         refusal = super().refuses(model, threat, goal)
         if refusal is None and not isinstance(model.structure, Trees):
             return f"leaf_tuple needs a sum of trees; {model.name} is none"
-        if refusal is None and (threat.domain.spacing is not None or threat.domain.groups is not None):
-            return "leaf_tuple does not know whole steps or choices of several features"
+        if refusal is None and not threat.domain.whole:
+            return "leaf_tuple does not know whole steps, choices of several features, or orders of features"
         return refusal
 
     def schedule(self, model: Model, threat: Threat) -> Schedule:

@@ -32,11 +32,11 @@ class LinearBounds:
         return counts_choices(threat)
 
     def bounds(self, question: Question) -> Bounds:
-        """Exact, the least over the classes that will do; sound where features take steps."""
+        """Exact, the least over the classes that will do; sound with steps or orders of features."""
         structure, threat, x0, y = question.model.structure, question.threat, question.x0, question.y
         assert isinstance(structure, Linear)
         # Without the steps of features everything is allowed that is with them: still a bound, and cheap.
-        norm, domain = question.norm, replace(threat.domain, spacing=None, groups=None)
+        norm, domain = question.norm, replace(threat.domain, spacing=None, groups=None, orders=())
         scores, target = scores_of(structure, x0), question.target
         nearest = torch.full((len(x0),), torch.inf, dtype=torch.float64, device=x0.device)
         classes = range(1, len(structure.bias)) if target is None else range(target.shape[1])
@@ -52,7 +52,7 @@ class LinearBounds:
             there = (gained >= rival - room) & (to != y)
             distance = threat.distance(point, x0)
             nearest = torch.minimum(nearest, torch.where(there, distance, torch.inf))
-        exact = torch.full_like(y, threat.domain.spacing is None, dtype=torch.bool)
+        exact = torch.full_like(y, threat.domain.whole, dtype=torch.bool)
         return Bounds(rounded_down(nearest, norm), exact, "linear")
 
 
@@ -128,8 +128,7 @@ def _at_once(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The steps (n, d) of all samples together where that can be, and which rows are solved (n,)."""
     steps, solved = np.zeros(low.shape), np.zeros(len(low), dtype=bool)
-    plain = aim.domain.spacing is None and aim.domain.groups is None
-    if aim.norm is not Norm.L2 or not aim.targeted or not plain or len(aim.structure.bias) > MANY:
+    if aim.norm is not Norm.L2 or not aim.targeted or not aim.domain.whole or len(aim.structure.bias) > MANY:
         return steps, solved
     weight, aimed = aim.structure.weight.cpu(), to.cpu()
     others = (aimed[:, None] + torch.arange(1, len(weight))) % len(weight)

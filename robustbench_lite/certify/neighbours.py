@@ -79,8 +79,7 @@ class NeighbourBounds:
         proven = rounded_down(torch.from_numpy(distance).to(question.x0.device), question.norm)
         nearest = self._crossed(question, torch.from_numpy(steps).to(question.x0.device))
         reached = question.threat.distance(nearest, question.x0)
-        domain = question.threat.domain
-        plain = domain.spacing is None and domain.groups is None
+        plain = question.threat.domain.whole
         moved = (nearest != question.x0).flatten(1).any(1)
         exact = torch.isinf(proven) | (moved & (reached <= proven * (1 + 3 * MARGINS[-1])) & plain)
         return Bounds(proven, exact, "neighbours", nearest=nearest)

@@ -81,8 +81,7 @@ class NetworkProgramme:
     @property
     def _free(self) -> bool:
         """Whether every value of the box is allowed."""
-        domain = self.question.threat.domain
-        return domain.spacing is None and domain.groups is None
+        return self.question.threat.domain.whole
 
     def _matrices(self) -> list[tuple[Array, Array] | None]:
         """What each affine step multiplies with and adds, float64."""

@@ -90,15 +90,15 @@ class TreeBounds:
         return None
 
     def bounds(self, question: Question) -> Bounds:
-        """Exact, to the last float; sound where features make up choices."""
+        """Exact, to the last float; sound where features make up choices or have an order."""
         boxes, x0, threat = question.model.structure, question.x0, question.threat
         assert isinstance(boxes, Boxes)
         rows = torch.split(torch.arange(len(x0), device=x0.device), max(1, ROOM // boxes.low.numel()))
         points = torch.cat([self._nearest(boxes, question[some]) for some in rows])
         moved = (points != x0).flatten(1).any(1)
         distance = torch.where(moved, threat.distance(points, x0), torch.inf)
-        # What a box holds need not be one of each choice.
-        exact = torch.full_like(moved, threat.domain.groups is None)
+        # What a box holds need not be one of each choice, nor in order.
+        exact = torch.full_like(moved, threat.domain.groups is None and not threat.domain.orders)
         return Bounds(distance, exact, "leaves", nearest=points)
 
     def _nearest(self, boxes: Boxes, question: Question) -> Tensor:

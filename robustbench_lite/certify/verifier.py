@@ -98,7 +98,7 @@ class Verified:
         there = asked.sought.gather(1, answer.clamp_min(0)[:, None])[:, 0] & (answer >= 0)
         inside = asked.threat.domain.changed_only_allowed(points, asked.x0)
         reaches = there & inside & (reached <= proven * (1 + room))
-        if asked.threat.domain.spacing is not None or asked.threat.domain.groups is not None:
+        if not asked.threat.domain.whole:
             reaches = reaches & False  # cells were looked at as if every value were allowed
         return torch.isinf(proven) | reaches
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_lite.core.errors import require
+from robustbench_lite.core.orders import Order, drawn_back, evened, kept
 
 LOOSE = 4  # floats that writing a step down in float32 may be off by
 
@@ -38,6 +39,8 @@ class Domain:
         (d,) int64, for samples of a single axis: features of the same number, at least 0, are one choice,
         exactly one of them at its spacing and the others 0, and count as one pixel;
         -1: a feature by itself.
+    orders : tuple of Order, optional
+        Features of which one may not pass another.
 
     Raises
     ------
@@ -59,6 +62,7 @@ class Domain:
     spacing: Tensor | None = None
     pixel_dim: int | Literal["auto"] | None = "auto"
     groups: Tensor | None = None
+    orders: tuple[Order, ...] = ()
 
     def __post_init__(self) -> None:
         ordered = bool((torch.as_tensor(self.low) <= torch.as_tensor(self.high)).all())
@@ -96,6 +100,11 @@ class Domain:
             return self.pixel_dim
         return (_possible_axes(shape) or [0])[0]
 
+    @property
+    def whole(self) -> bool:
+        """Whether every value of the box is allowed to every feature that may change."""
+        return self.spacing is None and self.groups is None and not self.orders
+
     def ambiguous(self, shape: Sequence[int]) -> bool:
         """Whether either end of a sample's shape may be its channels, and nobody said which."""
         return self.pixel_dim == "auto" and len(_possible_axes(shape)) > 1
@@ -107,11 +116,12 @@ class Domain:
             return None if value is None else value.to(device)
 
         low, high = (v.to(device) if isinstance(v, Tensor) else v for v in (self.low, self.high))
-        return Domain(low, high, moved(self.mask), moved(self.spacing), self.pixel_dim, moved(self.groups))
+        mask, spacing, groups = (moved(part) for part in (self.mask, self.spacing, self.groups))
+        return Domain(low, high, mask, spacing, self.pixel_dim, groups, self.orders)
 
     def fingerprint(self) -> str:
-        """sha256 of the box, the mask, the steps and the pixels."""
-        digest = hashlib.sha256(repr(self.pixel_dim).encode())
+        """sha256 of the box, the mask, the steps, the pixels, the choices and the orders."""
+        digest = hashlib.sha256(repr((self.pixel_dim, *self.orders)).encode())
         for part in (self.low, self.high, self.mask, self.spacing, self.groups):
             told = repr(part) if not isinstance(part, Tensor) else f"{part.dtype} {tuple(part.shape)}"
             digest.update(told.encode())
@@ -187,12 +197,12 @@ class Domain:
         Tensor of bool
             (n,); False for a row with a NaN.
         """
-        if self.mask is None and self.spacing is None:
+        if self.whole and self.mask is None:
             return self.inside(x)
         return self.inside(x) & self.changed_only_allowed(x, x0)
 
     def changed_only_allowed(self, x: Tensor, x0: Tensor) -> Tensor:
-        """Whether each row changes only what the mask allows, in whole steps.
+        """Whether each row changes only what the mask allows, in whole steps and in the orders there are.
 
         A change counts as a whole step where it is off by what writing it down in float32 may add, and by no
         more than a quarter of a step.
@@ -223,10 +233,12 @@ class Domain:
                 choice, one = x.flatten(1)[:, members], self._ones(x)[members]
                 chosen = choice == one
                 allowed &= ((choice == 0) | chosen).all(1) & (chosen.sum(1) == 1)
-        return allowed
+        return allowed & kept(self.orders, x, x0) if self.orders else allowed
 
     def snap(self, x: Tensor, x0: Tensor, *, inward: bool) -> Tensor:
-        """x with its stepped features on the grid; continuous features stay as they are.
+        """x with its stepped features on the grid, and none past another that it may not pass.
+
+        Other features stay as they are.
 
         Parameters
         ----------
@@ -248,8 +260,14 @@ class Domain:
         >>> grid.snap(torch.tensor([[0.7]]), torch.zeros(1, 1), inward=True)
         tensor([[0.5000]])
         """
-        if self.spacing is None:
-            return x
+        if self.orders:
+            x = drawn_back(self.orders, x, x0, whole=False) if inward else self.clamp(evened(self.orders, x))
+        found = x if self.spacing is None else self._on_grid(x, x0, inward)
+        return drawn_back(self.orders, found, x0, whole=True) if self.orders and inward else found
+
+    def _on_grid(self, x: Tensor, x0: Tensor, inward: bool) -> Tensor:
+        """x with stepped features on the grid, and one of each choice chosen."""
+        assert self.spacing is not None
         unit = self._unit()
         steps = (x.double() - x0.double()) / unit
         if inward:  # a step that rounding left just short of whole still counts as whole
@@ -263,14 +281,16 @@ class Domain:
     def in_whole_steps(self, delta: Tensor) -> Tensor:
         """Changes (n, …) float64 with those of stepped features as whole steps, as far as they are.
 
-        Float32 writes six steps of 1/60 as 0.10000001: they are 0.1, less a hair that rounding may add.
+        Float32 writes six steps of 1/60 as 0.10000001: they are 0.1, less a hair that rounding may add, and
+        more of one where float32 writes the step itself: six of 0.05 are no more than 0.3.
         """
         if self.spacing is None:
             return delta
         unit = self._unit()
         steps = (delta / unit).round()
         whole = (delta - steps * unit).abs() <= LOOSE * 2.0**-23
-        return torch.where(whole & (self.spacing > 0), steps * unit * (1 - 2.0**-48), delta)
+        hair = 2.0**-48 if self.spacing.dtype == torch.float64 else 2.0**-23
+        return torch.where(whole & (self.spacing > 0), steps * unit * (1 - hair), delta)
 
     def steps(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         """How many whole steps the box leaves below and above each feature of x0.

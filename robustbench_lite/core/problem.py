@@ -707,9 +707,9 @@ class Problem:
         return True
 
     def _snap(self, z: Tensor) -> Tensor:
-        """z with stepped features on their grid: the nearest point of it that the threat admits."""
+        """z with stepped features on their grid and orders kept: the nearest point that the threat admits."""
         domain = self.threat.domain
-        if domain.spacing is None or not self.threat.over_inputs:
+        if domain.whole or not self.threat.over_inputs:
             return z
         nearest = domain.snap(z, self.x0, inward=False)
         inside = per_row(self.threat.contains(nearest, self.x0, self.eps), z)

@@ -29,6 +29,6 @@ DATA: dict[str, Entry] = dict(
                "Hendrycks & Dietterich 2019, arXiv:1903.12261"),
         _entry("masks", "masks:masks", "masks:PATH[,size=N][,share=0.99][,void=255]: folders images and masks"),
         _entry("npz", "arrays:npz", "npz:PATH: arrays x and y, uint8 or float in [0, 1]"),
-        _entry("csv", "tabular:csv", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D][,split=1]: a table of numbers and text"),
+        _entry("csv", "tabular:CSV", "csv:PATH,label=NAME[,integer=A|B][,fixed=C|D][,split=1]: a table of numbers and text"),
     ]
 )  # fmt: skip

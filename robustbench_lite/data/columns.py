@@ -10,6 +10,25 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+NATIVE = "datetime64"
+DATES = {r"\d{4}-\d\d-\d\d": "%Y-%m-%d", r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d": "%Y-%m-%d{}%H:%M:%S"}
+EPOCH, DAY, SECOND = pd.Timestamp("1970-01-01"), pd.Timedelta(days=1), 1 / 86_400
+
+
+def date_of(held: pd.Series) -> str:
+    """How the cells of a column write dates: a format, `datetime64`, or empty for a column of others."""
+    if pd.api.types.is_datetime64_any_dtype(held):
+        return NATIVE if getattr(held.dt, "tz", None) is None else ""
+    cells = held.dropna()
+    if not len(cells) or not all(isinstance(cell, str) for cell in cells):
+        return ""
+    for pattern, format_ in DATES.items():
+        if cells.str.fullmatch(pattern).all():
+            written = format_.format(cells.iloc[0][10:11])
+            good = pd.to_datetime(cells, format=written, errors="coerce").notna().all()
+            return written if good else ""
+    return ""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -36,6 +55,8 @@ class Column:
         The 0/1 columns of the file that the values of this category stand for; its name is theirs together.
     cost : float, default 1.0
         What it costs to move a number from low to low + width, or a feature of a category, in units of eps.
+    date : str, default ""
+        Of a column of dates how they are written, as `date_of` says; its numbers are days since 1970.
     """
 
     name: str
@@ -47,6 +68,7 @@ class Column:
     gaps: bool = False
     members: tuple[str, ...] = ()
     cost: float = 1.0
+    date: str = ""
 
     @property
     def one_hot(self) -> bool:
@@ -78,7 +100,7 @@ class Column:
             if self.one_hot:
                 return self.cost * np.asarray(chosen[:, None] == np.arange(len(self.values)), np.float64)
             return chosen[:, None] / max(1, len(self.values) - 1)
-        number = held.to_numpy(dtype=np.float64, na_value=np.nan)
+        number = self.numbers(held)
         empty = np.isnan(number)
         value = np.where(empty, 0.0, (number - self.low) / self.unit)
         return np.stack([value, empty.astype(np.float64)], 1) if self.gaps else value[:, None]
@@ -93,7 +115,25 @@ class Column:
             return {self.name: np.array([self.values[i] for i in at], dtype=object)}
         moved = self.unit * x[:, 0]
         value = self.low + (self.step * np.round(moved / self.step) if self.step else moved)
-        return {self.name: np.where(x[:, 1] > 0.5, np.nan, value) if self.gaps else value}
+        value = np.where(x[:, 1] > 0.5, np.nan, value) if self.gaps else value
+        return {self.name: self._dates(value) if self.date else value}
+
+    def numbers(self, held: pd.Series) -> np.ndarray:
+        """Cells of a number, or of a date, in its own units (n,) float64; NaN where they are empty."""
+        if self.date:
+            held = (pd.to_datetime(held, format=None if self.date == NATIVE else self.date) - EPOCH) / DAY
+        number: np.ndarray = held.to_numpy(dtype=np.float64, na_value=np.nan)
+        return number
+
+    def _dates(self, days: np.ndarray) -> np.ndarray:
+        """Days since 1970 as they are written, to the second."""
+        seconds = pd.Series(np.round(days / SECOND), dtype="Float64").astype("Int64")
+        dates = EPOCH + pd.to_timedelta(seconds, unit="s")
+        if self.date == NATIVE:
+            native: np.ndarray = dates.to_numpy()
+            return native
+        written: np.ndarray = dates.dt.strftime(self.date).to_numpy(dtype=object)
+        return written
 
 
 @dataclass(frozen=True)
@@ -122,12 +162,12 @@ class Columns:
     @property
     def numeric(self) -> bool:
         """Whether every column is a number, with its value in every row."""
-        return all(not (c.values or c.gaps) or bool(c.members) for c in self.columns)
+        return all(not (c.values or c.gaps or c.date) or bool(c.members) for c in self.columns)
 
     @property
     def textual(self) -> bool:
         """Whether a column holds anything but numbers."""
-        return any(c.values and not c.members for c in self.columns)
+        return any((c.values and not c.members) or c.date for c in self.columns)
 
     @property
     def low(self) -> Tensor:

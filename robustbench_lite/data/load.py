@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,13 @@ from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
 from robustbench_lite.core.parameters import Count, Seed, converted
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.data.data import Data, Options, Raw, chosen, finish, in_memory
+
+
+class Reader(Protocol):
+    """Data whose many options are the fields of a class."""
+
+    def read(self, options: Options) -> Raw: ...
+
 
 DataLike = str | Data | Dataset[tuple[Tensor, int]] | tuple[object, object]
 
@@ -83,8 +90,12 @@ def load_data(
     entry = look_up("data", name.head)
     values = given(entry, name)
     classes = values.pop("classes", None)
-    function = cast(Callable[..., Raw], load(entry.where, "data"))
-    options_of_it = arguments(function, values, skip=1)
+    found = load(entry.where, "data")
+    function, options_of_it = cast(Callable[..., Raw], found), dict[str, object]()
+    if isinstance(found, type):
+        function = cast(Reader, found(**arguments(found, values, skip=0))).read
+    else:
+        options_of_it = arguments(function, values, skip=1)
     wanted = str(classes).split("|") if classes else None
 
     def read(split: str, samples: int | None = None, source: Callable[[], Data] | None = None) -> Data:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -13,13 +14,16 @@ from torch import Tensor
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.guard import one_line
-from robustbench_lite.core.parameters import Share
-from robustbench_lite.data.columns import Column, Columns, plain
+from robustbench_lite.core.orders import Order
+from robustbench_lite.core.parameters import Share, check_fields
+from robustbench_lite.data.columns import SECOND, Column, Columns, date_of, plain
 from robustbench_lite.data.data import Options, Raw
 from robustbench_lite.data.split import divide
 
+FLOAT = 2.0**-24  # what float32 may be off by, as a share of 1
 MOST_VALUES = 100  # of a column of text; one with more is a name or a number, and stays as it is
 Names = Sequence[str]
+Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Kinds:
-    """What a user said of columns: those in whole steps, that stay, that are one choice; what each costs."""
+    """What a user said of columns: those in whole steps, that stay, that are one choice; what each costs.
+
+    order: pairs of which the first may not pass the second.
+    """
 
     integer: Names = ()
     fixed: Names = ()
     onehot: Sequence[Names] = ()
     cost: Mapping[str, float] = field(default_factory=dict)
+    order: Pairs = ()
 
 
 def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float | None = 0.3) -> Raw:
@@ -61,7 +69,8 @@ def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float 
     wide = [name for name, a, b in pairs if a < 0 or b > 1]
     note = f"the test split goes beyond the training split in {', '.join(wide)}: their box is widened"
     rows = train if options.split == "train" else test
-    domain = Domain(low, high, columns.mask, columns.spacing, None, columns.groups)
+    orders, told = _orders(frame, columns, kinds.order, what)
+    domain = Domain(low, high, columns.mask, columns.spacing, None, columns.groups, orders)
     return Raw(
         take=lambda i: z[rows][i],
         y=y[rows],
@@ -69,7 +78,7 @@ def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float 
         place=lambda i: f"{what}, row {int(rows[i])}",
         domain=domain,
         columns=columns,
-        notes=(*((note,) if wide else ()), *notes),
+        notes=(*((note,) if wide else ()), *notes, *told),
     )
 
 
@@ -77,7 +86,13 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
     """The columns of a table, scaled by its training rows; and what a reader should know of them."""
     names = [str(name) for name in frame.columns]
     asked = [name for group in kinds.onehot for name in group]
-    said = {"integer": kinds.integer, "fixed": kinds.fixed, "onehot": asked, "cost": list(kinds.cost)}
+    said = {
+        "integer": kinds.integer,
+        "fixed": kinds.fixed,
+        "onehot": asked,
+        "cost": list(kinds.cost),
+        "order": [name for pair in kinds.order for name in pair],
+    }
     for option, given in said.items():
         unknown = [name for name in given if name not in names]
         if unknown:
@@ -111,6 +126,10 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
             made.append(column)
             whole += [name] * (not column.step and not column.fixed and _whole(held))
             continue
+        date = date_of(held)
+        if date:
+            made.append(_number(name, held, train, kinds, date))
+            continue
         values = tuple(sorted({plain(value) for value in held}, key=lambda v: (v is None, str(v))))
         many = len(values) > MOST_VALUES
         kept += [name] * many
@@ -121,6 +140,12 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
     if whole:
         told = "|".join(whole)
         notes.append(f"{what}: whole numbers may become fractions, unless the data says integer={told}")
+    dates = [c for c in made if c.date and not c.fixed]
+    if dates:
+        told = ", ".join(c.name for c in dates)
+        coarse = max(c.width for c in dates) * FLOAT / SECOND
+        times = f", and with times as float32 holds them, to {coarse:.0f} s" * any(not c.step for c in dates)
+        notes.append(f"{what}: {told} are dates, which move in whole days{times}")
     gaps = [c.name for c in made if c.gaps]
     if gaps:
         notes.append(f"{what}: {', '.join(gaps)} have empty cells, which stay empty")
@@ -128,6 +153,29 @@ def columns_of(frame: pd.DataFrame, train: Tensor, kinds: Kinds, what: str) -> t
     if kinds.cost:
         notes.append(f"{what}: eps and distances are in units of cost; the zoo's models are trained in these")
     return Columns(tuple(priced)), notes
+
+
+def _orders(
+    frame: pd.DataFrame, columns: Columns, pairs: Pairs, what: str
+) -> tuple[tuple[Order, ...], list[str]]:
+    """Of each pair of columns the order of their features, and a note where rows do not keep it."""
+    place: dict[str, tuple[int, Column]] = {}
+    at = 0
+    for column in columns.columns:
+        place[column.name] = at, column
+        at += len(column.features)
+    made, notes = [], []
+    for low, high in pairs:
+        text = f"{low}<={high}"
+        numbers = [place[name] for name in (low, high) if name in place and not place[name][1].values]
+        if low == high or len(numbers) < 2 or bool(numbers[0][1].date) != bool(numbers[1][1].date):
+            raise InvalidParameter("order", text, f"two columns of {what}, both of numbers or both of dates")
+        (first, one), (second, other) = numbers
+        made.append(Order(first, second, one.unit, other.unit, other.low - one.low))
+        broken = int((one.numbers(frame[low]) > other.numbers(frame[high])).sum())
+        if broken:
+            notes.append(f"{what}: {text} does not hold in {broken} rows, where it may not get worse")
+    return tuple(made), notes
 
 
 def _cost_of(column: Column, cost: Mapping[str, float], what: str) -> float:
@@ -141,13 +189,17 @@ def _cost_of(column: Column, cost: Mapping[str, float], what: str) -> float:
     return next(iter(said.values()), 1.0)
 
 
-def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds) -> Column:
-    number = held.astype("float64")
-    seen = number.iloc[train.tolist()].dropna()
+def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds, date: str = "") -> Column:
+    """A column of numbers, or of dates as `date_of` calls them."""
+    column = Column(name, fixed=name in kinds.fixed, date=date)
+    number = column.numbers(held)
+    seen = number[train.numpy()]
+    seen = seen[~np.isnan(seen)]
     least, most = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
     width = most - least if most > least else 1.0
-    step = 1.0 if name in kinds.integer else 0.0
-    return Column(name, least, width, step, fixed=name in kinds.fixed, gaps=bool(number.isna().any()))
+    whole_days = bool(date) and bool((seen == np.round(seen)).all())
+    step = float(whole_days or name in kinds.integer)
+    return replace(column, low=least, width=width, step=step, gaps=bool(np.isnan(number).any()))
 
 
 def _whole(held: pd.Series) -> bool:
@@ -177,37 +229,59 @@ def _groups(frame: pd.DataFrame, taken: set[str]) -> list[tuple[str, ...]]:
     return [tuple(names) for names in alike.values() if len(names) > 1 and _one_hot(frame[names])]
 
 
-def csv(
-    options: Options,
-    path: str,
-    label: str,
-    integer: str = "",
-    fixed: str = "",
-    onehot: str = "",
-    cost: str = "",
-    split: Share = 0.3,
-) -> Raw:
-    """A file with a header; label: the class's column.
+@dataclass(frozen=True)
+class CSV:
+    """A file with a header. Columns of text are categories, of dates days, and cells may be empty.
 
-    integer, fixed: columns A|B|C that move in whole steps, or not at all; onehot: columns A|B of which
-    exactly one is 1, several such choices divided by a semicolon; cost: A:2|B:0.5, what it costs to move a
-    number over its whole range or to take another choice, 1 where nothing is said; split: the share of the
-    rows that is for testing, 1 for all. Columns of text are categories, and cells may be empty.
+    Parameters
+    ----------
+    path : str
+    label : str
+        The class's column.
+    integer, fixed : str, default ""
+        Columns A|B|C that move in whole steps, or not at all.
+    onehot : str, default ""
+        Columns A|B of which exactly one is 1; several such choices divided by a semicolon.
+    cost : str, default ""
+        A:2|B:0.5, what it costs to move a number over its whole range or to take another choice; 1 where
+        nothing is said.
+    order : str, default ""
+        A<=B|C<=D: columns of which the first may not pass the second.
+    split : float, default 0.3
+        The share of the rows that is for testing; 1: all.
     """
-    file = Path(path).expanduser()
-    try:
-        table = pd.read_csv(file)
-    except Exception as error:  # pandas has many words for what is no table
-        raise InvalidData(f"{path}: cannot be read as CSV: {one_line(error)}") from error
-    table.columns = [str(name) for name in table.columns]
-    if label not in table.columns:
-        raise InvalidParameter("label", label, f"a column of {path}: {', '.join(map(str, table.columns))}")
-    groups = [_listed(part) for part in onehot.split(";") if part]
-    kinds = Kinds(_listed(integer), _listed(fixed), groups, _costs(cost))
-    made = labelled(table.drop(columns=[label]), table[label], path, label)
-    raw = scaled(made, options, kinds, None if split == 1 else split)
-    told = f"{path}: {len(raw.y)} of {len(table)} rows are tested, the others train; split=1 tests all"
-    return raw if split == 1 else replace(raw, notes=(told, *raw.notes))
+
+    path: str
+    label: str
+    integer: str = ""
+    fixed: str = ""
+    onehot: str = ""
+    cost: str = ""
+    order: str = ""
+    split: Share = 0.3
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def read(self, options: Options) -> Raw:
+        """One split of it."""
+        path, label = self.path, self.label
+        try:
+            table = pd.read_csv(Path(path).expanduser())
+        except Exception as error:  # pandas has many words for what is no table
+            raise InvalidData(f"{path}: cannot be read as CSV: {one_line(error)}") from error
+        table.columns = [str(name) for name in table.columns]
+        if label not in table.columns:
+            raise InvalidParameter(
+                "label", label, f"a column of {path}: {', '.join(map(str, table.columns))}"
+            )
+        groups = [_listed(part) for part in self.onehot.split(";") if part]
+        costs, pairs = _costs(self.cost), _pairs(self.order)
+        kinds = Kinds(_listed(self.integer), _listed(self.fixed), groups, costs, pairs)
+        made = labelled(table.drop(columns=[label]), table[label], path, label)
+        raw = scaled(made, options, kinds, None if self.split == 1 else self.split)
+        told = f"{path}: {len(raw.y)} of {len(table)} rows are tested, the others train; split=1 tests all"
+        return raw if self.split == 1 else replace(raw, notes=(told, *raw.notes))
 
 
 def labelled(inputs: pd.DataFrame, labels: pd.Series, name: str, label: str) -> Table:
@@ -241,6 +315,17 @@ def _costs(text: str) -> dict[str, float]:
             raise InvalidParameter("cost", part, "COLUMN:NUMBER, several divided by |") from None
         if not 0 < found[name] < float("inf"):
             raise InvalidParameter("cost", part, "above 0 and finite; a column that may not change is fixed")
+    return found
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """A<=B|C<=D as pairs."""
+    found = []
+    for part in _listed(text):
+        low, sign, high = (piece.strip() for piece in part.partition("<="))
+        if not (low and sign and high) or "<=" in high:
+            raise InvalidParameter("order", part, "COLUMN<=COLUMN, several divided by |")
+        found.append((low, high))
     return found
 
 

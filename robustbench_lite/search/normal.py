@@ -81,6 +81,7 @@ class NormalForm:
             mask=None if domain.mask is None else moved(domain.mask),
             spacing=None if domain.spacing is None else moved(domain.spacing) / self.unit,
             pixel_dim=0 if self.axis else domain.pixel_dim,
+            orders=tuple(replace(order, room=order.room / self.unit) for order in domain.orders),
         )
 
     def threat(self, threat: Threat) -> Threat:

@@ -92,8 +92,8 @@ class Patch:
         return replace(self, eps=self.eps / unit)
 
     def refuses(self, shape: Sequence[int]) -> str | None:
-        if self.domain.spacing is not None:
-            return f"{self}: changes values freely, not in whole steps"
+        if not self.domain.whole:
+            return f"{self}: changes values freely, not in whole steps or orders"
         if refusal := no_images(str(self), replace(self.domain, mask=None), shape):
             return refusal
         bottom, right = (self.top or 0) + self.height, (self.left or 0) + self.width

@@ -160,8 +160,8 @@ def no_images(what: str, domain: Domain, shape: Sequence[int]) -> str | None:
         return f"{what}: changes images (C, H, W); not {tuple(shape)}"
     if domain.pixel_axis(shape) not in (0, None):
         return f"{what}: changes images (C, H, W); the channels of {tuple(shape)} are elsewhere"
-    if domain.mask is not None or domain.spacing is not None:
-        return f"{what}: changes every pixel; not those alone that may change, nor in whole steps"
+    if domain.mask is not None or not domain.whole:
+        return f"{what}: changes every pixel; not those alone that may change, nor in whole steps or orders"
     width = torch.as_tensor(domain.high) - torch.as_tensor(domain.low)
     if not bool(width.isfinite().all()):
         return f"{what}: changes images in a box of finite width"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -238,9 +239,10 @@ def test_a_frame_in_its_own_units_is_a_table() -> None:
     assert not result.failures
 
 
-def test_as_many_steps_as_the_ball_allows_are_in_it() -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_as_many_steps_as_the_ball_allows_are_in_it(dtype: torch.dtype) -> None:
     """Six steps of 1/60 are 0.1, however float32 writes them, for every row and every attack."""
-    spacing = torch.tensor([1 / 60, 0.0], dtype=torch.float64)
+    spacing = torch.tensor([1 / 60, 0.0], dtype=dtype)
     domain = Domain(spacing=spacing)
     threat = rb.parse_threat("linf:0.1", domain)
     start = torch.arange(55, dtype=torch.float64) / 60
@@ -280,6 +282,106 @@ def test_columns_that_do_not_fit_are_told(tmp_path: Path, table: Path) -> None:
     for column in ("income", "city"):
         with pytest.raises(InvalidParameter, match="a column of whole numbers"):
             rb.load_data(f"csv:{table},label=label,integer={column}")
+
+
+def loans(n: int = 240) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    born = pd.Timestamp("1950-01-01") + pd.to_timedelta(random.integers(0, 18_000, n), unit="D")
+    asked = random.uniform(1_000, 50_000, n).round()
+    frame = pd.DataFrame(
+        {
+            "born": born,
+            "seen": (born + pd.to_timedelta(random.integers(0, 9_000 * 86_400, n), unit="s")).strftime(
+                "%Y-%m-%d %H:%M:%S"
+            ),
+            "granted": (asked * random.uniform(0.3, 1, n)).round(),
+            "asked": asked,
+        }
+    )
+    frame["born"] = frame["born"].dt.strftime("%Y-%m-%d")
+    share = frame["granted"] / frame["asked"] + (born.year - 1975) / 80
+    frame["label"] = np.where(share + random.normal(0, 0.05, n) > 0.65, "good", "bad")
+    return frame
+
+
+def test_dates_are_days_and_come_back_as_they_were_written(tmp_path: Path) -> None:
+    frame = loans()
+    frame.loc[3, "seen"] = None
+    frame.to_csv(tmp_path / "loans.csv", index=False)
+    data = rb.load_data(f"csv:{tmp_path / 'loans.csv'},label=label,split=1")
+    columns = data.columns
+    assert columns is not None
+    back = columns.own(data.x)
+    written = frame.drop(columns="label")
+    assert back["born"].tolist() == written["born"].tolist()
+    assert back["seen"].isna().tolist() == written["seen"].isna().tolist()
+    apart = (pd.to_datetime(back["seen"]) - pd.to_datetime(written["seen"])).abs().max()
+    assert apart <= pd.Timedelta(seconds=150)  # sixty years in float32
+    assert any("born, seen are dates" in note and "float32" in note for note in data.notes)
+    native = frame.assign(born=pd.to_datetime(frame["born"]))
+    held = rb.load_data((native.drop(columns="label"), native["label"]))
+    assert held.columns is not None
+    assert held.columns.own(held.x)["born"].tolist() == native["born"].tolist()
+    for odd in (["2020-13-01", "2020-01-02"], ["2020-01-02T00:00:00", "2020-01-02 00:00:00"], ["x", "y"]):
+        other = frame.assign(born=(odd * len(frame))[: len(frame)])
+        found = rb.load_data((other.drop(columns="label"), other["label"])).columns
+        assert found is not None
+        assert found.columns[0].values == tuple(sorted(odd))  # a category of two
+
+    class Rule(ClassifierMixin, BaseEstimator):
+        """Takes the table as it is; decides by the year."""
+
+        classes_ = np.array(["bad", "good"])
+
+        def fit(self, x: pd.DataFrame, y: object) -> "Rule":
+            return self
+
+        def predict_proba(self, x: pd.DataFrame) -> np.ndarray:
+            year = x["born"].str[:4].astype(int) + x["born"].str[5:7].astype(int) / 12
+            share = 1 / (1 + np.exp(-(year - 1975) / 5))
+            return np.column_stack([1 - share, share])
+
+        def predict(self, x: pd.DataFrame) -> np.ndarray:
+            return self.classes_[self.predict_proba(x).argmax(1)]
+
+    run = rb.run(
+        f"csv:{tmp_path / 'loans.csv'},label=label,split=1", [Rule()], ["square:steps=60"], ["linf:0.1"],
+        config=rb.Config(samples=40),
+    )  # fmt: skip
+    assert run.records["valid"].all()
+    assert run.records["success"].any()
+
+
+def test_one_column_does_not_pass_another(tmp_path: Path) -> None:
+    frame = loans()
+    frame["born"] = frame["born"] + " 00:00:00"
+    frame.to_csv(tmp_path / "loans.csv", index=False)
+    order = "order=granted<=asked|born<=seen"
+    named = f"csv:{tmp_path / 'loans.csv'},label=label,split=1,integer=granted,{order}"
+    run = rb.run(named, ["logistic"], ["pgd"], ["linf:0.3"], config=rb.Config(samples=80))
+    assert run.records["valid"].all()
+    assert run.records["success"].any()
+    data = rb.load_data(named, samples=80)
+    assert data.columns is not None
+    model = rb.load_model("logistic", data)
+    for attack in ("pgd", "square:steps=100", "hopskipjump:steps=3"):
+        found = rb.attack(model, data.x, data.y, attack, rb.parse_threat("linf:0.3", data.domain))
+        table = data.columns.own(found.adversarial)
+        assert (table["granted"] <= table["asked"] + 0.01).all()
+        late = pd.to_datetime(table["born"]) - pd.to_datetime(table["seen"])
+        assert (late <= pd.Timedelta(minutes=5)).all()
+        assert found.success.any()
+    frame.loc[:4, "granted"] = frame.loc[:4, "asked"] + 10
+    frame.to_csv(tmp_path / "loans.csv", index=False)
+    assert any("granted<=asked does not hold in 5 rows" in note for note in rb.load_data(named).notes)
+    for order, why in (
+        ("granted<asked", "COLUMN<=COLUMN"),
+        ("granted<=gone", "columns of"),
+        ("granted<=granted", "both of numbers"),
+        ("granted<=seen", "both of numbers or both of dates"),
+    ):
+        with pytest.raises(InvalidParameter, match=why):
+            rb.load_data(f"csv:{tmp_path / 'loans.csv'},label=label,order={order}")
 
 
 def test_the_rows_that_are_tested_are_told_and_may_be_all(table: Path) -> None:
