@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
 from robustbench_lite.core.parameters import Count, Seed, converted
 from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
-from robustbench_lite.data.data import Data, Options, Raw, chosen, finish, in_memory
+from robustbench_lite.data.data import Data, Options, Raw, chosen, finish, in_memory, of_labels
 
 
 class Reader(Protocol):
@@ -45,7 +45,7 @@ def load_data(
         A name (`digits`, `mnist:classes=3|7`, `folder:PATH,size=32`, `npz:PATH`, `csv:PATH,label=NAME`), a
         torch `Dataset` or `DataLoader` of (image, class, …), a pair (x, y), or `Data`. x is (n, d), (n, H, W)
         or (n, C, H, W): a tensor, an array, a DataFrame or a list, uint8 or in [0, 1]; y (n,) whole numbers
-        or text, or one-hot rows.
+        or text, or one-hot rows, or (n, L) labels that are there or not.
     split : {"test", "train"}, default "test"
         Of a name.
     samples : int, optional
@@ -121,7 +121,7 @@ class Once:
 def _own(data: object, options: Options) -> Raw:
     """A pair (x, y), a torch `Dataset` or a `DataLoader` of pairs."""
     from robustbench_lite.data.arrays import as_inputs, from_dataset
-    from robustbench_lite.data.given import classes, numbers
+    from robustbench_lite.data.given import classes, label_sets, numbers
     from robustbench_lite.data.tabular import labelled, scaled
 
     what = "own data"
@@ -135,6 +135,9 @@ def _own(data: object, options: Options) -> Raw:
             return scaled(labelled(frame, labels, what, "y"), options, share=None)
     if isinstance(data, tuple | list) and len(data) == 2:
         x = as_inputs(numbers(data[0], f"{what}: x"), what)
+        sets = label_sets(data[1])
+        if sets is not None and len(sets) == len(x):
+            return of_labels(x, sets, what)
         y, names = classes(data[1], len(x), f"{what}: y")
         if not len(y):
             raise InvalidData(f"{what}: has no samples")

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.dense import MultiLabel
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Access, Model
+from robustbench_lite.core.task import Task
 from robustbench_lite.models.checks import (
     answers_twice_alike,
     fitted_to,
@@ -93,7 +95,7 @@ class ScoreFunction(Model):
             self._rows = rows_taken(self._ask, x)
             notes = (*notes, "it takes no random inputs, and was tried on samples")
         self._tried = x
-        decides = self._ask(x[: self._rows or len(x)]).ndim == 1
+        decides = self._decides(self._ask(x[: self._rows or len(x)]))
         self.access = Access.DECISION if decides else Access.SCORE
         trial = self.scores(x)
         self.num_classes = trial.shape[1]
@@ -101,7 +103,7 @@ class ScoreFunction(Model):
         if not bool(trial.isfinite().all()):
             raise InvalidModel(f"{self.name}: returns NaN or infinite scores for inputs in [0, 1]")
         whole = bool((trial >= 0).all()) and bool(((trial.sum(1) - 1).abs() < 1e-5).all())
-        self._scaled = whole and not decides
+        self._scaled = whole and not decides and trial.dim() == 2
         what = "decisions" if decides else "scores"
         self.limits = f"a function returns {what}"
         self.notes = (*notes, f"a NumPy function: {what} only, on the CPU")
@@ -122,6 +124,10 @@ class ScoreFunction(Model):
         if found.ndim == 1:
             found = np.eye(self.num_classes)[found]
         return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float64))
+
+    def _decides(self, found: np.ndarray) -> bool:
+        """Whether what it returned for a trial is decisions."""
+        return found.ndim == 1
 
     def confidence(self, scores: Tensor) -> Tensor | None:
         return scores.amax(1) if self._scaled else None
@@ -163,6 +169,69 @@ class ScoreFunction(Model):
             )
         if classes and not ((found >= 0) & (found < self.num_classes)).all():
             raise InvalidModel(f"{self.name}: returned a class outside 0 … {self.num_classes - 1}")
+        return found
+
+
+class LabelFunction(ScoreFunction):
+    """A function whose answer is labels (n, L) that are there or not.
+
+    It may return them as 0 and 1, whole numbers or truths; as probabilities, where all that it returns for a
+    trial lies in [0, 1]; or as scores, above 0 for those that are there. A list of L arrays (n, 2), a
+    probability of no and of yes each, serves as well.
+
+    Parameters
+    ----------
+    function, input_shape, name, taken, notes, samples
+        As in `ScoreFunction`.
+    labels : int
+        L.
+    """
+
+    task: Task = MultiLabel()
+
+    def __init__(
+        self,
+        function: ArrayFunction,
+        input_shape: Sequence[int],
+        labels: int,
+        *,
+        name: str = "",
+        taken: Callable[[Tensor], object] | None = None,
+        notes: Sequence[str] = (),
+        samples: Tensor | None = None,
+    ) -> None:
+        self.labels, self._shares = labels, True
+        super().__init__(
+            function, input_shape, name=name, taken=taken, num_classes=2, notes=notes, samples=samples
+        )
+        if self.access is Access.SCORE:
+            kind = "probabilities, there above 0.5" if self._shares else "scores, there above 0"
+            self.notes += (f"what it returns of a label is taken for {kind}",)
+
+    def _decides(self, found: np.ndarray) -> bool:
+        self._shares = bool(((found >= 0) & (found <= 1)).all())
+        return found.dtype.kind in "iub"
+
+    def _widen(self, *tried: Tensor) -> None:
+        """There are as many labels as the data has."""
+
+    def _asked(self, x: Tensor) -> Tensor:
+        yes = torch.from_numpy(np.ascontiguousarray(self._ask(x), dtype=np.float64))
+        return torch.stack([1 - yes if self._shares else torch.zeros_like(yes), yes], 1)
+
+    def _ask(self, x: Tensor) -> np.ndarray:
+        with foreign(self.name, f"a call with {len(x)} inputs"):
+            answer = self.function(cast(np.ndarray, self.taken(x)))
+            if isinstance(answer, list) and len(answer) == self.labels:
+                parts = [_as_array(part) for part in answer]
+                if all(part.shape == (len(x), 2) for part in parts):
+                    answer = np.stack([part[:, 1] for part in parts], 1)
+            found = _as_array(answer)
+        if found.shape != (len(x), self.labels) or found.dtype.kind not in "fiub":
+            what = f"{found.dtype} {found.shape} for {len(x)} inputs"
+            raise InvalidModel(
+                f"{self.name}: returned {what}; must be ({len(x)}, {self.labels}), a number a label"
+            )
         return found
 
 

@@ -17,7 +17,7 @@ from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import parse_number
 from robustbench_lite.data.data import Data
 from robustbench_lite.models.checks import fitted_to
-from robustbench_lite.models.function import ScoreFunction
+from robustbench_lite.models.function import LabelFunction, ScoreFunction
 from robustbench_lite.models.names import Reading
 from robustbench_lite.models.torch.affine import collapsed
 from robustbench_lite.models.torch.module import TorchModel
@@ -71,6 +71,8 @@ def as_model(
             raise InvalidParameter(field, told[field], f"left out: {made.name} is a model already")
         fitted = fitted_to(made, data.num_classes, reading.reject)
         return fitted if device is None else fitted.to(device)
+    if data.task.kind == "multilabel" and not isinstance(made, nn.Module):
+        return _labeller(made, data, name).to(device or "cpu")
     if data.task.kind != "classification" and not isinstance(made, nn.Module):
         raise InvalidModel(f"{data.name} asks for {data.task.kind}, of which only networks are read")
     if data.columns is not None and data.columns.priced:
@@ -82,6 +84,21 @@ def as_model(
     if reading.units == "own":
         return _made(made, data, reading, name, device, own=True)
     return _in_units_that_fit(made, data, reading, name, device)
+
+
+def _labeller(made: object, data: Data, name: str) -> Model:
+    """An estimator of several labels, or a function that returns them."""
+    how: object = made
+    if hasattr(made, "predict") and hasattr(made, "get_params") and not isinstance(made, type):
+        known = (getattr(made, method, None) for method in ("predict_proba", "decision_function", "predict"))
+        how = next(method for method in known if method is not None)
+        name = name or type(made).__name__
+    if not callable(how) or isinstance(how, type):
+        raise InvalidModel(f"{type(made).__name__} is no model: give {EXPECTED}")
+    taken = flattened if hasattr(getattr(how, "__self__", None), "n_features_in_") else None
+    function = cast(Callable[[np.ndarray], object], how)
+    shape, labels = data.x.shape[1:], data.y.shape[1]
+    return LabelFunction(function, shape, labels, name=name, taken=taken, samples=data.x)
 
 
 def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, device: Device | None) -> Model:

@@ -1,5 +1,6 @@
 """Labels that are there or not: any number of them a sample, each with one number of a network."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -127,13 +135,13 @@ def test_sigmoids_parts_of_outputs_and_unknown_labels_are_read() -> None:
         assert np.allclose(other["linf"], first["linf"], atol=1e-4)
 
 
-def test_one_label_a_row_is_a_class_and_functions_are_refused() -> None:
+def test_one_label_a_row_is_a_class_and_what_does_not_fit_is_told() -> None:
     module = linear()
     x, y = labelled(module)
     one_hot = torch.eye(4).long()[torch.arange(len(x)) % 4]
     assert set(rb.attack(module, x, one_hot, "fgsm", "linf:0.1").records["task"]) == {"classification"}
-    with pytest.raises(InvalidModel, match="only networks are read"):
-        rb.attack(lambda z: np.zeros((len(z), 4)), x, y, "noise", "linf:0.1")
+    with pytest.raises(InvalidModel, match="a number a label"):
+        rb.attack(lambda z: np.zeros((len(z), 3)), x, y, "noise", "linf:0.1")
     with pytest.raises(InvalidModel, match="must be"):
         rb.attack(linear(5), x, y, "fgsm", "linf:0.1")
     with pytest.raises(InvalidData):
@@ -192,3 +200,63 @@ def test_a_label_that_nobody_knows_is_not_sought() -> None:
     assert not records["success"][:10].any()
     for goal in ("random", "least_likely"):
         assert rb.attack(module, x, y, "pgd:steps=5", "linf:0.5", goal=goal).records["forwards"].min() > 0
+
+
+def tagged() -> tuple[Tensor, np.ndarray, Tensor]:
+    """Points of a table and three labels of each, some with none and some with two."""
+    x = torch.rand(150, 4, generator=torch.Generator().manual_seed(3))
+    weight = torch.tensor([[1.0, -1.0, 0.0, 0.2], [0.0, 1.0, -1.0, 0.1], [0.3, 0.0, 1.0, -1.0]])
+    y = (x @ weight.T > 0.1).long()
+    return x, x.numpy(), y
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OneVsRestClassifier(LogisticRegression(C=10)),
+        lambda: MultiOutputClassifier(LogisticRegression(C=10)),  # a list of probabilities
+        lambda: MLPClassifier((16,), max_iter=800, random_state=0),
+        lambda: RandomForestClassifier(10, random_state=0),
+        lambda: OneVsRestClassifier(LinearSVC(C=10)),  # decisions alone
+        lambda: RidgeClassifier(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_estimators_of_several_labels_are_asked_for_them(make: Callable[[], BaseEstimator]) -> None:
+    x, array, y = tagged()
+    estimator = make().fit(array, y.numpy())
+    model = rb.load_model(estimator, rb.load_data((x, y)))
+    assert model.task.kind == "multilabel"
+    assert (model.prediction(model.scores(x)).numpy() == estimator.predict(array)).all()
+    found = rb.attack(estimator, x[:40], y[:40], "square:steps=60", "linf:0.2")
+    assert found.records["valid"].all()
+    said = estimator.predict(found.adversarial.numpy())[found.success.numpy()]
+    assert (said != y[:40][found.success].numpy()).any(1).all()
+    assert found.success.sum() >= 5
+
+
+def test_functions_of_several_labels_say_how_they_are_read() -> None:
+    x, _, y = tagged()
+    weight = np.random.default_rng(0).normal(size=(4, 3))
+
+    def scores(features: np.ndarray) -> np.ndarray:
+        return features @ weight
+
+    def shares(features: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-features @ weight))
+
+    def labels(features: np.ndarray) -> np.ndarray:
+        return (features @ weight > 0).astype(int)
+
+    data = rb.load_data((x, y))
+    made = [rb.load_model(function, data) for function in (scores, shares, labels)]
+    said = [model.prediction(model.scores(x)) for model in made]
+    assert torch.equal(said[0], said[1])
+    assert torch.equal(said[0], said[2])
+    assert [model.access.name for model in made] == ["SCORE", "SCORE", "DECISION"]
+    assert any("scores, there above 0" in note for note in made[0].notes)
+    assert any("probabilities, there above 0.5" in note for note in made[1].notes)
+    with pytest.raises(InvalidModel, match=r"must be \(\d+, 3\), a number a label"):
+        rb.load_model(lambda features: features, data)
+    with pytest.raises(InvalidModel, match="no model"):
+        rb.load_model(LogisticRegression, data)  # type: ignore[arg-type]
