@@ -63,6 +63,8 @@ class Raw:
     answers : callable, optional
         Indices (m,) -> labels (m, …) int64 of tasks whose answer has positions, -1 where one has no label;
         y is then not looked at.
+    rows : Tensor, optional
+        (n,) int64: the numbers that samples have where they come from, which become their ids; None: 0, 1, …
 
     Examples
     --------
@@ -79,6 +81,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=Classification)
     answers: Callable[[Tensor], Tensor] | None = None
+    rows: Tensor | None = None
 
 
 def in_memory(x: Tensor, y: Tensor, class_names: Sequence[str], what: str) -> Raw:
@@ -250,6 +253,7 @@ def finish(
     if raw.task.kind == "segmentation" and answers.shape[1:] != x.shape[2:]:
         own, other = tuple(answers.shape[1:]), tuple(x.shape[2:])
         raise InvalidData(f"{name}: masks of {own} pixels for images of {other}")
+    ids = ids if raw.rows is None else raw.rows[ids]
     return Data(name, x, answers, ids, names, raw.domain, raw.columns, raw.notes, source, raw.task)
 
 

@@ -78,6 +78,7 @@ def scaled(table: Table, options: Options, kinds: Kinds = Kinds(), share: float 
         place=lambda i: f"{what}, row {int(rows[i])}",
         domain=domain,
         columns=columns,
+        rows=rows,
         notes=(*((note,) if wide else ()), *notes, *told),
     )
 

@@ -387,7 +387,12 @@ def test_one_column_does_not_pass_another(tmp_path: Path) -> None:
 def test_the_rows_that_are_tested_are_told_and_may_be_all(table: Path) -> None:
     some = rb.load_data(f"csv:{table},label=label")
     assert any("90 of 300 rows are tested" in note for note in some.notes)
-    assert len(rb.load_data(f"csv:{table},label=label,split=1")) == 300
+    whole = rb.load_data(f"csv:{table},label=label,split=1")
+    assert whole.ids.tolist() == list(range(300))
+    assert torch.equal(whole.y[some.ids], some.y)  # ids are rows of the file
+    few = rb.load_data(f"csv:{table},label=label", samples=20)
+    assert set(few.ids.tolist()) < set(some.ids.tolist())
+    assert torch.equal(whole.y[few.ids], few.y)
 
 
 def test_a_ball_as_wide_as_the_box_is_noted() -> None:
