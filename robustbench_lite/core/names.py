@@ -81,6 +81,18 @@ def parse_name(text: str, declared: Declared = lambda head: ()) -> Name:
     return Name(whole, head, tuple(parse_name(part, declared) for part in inner), parameters, first)
 
 
+def is_path(text: str) -> bool:
+    """Whether a text that names nothing looks like a file or a folder: an ending, or a part of a path.
+
+    Examples
+    --------
+    >>> is_path("mine.csv"), is_path("photos/cats"), is_path("logistc"), is_path("svm:most=500")
+    (True, True, False, False)
+    """
+    where = text.partition(",")[0]
+    return "/" in where or re.search(r"\.[A-Za-z]\w{0,9}$", where) is not None
+
+
 def added_names(text: str) -> list[str]:
     """The names that a text adds up: `rotation:10+linf:2/255`.
 
