@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 
 from robustbench_lite.core import parameters as declared
 from robustbench_lite.core.errors import InvalidParameter, RobustError, UnknownName
-from robustbench_lite.core.names import Name, parse_name
+from robustbench_lite.core.names import Name, is_path, parse_name
 from robustbench_lite.core.parameters import Amount, checked, hints_of
 
 Thing = TypeVar("Thing")
@@ -31,6 +31,12 @@ ALWAYS: dict[str, dict[str, object]] = {
     "data": {"classes": str},
 }
 HOMES = {"certifiers": "certify", "peers": "attacks"}  # kinds whose package has another name
+# What a path is called where it may stand for something.
+PATHS = {
+    "models": "a name, or a file that ends in .skops, .onnx, .pt, .ubj, .json, .txt; a network's weights are "
+    "weights:FILE,network=package.module:function, a folder of transformers hf:FOLDER",
+    "data": "a name: csv:FILE,label=COLUMN, npz:FILE, masks:FOLDER, or folder:FOLDER, a sub-folder a class",
+}
 # Kinds whose names are names of another kind too: a defended model, an attack of another library.
 WITHIN = {"models": ("defenses",), "attacks": ("peers",)}
 
@@ -120,6 +126,8 @@ def look_up(kind: str, name: str) -> Entry:
     ------
     UnknownName
         With the nearest ones.
+    InvalidParameter
+        For what looks like a path, with the words that go before one.
 
     Examples
     --------
@@ -128,6 +136,8 @@ def look_up(kind: str, name: str) -> Entry:
     """
     known = named(kind)
     if name not in known:
+        if kind in PATHS and is_path(name):
+            raise InvalidParameter(kind.removesuffix("s"), name, PATHS[kind])
         raise UnknownName(kind.removesuffix("s"), name, known)
     return known[name]
 

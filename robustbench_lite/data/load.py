@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
-from robustbench_lite.core.names import is_path
 from robustbench_lite.core.parameters import Count, Seed, converted
-from robustbench_lite.core.registry import arguments, given, load, look_up, named, read_name
+from robustbench_lite.core.registry import arguments, given, load, look_up, read_name
 from robustbench_lite.data.data import Data, Options, Raw, chosen, finish, in_memory, of_labels
 
 
@@ -88,11 +87,6 @@ def load_data(
     if not isinstance(data, str):
         return finish("own data", _own(data, options), samples, seed)
     name = read_name("data", data)
-    if name.head not in named("data") and is_path(name.text):
-        raise InvalidData(
-            f"{data}: is no data's name; say what it is: csv:FILE,label=COLUMN, npz:FILE, folder:PATH of "
-            "images, a sub-folder a class, or masks:PATH"
-        )
     entry = look_up("data", name.head)
     values = given(entry, name)
     classes = values.pop("classes", None)

@@ -128,4 +128,3 @@ READERS: dict[str, Callable[[Path, Data], object]] = {
     ".keras": _keras,
     ".h5": _keras,
 }
-READ = [suffix for suffix, reader in READERS.items() if reader not in (_weights, _pickled, _keras)]

@@ -12,16 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from robustbench_lite.core.errors import InvalidModel, InvalidParameter, Unsupported
+from robustbench_lite.core.errors import InvalidParameter, Unsupported
 from robustbench_lite.core.guard import foreign
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.names import is_path
-from robustbench_lite.core.registry import arguments, build, entries, given, load, look_up, named, read_name
+from robustbench_lite.core.registry import arguments, build, entries, given, load, look_up, read_name
 from robustbench_lite.data.data import Data
 from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.models.cache import Report, Trained
 from robustbench_lite.models.defense import Defense, defended
-from robustbench_lite.models.files import READ, read_model
+from robustbench_lite.models.files import read_model
 from robustbench_lite.models.names import Reading, brought, is_reference
 from robustbench_lite.models.own import PLAIN, as_model
 
@@ -99,11 +98,6 @@ def _named(text: str, data: Data, train: Trained) -> Model:
         file = Path(where).expanduser()
         return as_model(read_model(file, data), data, reading, file.stem, train.device)
     written = read_name("models", text)
-    if written.head not in named("models") and is_path(written.text):
-        raise InvalidModel(
-            f"{text}: is no model's name, nor a file that is read ({', '.join(READ)}); a network's weights are "
-            "weights:FILE,network=package.module:function, a folder of transformers hf:FOLDER"
-        )
     entry = look_up("models", written.head)
     if entry.task and entry.task != data.task.kind:
         known = [name for name, one in entries("models").items() if one.task in ("", data.task.kind)]

@@ -304,10 +304,10 @@ def test_files_without_a_reader_say_what_to_do(tmp_path: Path) -> None:
 
 def test_a_path_without_a_word_of_what_it_is_is_told_the_words(tmp_path: Path) -> None:
     for name in ("net.bin", f"{tmp_path}/mine", "net.h6,units=own"):
-        with pytest.raises(RobustError, match=r"no model's name.*\.skops, \.onnx.*hf:FOLDER"):
+        with pytest.raises(RobustError, match=r"model = .*\.skops, \.onnx.*hf:FOLDER"):
             rb.load_model(name, DATA)
     for name in ("table.csv", str(tmp_path)):
-        with pytest.raises(RobustError, match=r"no data's name.*csv:FILE,label=COLUMN"):
+        with pytest.raises(RobustError, match=r"data = .*csv:FILE,label=COLUMN"):
             rb.load_data(name)
 
 
