@@ -33,7 +33,6 @@ from robustbench_lite.certify.leaves import allowed
 from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model
-from robustbench_lite.core.shape import per_row
 from robustbench_lite.core.structure import Neighbours
 from robustbench_lite.core.threat import Norm, Threat
 
@@ -72,29 +71,34 @@ class NeighbourBounds:
         sides = allowed(x0, question.threat.domain.to(torch.device("cpu")))
         low, high = (side.double().numpy() - x for side in sides)
         y, sought = question.y.cpu().numpy(), question.sought.cpu().numpy()
-        distance, steps = np.zeros(len(x)), np.zeros((len(MARGINS), *x.shape))
+        distance, choices = np.zeros(len(x)), []
         for i in range(len(x)):
             question.progress(i / len(x))
-            distance[i], steps[:, i] = solver.nearest(x[i], low[i], high[i], int(y[i]), sought[i])
+            distance[i], choice = solver.case(x[i], low[i], high[i], int(y[i]), sought[i]).searched()
+            choices.append(choice)
         proven = rounded_down(torch.from_numpy(distance).to(question.x0.device), question.norm)
-        nearest = self._crossed(question, torch.from_numpy(steps).to(question.x0.device))
+        nearest = question.x0.clone()
+        left = torch.arange(len(x), device=nearest.device)
+        for margin in MARGINS:  # a step past its boundary is only made where none before it was enough
+            steps = np.zeros((len(left), x.shape[1]))
+            for place, i in enumerate(left.tolist()):
+                case = solver.case(x[i], low[i], high[i], int(y[i]), sought[i])
+                steps[place] = case.past(choices[i], margin)
+            there, points = self._crossed(question[left], torch.from_numpy(steps).to(nearest.device))
+            nearest[left[there]] = points[there]
+            left = left[~there]
         reached = question.threat.distance(nearest, question.x0)
         plain = question.threat.domain.whole
         moved = (nearest != question.x0).flatten(1).any(1)
         exact = torch.isinf(proven) | (moved & (reached <= proven * (1 + 3 * MARGINS[-1])) & plain)
         return Bounds(proven, exact, "neighbours", nearest=nearest)
 
-    def _crossed(self, question: Question, steps: Tensor) -> Tensor:
-        """x0 after the first of several steps (m, n, d) that the model itself decides as sought; else x0."""
+    def _crossed(self, question: Question, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether the model itself decides x0 after steps (n, d) as sought (n,); and the points."""
         x0 = question.x0
-        found, left = x0.clone(), torch.ones_like(question.y, dtype=torch.bool)
-        for step in steps:
-            point = question.threat.domain.clamp(_away(x0.double() + step.reshape(x0.shape), x0))
-            answer = question.model.prediction(question.model.scores(point))
-            there = question.sought.gather(1, answer.clamp_min(0)[:, None])[:, 0] & (answer >= 0) & left
-            found = torch.where(per_row(there, x0), point, found)
-            left = left & ~there
-        return found
+        point = question.threat.domain.clamp(_away(x0.double() + steps.reshape(x0.shape), x0))
+        answer = question.model.prediction(question.model.scores(point))
+        return question.sought.gather(1, answer.clamp_min(0)[:, None])[:, 0] & (answer >= 0), point
 
 
 def _away(point: Tensor, x0: Tensor) -> Tensor:
@@ -173,17 +177,14 @@ class Solver:
         """The distance up to which two stored samples stand in one place, where rounding decides ties."""
         return SAME * float(np.abs(self.image).max(initial=0.0))
 
-    def nearest(self, x: Array, low: Array, high: Array, y: int, sought: Array) -> tuple[float, Array]:
-        """A distance below which no step within the box changes y to what is sought; the best steps met.
-
-        (margins, d): on the boundary, then past it.
-        """
+    def case(self, x: Array, low: Array, high: Array, y: int, sought: Array) -> Case:
+        """One sample, whose steps stay within the box and are to change y to what is sought."""
         apart = np.square(self.stored - (self.matrix @ x + self.offset)).sum(1)
         wanted = sought[self.labels]
         alone = self.k == 1
         rivals = np.flatnonzero(~wanted if alone else self.labels == y)
         others = np.flatnonzero(wanted if alone else self.labels != y)
-        return Case(self, apart, rivals, others, low, high, y).searched()
+        return Case(self, apart, rivals, others, low, high, y)
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ class Case:
     high: Array
     y: int
 
-    def searched(self) -> tuple[float, Array]:
-        """Choices of others and rivals, best first: the bound, and the steps of the best choice met."""
+    def searched(self) -> tuple[float, Node]:
+        """Choices of others and rivals, best first: a bound, and the best one met."""
         k, labels = self.solver.k, self.solver.labels
         still = np.zeros_like(self.low)
         least = self._least(k // 2)
@@ -254,9 +255,9 @@ class Case:
                 children.append(replace(solved, kept=(*solved.kept, first)))
                 children.append(replace(solved, dropped=(*solved.dropped, first)))
         bound = min(best, waiting[0][0]) if waiting else best
-        return bound, np.stack([self._past(found, margin) for margin in MARGINS])
+        return bound, found
 
-    def _past(self, found: Node, margin: float) -> Array:
+    def past(self, found: Node, margin: float) -> Array:
         """The step of a choice, past its boundaries by a share of its length."""
         node: Node | None = found
         while node is not None and found.chosen and margin:
