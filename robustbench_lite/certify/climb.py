@@ -114,7 +114,7 @@ class Climb:
         scores = self.cells.scores(standing.point)
         done, height = self.wanted.met(scores), self.wanted.height(scores)
         rows = (~done).nonzero()[:, 0]
-        for _ in range(steps):
+        for _ in range(steps if len(feature) else 0):  # trees that ask nothing have no moves
             if not len(rows):
                 break
             held = standing[rows]
@@ -153,7 +153,7 @@ class Climb:
         """
         x, feature = self.x, self.cells.table[0]
         rows = self.wanted.met(self.cells.scores(standing.point)).nonzero()[:, 0]
-        for _ in range(steps):
+        for _ in range(steps if len(feature) else 0):
             if not len(rows):
                 break
             held = standing[rows]

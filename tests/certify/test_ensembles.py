@@ -261,6 +261,18 @@ def test_leaf_tuples_come_near_what_is_exact(norm: str) -> None:
     assert near.loc[near["success"], "distance"].mean() <= 1.03 * exact.loc[won, "distance"].mean()
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_trees_that_ask_nothing_are_never_moved(norm: str) -> None:
+    x, y = np.full((40, 3), 0.5), np.arange(40) % 2
+    for made in (GradientBoostingClassifier(n_estimators=3), RandomForestClassifier(3)):
+        model = rb.lift(made.fit(x, y), (3,), x)
+        points = torch.rand(6, 3)
+        said = model.prediction(model.scores(points))
+        for attack in ("leaf_tuple", "exact"):
+            found = rb.attack(model, points, said, attack, f"{norm}:min")
+            assert not found.success.any()
+
+
 def test_exact_and_leaf_tuple_answer_at_a_fixed_eps_and_for_targets() -> None:
     model = ensemble("boosting", 3, 3)
     x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
