@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import skops.io
 from sklearn.base import BaseEstimator
+from sklearn.neighbors._base import NeighborsBase
 
 from robustbench_lite.core.errors import InvalidModel
 from robustbench_lite.core.guard import one_line
 from robustbench_lite.core.npz import require_unfolds
 
-# Beside what skops trusts by itself: scikit-learn's own containers of numbers.
+KERNELS = (
+    "ConstantKernel", "DotProduct", "ExpSineSquared", "Exponentiation", "Matern", "Product", "RBF",
+    "RationalQuadratic", "Sum", "WhiteKernel",
+)  # fmt: skip
+METRICS = ("Chebyshev", "Euclidean", "Manhattan", "Minkowski")
+# Beside what skops trusts by itself: scikit-learn's own containers of numbers, and parts of its estimators.
 TRUSTED = frozenset(
     {
+        "numpy.dtype",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        "sklearn.multiclass._ConstantPredictor",
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.tree._tree.Tree",
         "sklearn.utils._bunch.Bunch",
+        *(f"sklearn.gaussian_process.kernels.{kernel}" for kernel in KERNELS),
+        # Never asked: what was stored is looked through instead.
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.neighbors._kd_tree.KDTree",
+        *(f"sklearn.metrics._dist_metrics.{metric}Distance64" for metric in METRICS),
     }
 )
 
@@ -41,7 +58,27 @@ def read_estimator(file: Path) -> BaseEstimator:
         raise InvalidModel(f"{file}: is no estimator that skops wrote: {one_line(error)}") from error
     if not isinstance(found, BaseEstimator):
         raise InvalidModel(f"{file}: holds a {type(found).__name__}; must be a fitted estimator")
+    _look_through_all(found, set())
     return found
+
+
+def _look_through_all(part: object, seen: set[int]) -> None:
+    """Have estimators of neighbours look through all that is stored: a tree in a file may point anywhere."""
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, NeighborsBase) and hasattr(part, "_tree"):
+        part._tree, part._fit_method = None, "brute"
+    if isinstance(part, dict):
+        inside: Iterable[object] = part.values()
+    elif isinstance(part, list | tuple):
+        inside = part
+    elif isinstance(part, BaseEstimator) or type(part).__name__ == "_CalibratedClassifier":
+        inside = vars(part).values()
+    else:
+        return
+    for one in inside:
+        _look_through_all(one, seen)
 
 
 def write_estimator(estimator: BaseEstimator, file: Path) -> None:
