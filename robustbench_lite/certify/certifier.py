@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_lite.core.domain import LOOSE
 from robustbench_lite.core.goal import Goal
 from robustbench_lite.core.model import Model, reference_precision
 from robustbench_lite.core.registry import entries, load
@@ -206,8 +208,23 @@ def certify(question: Question) -> Bounds | None:
             found = certifier.bounds(question) if len(question.y) else _none(question)
         if not bool(found.distance.isnan().all()) or not len(question.y):
             best = found if best is None else _better(best, found, question.x0)
+    if best is None:
+        return None
     more = bool(goal.margin or goal.confidence) or model.task.reject is not None
-    return replace(best, exact=best.exact & False) if best and more else best
+    sound = replace(best, exact=best.exact & False) if more else best
+    lowered = _in_steps(sound.distance, question)
+    return replace(sound, distance=torch.where(sound.exact, sound.distance, lowered))
+
+
+def _in_steps(distance: Tensor, question: Question) -> Tensor:
+    """Bounds (n,) less what counting in whole steps may take off the distance of a point."""
+    norm, spacing = question.norm, question.threat.domain.spacing
+    if spacing is None or norm is Norm.L0:
+        return distance
+    stepped = int((spacing > 0).expand(question.x0.shape[1:]).sum())
+    number = 1.0 if norm is Norm.LINF else math.sqrt(stepped) if norm is Norm.L2 else float(stepped)
+    lowered: Tensor = distance * (1 - 2.0**-22) - number * LOOSE * 2.0**-23
+    return lowered.clamp_min(0.0)
 
 
 def certifiers(model: Model, threat: Threat, goal: Goal) -> list[Certifier]:

@@ -261,7 +261,11 @@ class Domain:
         tensor([[0.5000]])
         """
         if self.orders:
-            x = drawn_back(self.orders, x, x0, whole=False) if inward else self.clamp(evened(self.orders, x))
+            if inward:
+                x = drawn_back(self.orders, x, x0, whole=False)
+            else:
+                free = None if self.mask is None else self.mask.expand(x.shape[1:]).flatten()
+                x = self.clamp(evened(self.orders, x, free))
         found = x if self.spacing is None else self._on_grid(x, x0, inward)
         return drawn_back(self.orders, found, x0, whole=True) if self.orders and inward else found
 

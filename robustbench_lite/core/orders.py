@@ -52,15 +52,17 @@ def kept(orders: Sequence[Order], x: Tensor, x0: Tensor) -> Tensor:
     return fine
 
 
-def evened(orders: Sequence[Order], x: Tensor) -> Tensor:
-    """x (n, …) with features that passed each other moved to where they meet."""
+def evened(orders: Sequence[Order], x: Tensor, free: Tensor | None = None) -> Tensor:
+    """x (n, …) with features that passed each other moved to where they meet; free (d,): those that may."""
     flat = x.double().flatten(1)
     for _ in range(SWEEPS):
         for order in orders:
-            over = order.over(flat)[0].clamp_min(0)
-            length = order.first_unit**2 + order.second_unit**2
-            flat[:, order.first] -= over * order.first_unit / length
-            flat[:, order.second] += over * order.second_unit / length
+            places = order.first, order.second
+            moves = [1.0 if free is None else float(free[place]) for place in places]
+            first, second = moves[0] * order.first_unit, moves[1] * order.second_unit
+            over = order.over(flat)[0].clamp_min(0) / max(first**2 + second**2, 1e-300)
+            flat[:, order.first] -= over * first
+            flat[:, order.second] += over * second
     return flat.reshape(x.shape).to(x.dtype)
 
 
@@ -74,10 +76,9 @@ def drawn_back(orders: Sequence[Order], x: Tensor, x0: Tensor, whole: bool) -> T
     for members, bound in _bound(orders):
         share = torch.ones(len(x), dtype=torch.float64, device=x.device)
         for order in bound:
-            before = order.over(own)[0]
-            over = order.over(flat)[0] - before.clamp_min(0)
-            way = (order.over(flat)[0] - before).clamp_min(1e-300)
-            share = torch.minimum(share, torch.where(over > 0, 1 - over / way, 1.0))
+            (before, _), (now, rounding) = order.over(own), order.over(flat)
+            over, way = now - before.clamp_min(0), (now - before).clamp_min(1e-300)
+            share = torch.minimum(share, torch.where(over > rounding, 1 - over / way, 1.0))
         if whole:
             share = (share >= 1).to(share)
         moved = own[:, members] + share[:, None] * (flat[:, members] - own[:, members])

@@ -172,6 +172,8 @@ def _orders(
         if low == high or len(numbers) < 2 or bool(numbers[0][1].date) != bool(numbers[1][1].date):
             raise InvalidParameter("order", text, f"two columns of {what}, both of numbers or both of dates")
         (first, one), (second, other) = numbers
+        if one.gaps or other.gaps:
+            raise InvalidParameter("order", text, "columns without empty cells")
         made.append(Order(first, second, one.unit, other.unit, other.low - one.low))
         broken = int((one.numbers(frame[low]) > other.numbers(frame[high])).sum())
         if broken:
@@ -194,11 +196,12 @@ def _number(name: str, held: pd.Series, train: Tensor, kinds: Kinds, date: str =
     """A column of numbers, or of dates as `date_of` calls them."""
     column = Column(name, fixed=name in kinds.fixed, date=date)
     number = column.numbers(held)
+    known = number[~np.isnan(number)]
     seen = number[train.numpy()]
     seen = seen[~np.isnan(seen)]
     least, most = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
     width = most - least if most > least else 1.0
-    whole_days = bool(date) and bool((seen == np.round(seen)).all())
+    whole_days = bool(date) and bool((known == np.round(known)).all())
     step = float(whole_days or name in kinds.integer)
     return replace(column, low=least, width=width, step=step, gaps=bool(np.isnan(number).any()))
 

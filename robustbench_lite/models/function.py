@@ -185,6 +185,8 @@ class LabelFunction(ScoreFunction):
         As in `ScoreFunction`.
     labels : int
         L.
+    shares : bool, optional
+        Whether it returns probabilities; None: found out.
     """
 
     task: Task = MultiLabel()
@@ -199,8 +201,9 @@ class LabelFunction(ScoreFunction):
         taken: Callable[[Tensor], object] | None = None,
         notes: Sequence[str] = (),
         samples: Tensor | None = None,
+        shares: bool | None = None,
     ) -> None:
-        self.labels, self._shares = labels, True
+        self.labels, self._told, self._shares = labels, shares, True
         super().__init__(
             function, input_shape, name=name, taken=taken, num_classes=2, notes=notes, samples=samples
         )
@@ -209,7 +212,8 @@ class LabelFunction(ScoreFunction):
             self.notes += (f"what it returns of a label is taken for {kind}",)
 
     def _decides(self, found: np.ndarray) -> bool:
-        self._shares = bool(((found >= 0) & (found <= 1)).all())
+        inside = bool(((found >= 0) & (found <= 1)).all())
+        self._shares = inside if self._told is None else self._told
         return found.dtype.kind in "iub"
 
     def _widen(self, *tried: Tensor) -> None:

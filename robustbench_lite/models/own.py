@@ -72,6 +72,10 @@ def as_model(
         fitted = fitted_to(made, data.num_classes, reading.reject)
         return fitted if device is None else fitted.to(device)
     if data.task.kind == "multilabel" and not isinstance(made, nn.Module):
+        if reading != PLAIN:
+            told = {f.name: getattr(reading, f.name) for f in fields(reading)}
+            field = next(part for part, value in told.items() if value != getattr(PLAIN, part))
+            raise InvalidParameter(field, told[field], "left out for an estimator or function of labels")
         return _labeller(made, data, name).to(device or "cpu")
     if data.task.kind != "classification" and not isinstance(made, nn.Module):
         raise InvalidModel(f"{data.name} asks for {data.task.kind}, of which only networks are read")
@@ -88,17 +92,40 @@ def as_model(
 
 def _labeller(made: object, data: Data, name: str) -> Model:
     """An estimator of several labels, or a function that returns them."""
-    how: object = made
-    if hasattr(made, "predict") and hasattr(made, "get_params") and not isinstance(made, type):
-        known = (getattr(made, method, None) for method in ("predict_proba", "decision_function", "predict"))
-        how = next(method for method in known if method is not None)
-        name = name or type(made).__name__
-    if not callable(how) or isinstance(how, type):
-        raise InvalidModel(f"{type(made).__name__} is no model: give {EXPECTED}")
-    taken = flattened if hasattr(getattr(how, "__self__", None), "n_features_in_") else None
-    function = cast(Callable[[np.ndarray], object], how)
     shape, labels = data.x.shape[1:], data.y.shape[1]
-    return LabelFunction(function, shape, labels, name=name, taken=taken, samples=data.x)
+    samples = data.x[:TRIED]
+    low, high = samples.amin(0), samples.amax(0)
+    drawn = torch.rand(samples.shape, generator=torch.Generator().manual_seed(0))
+    samples = torch.cat([samples, low + (high - low) * drawn])
+    estimator = hasattr(made, "predict") and hasattr(made, "get_params") and not isinstance(made, type)
+    if not estimator:
+        if not callable(made) or isinstance(made, type | types.BuiltinFunctionType):
+            raise InvalidModel(f"{type(made).__name__} is no model: give {EXPECTED}")
+        taken = flattened if hasattr(getattr(made, "__self__", None), "n_features_in_") else None
+        function = cast(Callable[[np.ndarray], object], made)
+        return LabelFunction(function, shape, labels, name=name, taken=taken, samples=data.x)
+    name = name or type(made).__name__
+    decided = _asked_for_labels(made, "predict", None, data, name)
+    said = decided.prediction(decided.scores(samples))
+    for method, shares in (("predict_proba", True), ("decision_function", False)):
+        if not hasattr(made, method):
+            continue
+        try:
+            found = _asked_for_labels(made, method, shares, data, name)
+        except InvalidModel:  # of a label that was the same in all of training there is one column only
+            continue
+        if torch.equal(found.prediction(found.scores(samples)), said):
+            return found
+    decided.notes += ("its scores say other labels than its predictions, or none: its predictions count",)
+    return decided
+
+
+def _asked_for_labels(
+    estimator: object, method: str, shares: bool | None, data: Data, name: str
+) -> LabelFunction:
+    function = cast(Callable[[np.ndarray], object], getattr(estimator, method))
+    shape, labels = data.x.shape[1:], data.y.shape[1]
+    return LabelFunction(function, shape, labels, name=name, taken=flattened, samples=data.x, shares=shares)
 
 
 def _in_units_that_fit(made: object, data: Data, reading: Reading, name: str, device: Device | None) -> Model:

@@ -47,7 +47,8 @@ class NormalForm:
         width = float((torch.as_tensor(domain.high) - torch.as_tensor(domain.low)).max())
         finite = 0 < width < math.inf
         unit = 2.0 ** round(math.log2(width)) if finite else 1.0
-        return cls(unit, domain.pixel_axis(shape) or 0, len(shape))
+        axis = 0 if domain.orders else domain.pixel_axis(shape) or 0  # orders name places of features
+        return cls(unit, axis, len(shape))
 
     @property
     def plain(self) -> bool:

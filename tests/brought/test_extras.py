@@ -12,7 +12,9 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import nn
 
 import robustbench_lite as rb
+from robustbench_lite.certify.certifier import Question, certify
 from robustbench_lite.core.errors import InvalidModel
+from robustbench_lite.core.goal import Goal
 
 DATA = rb.load_data("digits", samples=60)
 SETS = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}
@@ -66,6 +68,34 @@ def test_files_of_boosters_are_the_classifiers_they_were(tmp_path: Path, name: s
         made = rb.load_model(str(tmp_path / file), data)
         assert made.family == "boosting"
         assert (made.prediction(made.scores(data.x)).numpy() == own.predict(x)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_no_step_is_nearer_than_what_is_proven_where_thresholds_are_values(
+    norm: str, dtype: torch.dtype
+) -> None:
+    """XGBoost splits at values that are there, so that whole steps end exactly where answers change."""
+    xgboost = pytest.importorskip("xgboost")
+    random = np.random.default_rng(0)
+    x = (random.integers(0, 21, (200, 2)) / 20).astype(np.float32)
+    y = (x[:, 0] + x[:, 1] + random.normal(0, 0.1, 200) > 1).astype(int)
+    model = rb.lift(xgboost.XGBClassifier(n_estimators=5, max_depth=3).fit(x, y), (2,), x)
+    domain = rb.Domain(spacing=torch.full((2,), 0.05, dtype=dtype), pixel_dim=None)
+    threat = rb.parse_threat(f"{norm}:min", domain)
+    held = torch.from_numpy(x)
+    steps = torch.arange(21).float() / 20
+    grid = torch.cartesian_prod(steps, steps)
+    says = model.prediction(model.scores(grid))
+    own = model.prediction(model.scores(held))
+    found = certify(Question(model, threat, Goal(), held, own))
+    assert found is not None
+    for i in range(0, 200, 5):
+        others = grid[says != own[i]]
+        origin = held[i : i + 1].expand_as(others)
+        inside = domain.admits(others, origin)
+        if bool(inside.any()):
+            assert float(found.distance[i]) <= float(threat.distance(others, origin)[inside].min())
 
 
 def test_files_that_are_no_boosters_are_one_line(tmp_path: Path) -> None:
@@ -144,15 +174,16 @@ def test_timm_and_transformers_are_models_with_their_normalisation(tmp_path: Pat
     expected = vit((x - 0.5) / 0.25).logits
     assert torch.allclose(made.scores(x), expected, atol=1e-4)
     assert rb.attack(made, x, expected.argmax(1), "pgd:steps=3", "linf:0.1").records["valid"].all()
-    vit.config.id2label = {n: ("tench, Tinca" if n == 7 else f"kind_{n}") for n in range(10)}
+    called = {1: "cat, Kind 3", 7: "tench, Tinca"}  # a whole label counts before a synonym
+    vit.config.id2label = {n: called.get(n, f"kind_{n}") for n in range(10)}
     vit.save_pretrained(tmp_path)
     held = replace(data, y=torch.arange(8) % 2, class_names=("Kind 3", "Tinca"))
     ordered = rb.load_model(f"hf:{tmp_path}", held)
     assert torch.allclose(ordered.scores(x)[:, :2], expected[:, [3, 7]], atol=1e-4)
     assert "its classes by name: Kind 3 = 3, Tinca = 7" in ordered.notes
-    partly = rb.load_model(f"hf:{tmp_path}", replace(held, class_names=("Kind 3", "cat")))
+    partly = rb.load_model(f"hf:{tmp_path}", replace(held, class_names=("Kind 3", "dog")))
     assert torch.allclose(partly.scores(x), expected, atol=1e-4)
-    assert any("not cat: all are taken by number" in note for note in partly.notes)
+    assert any("not dog: all are taken by number" in note for note in partly.notes)
     plain = rb.load_model("timm:resnet18,weights=none", data)
     assert plain.num_classes == 10
     with pytest.raises(InvalidModel, match="timm:nothing_like_it"):

@@ -372,6 +372,7 @@ def test_one_column_does_not_pass_another(tmp_path: Path) -> None:
         assert (late <= pd.Timedelta(minutes=5)).all()
         assert found.success.any()
     frame.loc[:4, "granted"] = frame.loc[:4, "asked"] + 10
+    frame["empty"] = frame["asked"].where(frame.index % 5 > 0)
     frame.to_csv(tmp_path / "loans.csv", index=False)
     assert any("granted<=asked does not hold in 5 rows" in note for note in rb.load_data(named).notes)
     for order, why in (
@@ -379,6 +380,7 @@ def test_one_column_does_not_pass_another(tmp_path: Path) -> None:
         ("granted<=gone", "columns of"),
         ("granted<=granted", "both of numbers"),
         ("granted<=seen", "both of numbers or both of dates"),
+        ("granted<=empty", "without empty cells"),
     ):
         with pytest.raises(InvalidParameter, match=why):
             rb.load_data(f"csv:{tmp_path / 'loans.csv'},label=label,order={order}")

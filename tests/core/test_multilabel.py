@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -219,6 +219,7 @@ def tagged() -> tuple[Tensor, np.ndarray, Tensor]:
         lambda: RandomForestClassifier(10, random_state=0),
         lambda: OneVsRestClassifier(LinearSVC(C=10)),  # decisions alone
         lambda: RidgeClassifier(),
+        lambda: MultiOutputClassifier(SVC(probability=True, random_state=0)),  # which say two things
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -228,7 +229,9 @@ def test_estimators_of_several_labels_are_asked_for_them(make: Callable[[], Base
     model = rb.load_model(estimator, rb.load_data((x, y)))
     assert model.task.kind == "multilabel"
     assert (model.prediction(model.scores(x)).numpy() == estimator.predict(array)).all()
-    found = rb.attack(estimator, x[:40], y[:40], "square:steps=60", "linf:0.2")
+    scored = model.access.name == "SCORE"
+    attack = "square:steps=60" if scored else "noise:steps=50"
+    found = rb.attack(estimator, x[:40], y[:40], attack, "linf:0.2")
     assert found.records["valid"].all()
     said = estimator.predict(found.adversarial.numpy())[found.success.numpy()]
     assert (said != y[:40][found.success].numpy()).any(1).all()
@@ -260,3 +263,9 @@ def test_functions_of_several_labels_say_how_they_are_read() -> None:
         rb.load_model(lambda features: features, data)
     with pytest.raises(InvalidModel, match="no model"):
         rb.load_model(LogisticRegression, data)  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameter, match="reject"):
+        rb.load_model(scores, data, reading=rb.Reading(reject=2))
+    same = RandomForestClassifier(5, random_state=0).fit(x.numpy(), y.numpy() * [1, 1, 0])
+    constant = rb.load_model(same, data)  # of a label that never is there it gives one column
+    assert constant.access.name == "DECISION"
+    assert any("its predictions count" in note for note in constant.notes)

@@ -90,3 +90,20 @@ def test_an_order_moves_with_its_units_and_changes_the_fingerprint() -> None:
     assert domain.admits(inside, x0).all()
     far, near = (norms((part - x0).double(), domain, Norm.L1) for part in (x, inside))
     assert bool((near <= far).all())
+
+
+def test_what_meets_is_not_taken_back_for_a_rounding_and_what_is_held_stays() -> None:
+    generator = torch.Generator().manual_seed(2)
+    order = Order(0, 1, 37.3, 51.7, -3.2)
+    domain = Domain(mask=torch.tensor([True, False]), orders=(order,), pixel_dim=None)
+    x0 = torch.rand(2000, 2, generator=generator)
+    x0 = x0[order.over(x0.double())[0] < -1]
+    x = x0.clone()
+    x[:, 0] += 0.6
+    broken = order.over(x.double())[0] > 0
+    for inward in (False, True):
+        moved = domain.snap(x, x0, inward=inward)[broken]
+        fine = domain.changed_only_allowed(moved, x0[broken])
+        assert fine.float().mean() > (0.99 if inward else 0.9)
+        assert (moved[:, 0] > x0[broken, 0]).all()
+        assert torch.equal(moved[:, 1], x0[broken, 1])

@@ -234,6 +234,10 @@ def _check(estimator: BaseEstimator, input_shape: Sequence[int]) -> None:
         raise InvalidModel(f"{name} is not fitted; call fit first") from None
     if isinstance(estimator.classes_, list) or np.ndim(estimator.classes_) != 1:
         raise InvalidModel(f"{name} has several outputs; one class a sample is needed")
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    kind = getattr(getattr(last, "_label_binarizer", None), "y_type_", "")
+    if getattr(last, "multilabel_", False) or str(kind).startswith("multilabel"):
+        raise InvalidModel(f"{name} says several labels of a sample; this data has one class each")
     if len(estimator.classes_) < 2:
         raise InvalidModel(f"{name} knows one class only: {estimator.classes_[0]!r}")
     d = int(np.prod(input_shape))

@@ -165,12 +165,20 @@ class RestCore(GroupCore):
         pairs = zip(self.members, self.decides, strict=True)
         margins = torch.cat(
             [
-                member.decision(z, smooth) if decides else member.probabilities(z, smooth)[:, 1:] - 0.5
+                member.decision(z, smooth) if decides else member.probabilities(z, smooth)[:, 1:]
                 for member, decides in pairs
             ],
             1,
         )
-        return torch.cat([torch.zeros_like(margins), margins], 1) if margins.shape[1] == 1 else margins
+        if margins.shape[1] > 1:
+            return margins
+        even = torch.zeros_like(margins) if self.decides[0] else torch.full_like(margins, 0.5)
+        return torch.cat([even, margins], 1)
+
+    def undecided(self, z: Tensor) -> Tensor:
+        """Also rows where two members prefer their classes as much, between which versions differ."""
+        first, second = self.scores(z).topk(2, dim=1).values.unbind(1)
+        return super().undecided(z) | (first == second)
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,14 @@ def by_name(
     if labels is None or all(name.isdecimal() for name in data.class_names):
         return network, ()
     place: dict[str, int] = {}
-    for number, label in enumerate(labels):
-        for name in {label, *label.split(",")}:
-            place.setdefault(_plain(name), number)
+    for names in ([[label] for label in labels], [label.split(",") for label in labels]):  # whole ones first
+        claimed: dict[str, set[int]] = {}
+        for number, synonyms in enumerate(names):
+            for name in synonyms:
+                claimed.setdefault(_plain(name), set()).add(number)
+        for name, numbers in claimed.items():
+            if len(numbers) == 1:  # what several are called tells none of them
+                place.setdefault(name, next(iter(numbers)))
     found = [place.get(_plain(name), -1) for name in data.class_names]
     known = [number for number in found if number >= 0]
     if not known:

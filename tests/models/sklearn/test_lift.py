@@ -1,5 +1,6 @@
 """Lifted estimators decide exactly as scikit-learn does, on data, on thresholds and on ties."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -302,6 +303,27 @@ def test_one_against_one_counts_duels_and_says_when_there_is_no_lift() -> None:
         process = GaussianProcessClassifier(odd, optimizer=None).fit(x[:40], y[:40])
         with pytest.raises(CannotLift, match=why):
             rb.lift(process, shape, x)
+
+
+def test_shares_too_small_to_add_to_a_half_decide_all_the_same() -> None:
+    x, y = datasets.load_iris(return_X_y=True)
+    x = ((x - x.min(0)) / np.ptp(x, axis=0)).astype(np.float32).astype(np.float64)
+    estimator = OneVsRestClassifier(GaussianNB()).fit(x, y)
+    model = rb.lift(estimator, (4,), x)
+    rng = np.random.default_rng(0)
+    points = rng.random((4000, 4)).astype(np.float32).astype(np.float64)
+    assert differ(model, estimator, points) == 0
+
+
+def test_estimators_of_several_labels_are_refused_for_one() -> None:
+    x, y, shape = table("wine")
+    sets = np.stack([y == 0, y > 0, x[:, 0] > 0.5], 1).astype(int)
+    for made in (OneVsRestClassifier(LogisticRegression()), RidgeClassifier(), MLPClassifier(max_iter=20)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = made.fit(x, sets)
+        with pytest.raises(InvalidModel, match="several labels of a sample"):
+            rb.lift(fitted, shape, x)
 
 
 def test_the_gradient_of_smooth_steps_is_the_true_one_and_nothing_is_called_linear_behind_them() -> None:
