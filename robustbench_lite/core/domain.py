@@ -121,7 +121,9 @@ class Domain:
 
     def fingerprint(self) -> str:
         """sha256 of the box, the mask, the steps, the pixels, the choices and the orders."""
-        digest = hashlib.sha256(repr((self.pixel_dim, *self.orders)).encode())
+        digest = hashlib.sha256(repr(self.pixel_dim).encode())
+        if self.orders:
+            digest.update(repr(self.orders).encode())
         for part in (self.low, self.high, self.mask, self.spacing, self.groups):
             told = repr(part) if not isinstance(part, Tensor) else f"{part.dtype} {tuple(part.shape)}"
             digest.update(told.encode())

@@ -54,13 +54,15 @@ def kept(orders: Sequence[Order], x: Tensor, x0: Tensor) -> Tensor:
 
 def evened(orders: Sequence[Order], x: Tensor, free: Tensor | None = None) -> Tensor:
     """x (n, …) with features that passed each other moved to where they meet; free (d,): those that may."""
-    flat = x.double().flatten(1)
+    flat = x.double().flatten(1).clone()  # which float64 would share with x
     for _ in range(SWEEPS):
         for order in orders:
             places = order.first, order.second
             moves = [1.0 if free is None else float(free[place]) for place in places]
+            if not any(moves):
+                continue
             first, second = moves[0] * order.first_unit, moves[1] * order.second_unit
-            over = order.over(flat)[0].clamp_min(0) / max(first**2 + second**2, 1e-300)
+            over = order.over(flat)[0].clamp_min(0) / (first**2 + second**2)
             flat[:, order.first] -= over * first
             flat[:, order.second] += over * second
     return flat.reshape(x.shape).to(x.dtype)
@@ -69,8 +71,8 @@ def evened(orders: Sequence[Order], x: Tensor, free: Tensor | None = None) -> Te
 def drawn_back(orders: Sequence[Order], x: Tensor, x0: Tensor, whole: bool) -> Tensor:
     """x (n, …) with features that passed each other, and those bound to them, moved back towards x0.
 
-    They all move the same share of the way, so that a ball and a box around x0 are not left; whole: all of
-    it.
+    They all move the same share of the way, so that a ball and a box around x0 are not left; whole: as far
+    as x0.
     """
     flat, own = x.double().flatten(1).clone(), x0.double().flatten(1)
     for members, bound in _bound(orders):

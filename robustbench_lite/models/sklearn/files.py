@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import skops.io
 from sklearn.base import BaseEstimator
+from sklearn.neighbors import BallTree, KDTree
 from sklearn.neighbors._base import NeighborsBase
 
 from robustbench_lite.core.errors import InvalidModel
@@ -58,27 +59,35 @@ def read_estimator(file: Path) -> BaseEstimator:
         raise InvalidModel(f"{file}: is no estimator that skops wrote: {one_line(error)}") from error
     if not isinstance(found, BaseEstimator):
         raise InvalidModel(f"{file}: holds a {type(found).__name__}; must be a fitted estimator")
-    _look_through_all(found, set())
+    _look_through_all(found, file)
     return found
 
 
-def _look_through_all(part: object, seen: set[int]) -> None:
-    """Have estimators of neighbours look through all that is stored: a tree in a file may point anywhere."""
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    if isinstance(part, NeighborsBase) and hasattr(part, "_tree"):
-        part._tree, part._fit_method = None, "brute"
-    if isinstance(part, dict):
-        inside: Iterable[object] = part.values()
-    elif isinstance(part, list | tuple):
-        inside = part
-    elif isinstance(part, BaseEstimator) or type(part).__name__ == "_CalibratedClassifier":
-        inside = vars(part).values()
-    else:
-        return
-    for one in inside:
-        _look_through_all(one, seen)
+def _look_through_all(estimator: BaseEstimator, file: Path) -> None:
+    """Have neighbours look through all that is stored: a tree in a file may point anywhere.
+
+    Raises `InvalidModel` for a tree that is no estimator's of neighbours.
+    """
+    waiting, seen = [estimator], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, KDTree | BallTree):
+            raise InvalidModel(
+                f"{file}: holds a {type(part).__name__} outside of neighbours, which is not read"
+            )
+        if isinstance(part, NeighborsBase) and hasattr(part, "_tree"):
+            part._tree, part._fit_method = None, "brute"
+        if isinstance(part, np.ndarray):
+            waiting += part.ravel().tolist() if part.dtype == object else []
+        elif isinstance(part, dict):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple | set | frozenset):
+            waiting += part
+        elif not isinstance(part, type):
+            waiting += getattr(part, "__dict__", {}).values()
 
 
 def write_estimator(estimator: BaseEstimator, file: Path) -> None:

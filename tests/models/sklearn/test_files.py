@@ -14,7 +14,7 @@ from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.gaussian_process import GaussianProcessClassifier, kernels
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier, OutputCodeClassifier
-from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
+from sklearn.neighbors import KDTree, KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, QuantileTransformer, StandardScaler
 from sklearn.svm import LinearSVC
@@ -69,6 +69,19 @@ def test_trees_of_neighbours_in_a_file_are_never_asked(tmp_path: Path) -> None:
         last = found[-1] if hasattr(found, "steps") else found
         assert last._tree is None
         assert last._fit_method == "brute"
+
+
+def test_a_tree_hidden_elsewhere_is_found(tmp_path: Path) -> None:
+    x, y = load_wine(return_X_y=True)
+    hidden = VotingClassifier([("k", tree()), ("l", LogisticRegression(max_iter=3000))]).fit(x, y)
+    hidden.estimators_ = np.array(hidden.estimators_, dtype=object)
+    write_estimator(hidden, tmp_path / "mine.skops")
+    assert read_estimator(tmp_path / "mine.skops").estimators_[0]._tree is None
+    odd = LogisticRegression(max_iter=3000).fit(x, y)
+    odd.left_behind_ = [KDTree(x)]
+    write_estimator(odd, tmp_path / "odd.skops")
+    with pytest.raises(InvalidModel, match="KDTree outside of neighbours"):
+        read_estimator(tmp_path / "odd.skops")
 
 
 def test_functions_of_others_in_a_file_are_refused(tmp_path: Path) -> None:
