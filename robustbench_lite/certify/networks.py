@@ -119,14 +119,15 @@ class _Batch:
         proven = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
         pixels = self.question.threat.domain.pixels(self.question.x0[:1]).shape[1]
         steps = int(SLOPES * self.question.effort) * (units_of(self.layers) <= FEW)
-        every = self._least(rows, torch.full((len(rows),), float(pixels)).to(proven)) > 0
-        proven[every], rows = torch.inf, rows[~every]
         for count in range(1, pixels + 1):
             if not len(rows):
                 break
             proven[rows] = float(count)  # a sample that the model has right needs one, and so on
             least = self._least(rows, torch.full((len(rows),), float(count)).to(proven), steps)
             rows = rows[least > 0]
+            if count == 1 and len(rows):  # what all pixels together cannot change needs no counting
+                every = self._least(rows, torch.full((len(rows),), float(pixels)).to(proven)) > 0
+                proven[rows[every]], rows = torch.inf, rows[~every]
         return proven
 
     def largest(self) -> Tensor:
@@ -488,8 +489,8 @@ class Relaxed:
         below = torch.where(open_to, free, fixed)
         upper = torch.where(open_to, chord, fixed)
         falling = part.clamp_max(0)
-        more = (falling * above).flatten(2).sum(2)
-        return (part - falling) * below + falling * upper, more, -more.detach()
+        more = (falling.flatten(2) @ above.flatten(2).mT)[..., 0]
+        return torch.addcmul(part * below, falling, upper - below), more, -more.detach()
 
 
 def _through_affine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import inspect
 import itertools
@@ -10,12 +11,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 
+import robustbench_lite
 from robustbench_lite.attacks.named import get_attack
+from robustbench_lite.certify.certifier import certifiers
 from robustbench_lite.core.domain import Domain
 from robustbench_lite.core.errors import InvalidData, RobustError, UnknownName
 from robustbench_lite.core.goal import Goal, parse_goal
@@ -30,8 +34,10 @@ from robustbench_lite.data.load import DataLike, load_data
 from robustbench_lite.jobs.job import Job, Work
 from robustbench_lite.jobs.proofs import Proof, prove
 from robustbench_lite.judging.judge import Clean, look_clean
+from robustbench_lite.models.cache import cache_folder
 from robustbench_lite.models.load import ModelLike, load_model
 from robustbench_lite.records.folder import Folder
+from robustbench_lite.records.once import once
 from robustbench_lite.search.attack import AnyAttack, Attack, Fitted
 from robustbench_lite.search.driver import Samples
 from robustbench_lite.search.fitting import Fitting, OutOfTime, fit
@@ -39,6 +45,7 @@ from robustbench_lite.threats.named import parse_threat
 
 LITTLE = 0.5  # effort below which bounds are shared among goals
 POOL = 2000  # samples that attacks may begin at
+WORTH = 1.0  # seconds of proving from which what was proven is kept for other runs
 Watch = Callable[[str, float], None]
 
 
@@ -242,7 +249,12 @@ class Workshop:
                 found = prove(model, threat, self.goal(goal), self.data, clean, job.search, progress=tell)
                 return found.arrays()
 
-            self._proofs[key] = Proof.of_arrays(self._once("bounds", job, key[1:], proven))
+            asked = certifiers(self.model(job.model), threat, aim)
+            cached = all(type(one).__module__.startswith("robustbench_lite.") for one in asked)
+            arrays = self._once(
+                "bounds", job, key[1:], proven, cached
+            )  # others' code may be another tomorrow
+            self._proofs[key] = Proof.of_arrays(arrays)
         proof = self._proofs[key]
         if proof.bounds is not None and goal != job.goal:
             shared = replace(proof.bounds, exact=proof.bounds.exact & False, nearest=None)
@@ -250,15 +262,27 @@ class Workshop:
         return proof
 
     def _once(
-        self, what: str, job: Job, about: Sequence[str], make: Callable[[], dict[str, np.ndarray]]
+        self,
+        what: str,
+        job: Job,
+        about: Sequence[str],
+        make: Callable[[], Mapping[str, np.ndarray]],
+        cached: bool = False,
     ) -> Mapping[str, np.ndarray]:
-        """What is made of a job's data and model, or read where another process or run has made it."""
-        if self.shelf is None:
-            return make()
+        """What is made of a job's data and model, or read where another process has made it.
+
+        cached: in any run of the same user, where it took a while.
+        """
         search = {f.name: getattr(job.search, f.name) for f in fields(Search) if f.metadata["shapes"]}
         told = [self._data_fingerprint, self.model(job.model).fingerprint(), search, *about]
         told += [_release(), sorted(entries("certifiers"))]
-        return self.shelf.once(what, json.dumps(told, sort_keys=True, default=str), make)
+        key = json.dumps(told, sort_keys=True, default=str)
+
+        def made() -> Mapping[str, np.ndarray]:
+            name = hashlib.sha256(f"{key} {_code()}".encode()).hexdigest()
+            return once(cache_folder() / what / f"{name}.npz", make, WORTH) if cached else make()
+
+        return made() if self.shelf is None else self.shelf.once(what, key, made)
 
     def _learnt(self, job: Job, work: Work) -> Fitting | None:
         """What a fitted attack learns, once for all slices."""
@@ -285,6 +309,13 @@ def _release() -> str:
         return version("robustbench-lite")
     except PackageNotFoundError:
         return ""
+
+
+@functools.cache
+def _code() -> str:
+    """Hash of this package's code: what one state of it proved is not taken for what another would prove."""
+    files = sorted(Path(robustbench_lite.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def starts_for(attack: AnyAttack, data: Data) -> Data | None:

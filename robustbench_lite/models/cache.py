@@ -39,7 +39,7 @@ class Trained:
 
 
 def cache_folder() -> Path:
-    """Where trained models are kept; the environment variable ROBUST_CACHE names another place."""
+    """Where trained models, and what was proven, are kept; the variable ROBUST_CACHE names another place."""
     named = os.environ.get("ROBUST_CACHE")
     return Path(named) if named else Path(platformdirs.user_cache_dir("robustbench-lite"))
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from robustbench_lite.core.errors import InvalidData, RobustError
 from robustbench_lite.core.npz import read_arrays, write_arrays
+from robustbench_lite.records.once import once
 from robustbench_lite.records.schema import (
     VERSION,
     abandoned,
@@ -304,17 +305,7 @@ class Folder:
         file = self.path / what / f"{name}.npz"
         file.parent.mkdir(exist_ok=True)
         with _held(filelock.FileLock(file.with_name(f".{name}.lock")), what):
-            if file.exists():
-                try:
-                    return read_arrays(file)
-                except InvalidData as error:
-                    log.warning("made anew: %s", error)
-            made = make()
-            try:
-                self._arrays(f"{what}/{name}.npz", made)
-            except OSError as error:  # what was made is good all the same
-                log.warning("%s: cannot be kept: %s", file, error)
-            return made
+            return once(file, make)
 
     def save_pictures(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """What a reader is shown of a job."""
