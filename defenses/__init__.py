@@ -23,7 +23,7 @@ DEFENSES: dict[str, Entry] = dict(
         _entry("fgsm_training", "training.adversarial:FGSMTraining", "trained on one step from a random point", "Wong, Rice & Kolter 2020, arXiv:2001.03994"),
         _entry("free_training", "training.adversarial:FreeTraining", "each batch several times, adversary and weights at once", "Shafahi et al. 2019, arXiv:1904.12843"),
         _entry("gaussian_blur", "transformation.smoothing:GaussianBlur", "a Gaussian blur", "Carlini & Wagner 2017, arXiv:1705.07263"),
-        _entry("jpeg", "transformation.quantising:JPEG", "written as JPEG and read again", "Guo et al. 2018, arXiv:1711.00117"),
+        _entry("jpeg", "transformation.jpeg:JPEG", "written as JPEG and read again", "Guo et al. 2018, arXiv:1711.00117"),
         _entry("label_smoothing", "training.regularised:LabelSmoothing", "labels that leave a share to other classes", "Szegedy et al. 2016, arXiv:1512.00567"),
         _entry("magnet", "detection.reconstruction:MagNet", "refuses what an autoencoder cannot draw, cleans the rest", "Meng & Chen 2017, arXiv:1705.09064"),
         _entry("mahalanobis", "detection.embedding:Mahalanobis", "refuses what lies far from every class", "Lee et al. 2018, arXiv:1807.03888"),

@@ -103,10 +103,8 @@ class Guarded(Model):
         return moved
 
     def facts(self) -> bytes:
-        told = (
-            f"guarded {self.model.fingerprint()} {self.limit!r} {self.gain!r} {type(self.statistic).__name__}"
-        )
-        return told.encode() + self.statistic.facts()
+        told = ["guarded 2", self.model.fingerprint(), self.limit, self.gain, type(self.statistic).__name__]
+        return " ".join(map(str, told)).encode() + self.statistic.facts()
 
     def _with_refusal(self, x: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         scores = ask(x)

@@ -1,7 +1,8 @@
-"""Inputs in fewer levels: bit depth, JPEG, thermometer codes. Gradients pass straight through."""
+"""Inputs in fewer levels: bit depth and thermometer codes, with slopes for those who know of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,8 +10,6 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite.core.errors import Unsupported
-from robustbench_lite.core.jpeg import through_jpeg
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Range
 from robustbench_lite.core.random import Stream
@@ -24,8 +23,8 @@ from robustbench_lite.models.zoo.networks import Recipe
 from robustbench_lite.models.zoo.training import Objective
 
 Bits = Annotated[int, Range(1, 8)]
-Quality = Annotated[int, Range(1, 100)]
 Levels = Annotated[int, Range(2, 64)]
+SOFT = 0.9  # of the slopes of rounded values: .1 where the next level is farthest, 1.9 where it is near
 
 
 @dataclass(frozen=True)
@@ -56,42 +55,21 @@ class BitDepth(Preprocessing):
         rounded: Tensor = (x * most).round() / most
         return rounded
 
+    def smooth(self, x: Tensor, stream: Stream) -> Tensor:
+        """The rounded values, with the slopes of `soft_round`."""
+        most = 2**self.bits - 1
+        soft: Tensor = soft_round(x * most) / most
+        return soft + (self.apply(x, stream) - soft).detach()
 
-@dataclass(frozen=True)
-class JPEG(Preprocessing):
-    """Each image written as a JPEG file and read again; grey images and colour ones.
 
-    Parameters
-    ----------
-    quality : int, default 75
-        In [1, 100].
+def soft_round(values: Tensor) -> Tensor:
+    """Values about as steep as rounding is: flat at whole numbers, steep halfway between them.
 
-    Raises
-    ------
-    Unsupported
-        For images of other than 1 or 3 channels.
-
-    Source: Guo et al. 2018 (arXiv:1711.00117), section 4.
-
-    Examples
-    --------
-    >>> JPEG(quality=50).apply(torch.zeros(1, 1, 8, 8), Stream.of(0, torch.arange(1))).shape
-    torch.Size([1, 1, 8, 8])
+    There a step leads to another whole number. With the slope of 1
+    everywhere attacks spend their steps on what no rounding will tell from before.
     """
-
-    quality: Quality = 75
-
-    name = "jpeg"
-    paper = "Guo et al. 2018, arXiv:1711.00117"
-    differentiable = False
-
-    def fits(self, data: Data) -> None:
-        super().fits(data)
-        if data.x.shape[1] not in (1, 3):
-            raise Unsupported(f"jpeg is for images of 1 or 3 channels; {data.name} has {data.x.shape[1]}")
-
-    def apply(self, x: Tensor, stream: Stream) -> Tensor:
-        return through_jpeg(x, self.quality)
+    wave = torch.sin(2 * math.pi * values) / (2 * math.pi)
+    return values - SOFT * wave
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ from __future__ import annotations
 import heapq
 import itertools
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from robustbench_lite.certify.ball import pixels_of
 from robustbench_lite.certify.certifier import (
-    DUAL,
     ORDER,
     Bounds,
     Question,
@@ -45,6 +46,12 @@ NODES = {
 }  # programmes for a sample, at the usual effort
 ALONE = 20  # times as many for one neighbour, which wants few of them
 AT_ONCE = 8  # constraints that a programme takes up at a time
+METRIC: dict[Norm, Literal["euclidean", "cityblock", "chebyshev"]] = {
+    Norm.L2: "euclidean",
+    Norm.LINF: "cityblock",
+    Norm.L1: "chebyshev",
+    Norm.L0: "euclidean",
+}  # dual to the norm of steps
 NEAR = 8  # stored samples of the own class by which others are put in order
 MARGINS = (0.0, 1e-7, 1e-6, 1e-5)  # of the length, by which the boundary is passed where the model is asked
 SAME = 1e-9  # of the largest number stored
@@ -140,6 +147,7 @@ class Solver:
     norm: Norm
     nodes: int
     pixel: Array
+    same: float
 
     @classmethod
     def of(cls, held: Neighbours, norm: Norm, effort: float, pixel: Array) -> Solver:
@@ -147,7 +155,9 @@ class Solver:
         parts = (held.stored, held.labels, held.matrix, held.offset)
         stored, labels, matrix, offset = (part.cpu().numpy() for part in parts)
         nodes = max(1, int(NODES[norm] * effort * (1 if held.k > 1 else ALONE)))
-        return cls(stored, labels, held.k, matrix, offset, stored @ matrix, norm, nodes, pixel)
+        image = stored @ matrix
+        same = SAME * max(float(image.max(initial=0.0)), -float(image.min(initial=0.0)))
+        return cls(stored, labels, held.k, matrix, offset, image, norm, nodes, pixel, same)
 
     def size(self, step: Array) -> float:
         """The norm of a step (d,)."""
@@ -155,31 +165,43 @@ class Solver:
             return float(len(np.unique(self.pixel[step != 0])))
         return float(np.linalg.norm(step, ord=ORDER[self.norm]))
 
-    def reach(self, normal: Array, need: Array, low: Array, high: Array) -> Array:
-        """The smallest size of a step with normal (…, d) @ step >= need (…), or one below it."""
-        length = np.linalg.norm(normal, ord=DUAL.get(self.norm), axis=-1)
-        if self.norm is Norm.L0:
-            order = np.argsort(self.pixel, kind="stable")
-            begin = np.searchsorted(self.pixel[order], np.arange(int(self.pixel.max()) + 1))
-            gain = np.add.reduceat(np.maximum(normal * low, normal * high)[..., order], begin, axis=-1)
-            together = np.cumsum(-np.sort(-gain, axis=-1), axis=-1)
-            fewer = (together < need[..., None] - LOOSE * together[..., -1:]).sum(-1)
-            far = np.where(fewer < len(begin), fewer + 1.0, np.inf)
-        else:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                far = need / length
+    def reach(
+        self, to: Array, other: Array, need: Array, low: Array, high: Array, rough: bool = False
+    ) -> Array:
+        """The smallest size of a step with (to - other) @ step >= need (a, b), or one below it.
+
+        to (a, d), other (b, d); rough: a bound that costs less, of numbers of pixels.
+        """
+        length = cdist(to, other, METRIC[self.norm])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            far = need / length
+        if self.norm is Norm.L0 and rough:  # of several features no two gain more than their lengths' product
+            most = np.bincount(self.pixel).max() * np.square(np.maximum(-low, high)).max(initial=0.0)
+            far = np.square(far) / max(most, np.finfo(float).tiny) * (1 - LOOSE)
+        elif self.norm is Norm.L0:
+            far = np.stack(
+                [self._pixels(to - b, n, low, high) for b, n in zip(other, need.T, strict=True)], 1
+            )
         # What is nearer already is free, and so is the tie of two samples in one place.
         reached: Array = np.where((need > 0) & (length > self.same), far, 0.0)
         return reached
 
-    @property
-    def same(self) -> float:
-        """The distance up to which two stored samples stand in one place, where rounding decides ties."""
-        return SAME * float(np.abs(self.image).max(initial=0.0))
+    def _pixels(self, normal: Array, need: Array, low: Array, high: Array) -> Array:
+        """How many pixels have to change for normal (a, d) @ step >= need (a,)."""
+        gain = np.maximum(normal * low, normal * high)
+        pixels = int(self.pixel.max()) + 1
+        if pixels < len(self.pixel):
+            order = np.argsort(self.pixel, kind="stable")
+            begin = np.searchsorted(self.pixel[order], np.arange(pixels))
+            gain = np.add.reduceat(gain[:, order], begin, axis=1)
+        gain.sort(axis=1)
+        together = np.cumsum(gain[:, ::-1], axis=1)
+        fewer = (together < need[:, None] - LOOSE * together[:, -1:]).sum(1)
+        return np.where(fewer < pixels, fewer + 1.0, np.inf)
 
     def case(self, x: Array, low: Array, high: Array, y: int, sought: Array) -> Case:
         """One sample, whose steps stay within the box and are to change y to what is sought."""
-        apart = np.square(self.stored - (self.matrix @ x + self.offset)).sum(1)
+        apart = cdist(self.stored, (self.matrix @ x + self.offset)[None], "sqeuclidean")[:, 0]
         wanted = sought[self.labels]
         alone = self.k == 1
         rivals = np.flatnonzero(~wanted if alone else self.labels == y)
@@ -203,16 +225,16 @@ class Case:
         """Choices of others and rivals, best first: a bound, and the best one met."""
         k, labels = self.solver.k, self.solver.labels
         still = np.zeros_like(self.low)
-        least = self._least(k // 2)
-        order = np.argsort(least, kind="stable")
-        others, least = self.others[order], least[order]
+        others, least = self._nearest(self.others, k // 2, rough=True)
         best, found = np.inf, Node(0, 0, (), (), (), 0, 0.0, still)
-        for label in np.unique(labels[others]) if k > 1 else ():  # more than half of the votes for one class
+        # More than half of the votes for one class: a step that others have to be below.
+        for label in np.unique(labels[others if k > 1 else others[:1]]):
             chosen = others[labels[others] == label][: k - k // 2]
             if len(chosen) == k - k // 2:
                 node = self._whole(Node(len(chosen), 0, tuple(chosen.tolist()), (), (), 0, 0.0, still), best)
                 if node is not None:
                     best, found = node.length, node
+        others, least = self._nearest(others[least < best], k // 2)
         count = itertools.count()
         waiting: list[tuple[float, int, Node]] = []
         spent = 0
@@ -274,23 +296,22 @@ class Case:
         most = int((votes - (label > self.y)).max(initial=0))
         return most + node.need - len(node.chosen) < node.spare
 
-    def _least(self, spare: int) -> Array:
-        """For each of the others a distance below which it beats too few of the rivals.
+    def _nearest(self, others: Array, spare: int, rough: bool = False) -> tuple[Array, Array]:
+        """Others in the order of a distance below which each beats too few of the rivals, and that.
 
-        The largest distance to a half-space but as many as may be left out, over the rivals nearest to x.
+        The largest distance to a half-space but as many as may be left out, over the rivals nearest to x;
+        rough: over no more of them than that takes.
         """
-        near = self.rivals[np.argsort(self.apart[self.rivals], kind="stable")[: NEAR + spare]]
-        if len(near) <= spare:
-            return np.zeros(len(self.others))
-        return self._halfspaces(self.others, near)[:, -1 - spare]
-
-    def _halfspaces(self, others: Array, rivals: Array) -> Array:
-        """The distance to "nearer to this one than to that", sorted over the rivals (others, rivals)."""
-        image = self.solver.image
-        normal = image[others][:, None] - image[rivals][None]
-        need = (self.apart[others][:, None] - self.apart[rivals][None]) / 2
-        sorted_far: Array = np.sort(self.solver.reach(normal, need, self.low, self.high), axis=1)
-        return sorted_far
+        count = spare + (1 if rough else NEAR)
+        near = self.rivals[np.argsort(self.apart[self.rivals], kind="stable")[:count]]
+        least = np.zeros(len(others))
+        if len(near) > spare and len(others):
+            image, apart = self.solver.image, self.apart
+            need = (apart[others][:, None] - apart[near]) / 2
+            far = self.solver.reach(image[others], image[near], need, self.low, self.high, rough)
+            least = np.sort(far, axis=1)[:, -1 - spare]
+        order = np.argsort(least, kind="stable")
+        return others[order], least[order]
 
     def _whole(self, start: Node, best: float) -> Node | None:
         """A choice with every rival beaten; None beyond the best."""

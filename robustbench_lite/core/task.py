@@ -13,6 +13,7 @@ from torch import Tensor
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.parameters import Amount, check_fields
 
+SHARPNESS = 2.0  # per unit of score, of the larger of being right and being refused
 NOTHING = -1  # the prediction of scores that hold a NaN, and the label of a position that has none
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -155,12 +156,14 @@ class Classification(Task):
         """Scores and classes as a loss should read them that is to lead away from y.
 
         To be refused is then as good as to be right, unless a refusal will do: the class that rejects is
-        merged with y's, whichever is larger, so that every loss also leads past a detector.
+        merged with y's, so that every loss also leads past a detector. Softly, for the gradient of the larger
+        one sees one of two walls at a time, and attacks go back and forth between them.
         """
         if self.reject is None or rejection or target is not None:
             return scores, y
         refused = scores[:, self.reject : self.reject + 1]
-        own = torch.maximum(scores.gather(1, y[:, None]), refused)
+        right = scores.gather(1, y[:, None])
+        own = torch.logaddexp(SHARPNESS * right, SHARPNESS * refused) / SHARPNESS
         merged = scores.scatter(1, y[:, None], own)
         rest = [merged[:, : self.reject], merged[:, self.reject + 1 :]]
         return torch.cat(rest, 1), y - (y > self.reject).long()

@@ -165,7 +165,7 @@ class Behind(Model):
         return moved
 
     def facts(self) -> bytes:
-        return b" ".join([b"behind", self.model.fingerprint().encode(), self.transformation.facts()])
+        return b" ".join([b"behind 2", self.model.fingerprint().encode(), self.transformation.facts()])
 
     def _streams(self, rows: int) -> Stream:
         return self._stream or Stream.of(0, torch.arange(rows, device=self.device))

@@ -16,7 +16,7 @@ from robustbench_lite.models.load import ModelLike
 from robustbench_lite.models.names import brought
 from robustbench_lite.runs.config import Config
 from robustbench_lite.runs.suite import Cell, Named
-from robustbench_lite.search.attack import parameters_json
+from robustbench_lite.search.attack import parameters_json, unreachable
 from robustbench_lite.search.normal import NormalForm
 from robustbench_lite.threats.named import doubts_of
 
@@ -86,11 +86,15 @@ def plan(config: Config, subject: Subject, watch: Watch = lambda what, fraction:
             if reason:
                 refused[title(one.name, attack, threat, goal)] = reason
                 continue
+            named = title(one.name, attack, threat, goal)
+            unfit = {o: why for o in others if (why := unreachable(goal, shop.model_named(o.model, o.name)))}
+            refused |= {f"{named}, judged by {o.name}": why for o, why in unfit.items()}
+            judges = tuple(other for other in others if other not in unfit)
             samples = min(filter(None, (cell.samples, config.limit)), default=None)
             n = len(shop.rows(samples))
             job = replace(
                 base, model=one.model, name=one.name, attack=cell.attack, threat=cell.threat, goal=cell.goal,
-                others=others, samples=samples, of=n, parameters=parameters_json(attack),
+                others=judges, samples=samples, of=n, parameters=parameters_json(attack),
                 revision=attack.revision,
             )  # fmt: skip
             jobs += [replace(job, begin=begin, end=end) for begin, end in slices(n)]

@@ -301,10 +301,8 @@ class Attack(Generic[State]):
             return f"{threat} moves pixels, and the labels of {model.name}'s pixels stay where they are"
         if refusal := threat.refuses(model.input_shape):
             return refusal
-        if misfit := goal.misfit(model.num_classes, model.task):
-            return misfit
-        if goal.targets is Targets.CLASS and goal.label == model.task.reject:
-            return f"goal {goal}: class {goal.label} of {model.name} means that it refuses to answer"
+        if meaningless := unreachable(goal, model):
+            return meaningless
         if not self.passes_refusals and model.task.reject is not None and not goal.rejection:
             return f"{self.name} would stop where {model.name} refuses to answer; fmn or cw go on"
         if goal.own and threat.kind != "box":
@@ -313,8 +311,6 @@ class Attack(Generic[State]):
             )
         if goal.confidence and not self.seeks_confidence:
             return f"{self.name} ends at the boundary, and the goal {goal} asks for more; fmn or cw go on"
-        if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:
-            return f"{model.name}'s scores have no scale, so that the goal {goal} means nothing to it"
         if threat.norm is not None and threat.norm not in self.norms:
             return f"{self.name} works in {', '.join(sorted(self.norms))}; not in {threat.norm}"
         if threat.minimum and not self.minimum_norm:
@@ -415,6 +411,17 @@ class Fitted(Attack[Iterate]):
 
     def start(self, problem: Problem) -> Iterate:
         raise NotImplementedError("the driver fits this attack before it is applied")
+
+
+def unreachable(goal: Goal, model: Model) -> str | None:
+    """Why a goal means nothing to a model, whatever attacks it; None where it means something."""
+    if misfit := goal.misfit(model.num_classes, model.task):
+        return misfit
+    if goal.targets is Targets.CLASS and goal.label == model.task.reject:
+        return f"goal {goal}: class {goal.label} of {model.name} means that it refuses to answer"
+    if goal.confidence and model.confidence(torch.zeros(1, model.num_classes)) is None:
+        return f"{model.name}'s scores have no scale, so that the goal {goal} means nothing to it"
+    return None
 
 
 def parameters(attack: AnyAttack) -> dict[str, object]:

@@ -102,3 +102,15 @@ def test_a_universal_perturbation_is_fitted_once_and_judged_everywhere() -> None
     table = result.table("transfer").set_index(["source", "target"])["success"]
     assert len(table) == 4
     assert (table > 0.1).all()
+
+
+def test_a_judge_to_whom_the_goal_means_nothing_is_left_out_aloud() -> None:
+    """A confidence is asked for, and votes of a linear regression have none."""
+    result = run_with(
+        "digits", ["logistic", "linear"], ["fooling:steps=2"], ["box"], 5,
+        transfer=True, goals=["random,confidence=0.5"],
+    )  # fmt: skip
+    assert not result.failures
+    assert set(result.records["model"]) == {"logistic"}
+    assert any("judged by linear" in what for what in result.refused)
+    assert any("linear's scores have no scale" in why for why in result.refused.values())
