@@ -36,7 +36,7 @@ DEFENSES: dict[str, Entry] = dict(
         _entry("pixel_deflection", "transformation.randomised:PixelDeflection", "random pixels replaced by others nearby", "Prakash et al. 2018, arXiv:1801.08926"),
         _entry("purification", "transformation.purification:Purification", "a denoising autoencoder first", "Meng & Chen 2017, arXiv:1705.09064"),
         _entry("resize_pad", "transformation.randomised:ResizePad", "made smaller and put somewhere, at random", "Xie et al. 2018, arXiv:1711.01991"),
-        _entry("robust_trees", "classical.trees:RobustTrees", "boosting whose splits hold against an adversary", "Andriushchenko & Hein 2019, arXiv:1906.03526"),
+        _entry("robust_trees", "classical.trees:RobustTrees", "trees, forests and boosting whose splits hold", "Andriushchenko & Hein 2019, arXiv:1906.03526"),
         _entry("smoothed", "certified.smoothed:Smoothed", "the vote of noisy copies, with proven radii", "Cohen, Rosenfeld & Kolter 2019, arXiv:1902.02918"),
         _entry("squeezing", "detection.squeezing:Squeezing", "refuses where coarser inputs change the answer", "Xu, Evans & Qi 2018, arXiv:1704.01155"),
         _entry("thermometer", "transformation.quantising:Thermometer", "trained on codes without a slope", "Buckman et al. 2018 (ICLR)"),

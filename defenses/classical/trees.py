@@ -1,9 +1,11 @@
-"""Boosted trees whose splits hold against an adversary, judged by the exact answers of tree ensembles."""
+"""Trees whose splits hold against an adversary, judged by the exact answers of tree ensembles."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from robustbench_lite.core.errors import Unsupported
 from robustbench_lite.core.model import Model
 from robustbench_lite.core.parameters import Count, Fraction, Positive, Share
+from robustbench_lite.core.random import Stream
 from robustbench_lite.data.data import Data
 from robustbench_lite.defenses.classical.splits import Grown, Samples, grow
 from robustbench_lite.models.cache import remember
@@ -24,11 +27,12 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class RobustTrees(Defense):
-    """Boosting under the exponential loss of the worst case in an linf ball.
+    """A tree, a forest or boosting under the exponential loss of the worst case in an linf ball.
 
-    Each round weighs a sample by the worst that all trees before can be brought to say of it (exact for
-    stumps, a bound for deeper trees), and each split is chosen for the worst side a sample can be brought to.
-    More than two classes: each against the rest.
+    Each split is chosen for the worst side a sample can be brought to. Each round of boosting weighs a sample
+    by the worst that all trees before can be brought to say of it (exact for stumps, a bound for deeper
+    trees). A forest's trees know the square root of the features each, and weigh samples at random, 1 in the
+    mean. More than two classes: each against the rest.
 
     Parameters
     ----------
@@ -37,16 +41,16 @@ class RobustTrees(Defense):
     depth : int, default 4
         Of the trees; 1: stumps.
     rounds : int, default 60
-        Trees a class.
+        Trees a class, of a forest and of boosting.
     rate : float, default 0.3
-        By which a tree's values are shrunk.
+        By which a tree's values are shrunk in boosting.
     smoothing : float, default 0.01
         Weight added to both classes of a leaf, as a share of the whole.
 
     Raises
     ------
     Unsupported
-        For anything but `boosting`.
+        For anything but `tree`, `forest` and `boosting`.
 
     Source: Andriushchenko & Hein 2019 (arXiv:1906.03526); Chen et al. 2019 (arXiv:1902.10660).
 
@@ -66,23 +70,24 @@ class RobustTrees(Defense):
     paper = "Andriushchenko & Hein 2019, arXiv:1906.03526"
 
     def defend(self, base: Base) -> Model:
-        if base.text != "boosting":
+        if base.text not in ("tree", "forest", "boosting"):
             raise Unsupported(
-                f"{self.name} is for boosting, whose trees it chooses itself; not for {base.text}"
+                f"{self.name} is for tree, forest and boosting, whose trees it chooses; not for {base.text}"
             )
         data, train = base.data, base.train
 
         def fit() -> dict[str, Tensor]:
-            return self._fit(data, lambda done: train.report(f"{self.name}({base.text})", done))
+            tell = partial(train.report, f"{self.name}({base.text})")
+            return self._fit(base.text, data, train.seed, tell)
 
-        held = remember(f"{self.name} {self.parameters}", VERSION, data, train, fit)
+        held = remember(f"{self.name}({base.text}) {self.parameters}", VERSION, data, train, fit)
         core = tree_core(
             _trees(held), lambda feature, threshold: threshold.astype(np.float32),
             np.zeros(held["value"].shape[1]), "margin", np.ones(data.x[0].numel()),
         )  # fmt: skip
         return Lifted(core, [], data.x.shape[1:], name=base.text).to(train.device)
 
-    def _fit(self, data: Data, report: Callable[[float], None]) -> dict[str, Tensor]:
+    def _fit(self, kind: str, data: Data, seed: int, report: Callable[[float], None]) -> dict[str, Tensor]:
         training = data.training()
         x = training.x.double()
         low, high = (
@@ -96,7 +101,17 @@ class RobustTrees(Defense):
         for column, c in enumerate(wanted):
             report(column / len(wanted))
             sign: np.ndarray = np.where(y == c, 1.0, -1.0)
-            parts += [(tree, column) for tree in self._boosted(least, most, sign)]
+            match kind:
+                case "boosting":
+                    trees = self._boosted(least, most, sign)
+                case "forest":
+                    names = training.ids, torch.arange(least.shape[1])
+                    streams = [Stream.of(seed, one).fold("forest", c) for one in names]
+                    trees = self._bagged(least, most, sign, *streams)
+                case _:
+                    alike = Samples(least, most, sign, np.full(len(sign), 1 / len(sign)))
+                    trees = [grow(alike, self.depth, self.smoothing)]
+            parts += [(tree, column) for tree in trees]
         return _columns(parts, len(wanted))
 
     def _boosted(self, low: np.ndarray, high: np.ndarray, sign: np.ndarray) -> list[Grown]:
@@ -114,6 +129,26 @@ class RobustTrees(Defense):
             else:
                 least, most = tree.reached(low, high)
                 bound = bound + np.where(sign > 0, least, -most)
+        return trees
+
+    def _bagged(
+        self, low: np.ndarray, high: np.ndarray, sign: np.ndarray, weigh: Stream, choose: Stream
+    ) -> list[Grown]:
+        """Trees of one class against the rest, each on some features and with weights of its own.
+
+        weigh, choose: draw a number a sample, and a feature.
+        """
+        few = max(1, round(math.sqrt(low.shape[1])))
+        trees: list[Grown] = []
+        for number in range(self.rounds):
+            drawn = weigh.fold(number).uniform((), torch.float64).numpy()
+            weight: np.ndarray = -np.log1p(-drawn)  # of the Bayesian bootstrap (Rubin 1981)
+            chosen = choose.fold(number).uniform((), torch.float64).argsort()[:few].numpy()
+            held = Samples(low[:, chosen], high[:, chosen], sign, weight / weight.sum())
+            tree = grow(held, self.depth, self.smoothing)
+            tree.feature = [int(chosen[feature]) for feature in tree.feature]
+            tree.value = [value / self.rounds for value in tree.value]
+            trees.append(tree)
         return trees
 
 

@@ -94,6 +94,26 @@ def corruptions(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def rejections(table: pd.DataFrame) -> Figure:
+    """Attacks that pass against samples refused without one: a panel an attack, a line a detector."""
+    attacks, detectors = (list(dict.fromkeys(table[head])) for head in ("attack", "detector"))
+    most = max(0.05, float(table["false_rejections"].max()) * 1.1)
+    with style():
+        figure, panels = _panels(len(attacks))
+        for attack, axes in zip(attacks, panels, strict=False):
+            for number, detector in enumerate(detectors):
+                line = table.loc[(table["attack"] == attack) & (table["detector"] == detector)]
+                line = line.sort_values("false_rejections")
+                colour, dash = SERIES[number % len(SERIES)], STYLES[(number // len(SERIES)) % len(STYLES)]
+                axes.plot(line["false_rejections"], line["passed"], "o", color=colour, lw=1.4, ls=dash, ms=3,
+                          label=detector)  # fmt: skip
+            axes.set(title=attack, xlim=(0, most), ylim=(0, 1))
+        figure.supxlabel("refused without an attack", fontsize=9)
+        figure.supylabel("attacks that pass", fontsize=9)
+        _legend(figure, panels)
+    return figure
+
+
 def queries(part: pd.DataFrame, threat: str) -> Figure:
     """Success against forward passes, a panel a model, on a logarithmic scale that all share."""
     models = list(dict.fromkeys(part["model"]))

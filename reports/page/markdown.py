@@ -12,6 +12,7 @@ TITLES = {
     "answers": "Pixels, places or labels that are wrong, before and after",
     "worst_case": "Worst case over the attacks",
     "defenses": "Defenses: as first claimed, and to attackers who know them",
+    "rejections": "What refusing to answer costs, and what passes all the same",
     "corruptions": "Errors on corrupted samples",
     "gaps": "Against proven distances",
     "missed": "What each attack missed of what is known to fall",

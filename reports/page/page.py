@@ -32,6 +32,7 @@ TITLES = {
     "summary": "Every attack",
     "corruptions": "Errors on corrupted samples",
     "defenses": "Defenses: as first claimed, and to attackers who know them",
+    "rejections": "What refusing to answer costs, and what passes all the same",
     "gaps": "Against proven distances",
     "missed": "What each attack missed of what is known to fall",
     "distances": "Sizes of successful perturbations",
@@ -44,7 +45,7 @@ TITLES = {
 }
 SINGULAR = {"models": "model", "attacks": "attack", "threats": "threat", "goals": "goal"}  # of flags
 SWITCHES = {"compile", "pictures"}  # flags that can be said either way
-OPEN = {"answers", "worst_case", "summary", "defenses", "corruptions"}  # tables that are not folded away
+OPEN = {"answers", "worst_case", "summary", "defenses", "rejections", "corruptions"}  # tables that are not folded away
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ def drawn(results: Results) -> Iterator[tuple[str, str, Figure]]:
         yield "", f"Robust accuracy against eps, {title}", plots.curves(part, norms.get(threat, threat))
     if len(results.table("corruptions")):
         yield "", "Errors on corrupted samples", plots.corruptions(results.table("corruptions"))
+    for threat, title, part in _by_threat(results.table("rejections")):
+        yield "Attacks that pass, against samples refused without one", title, plots.rejections(part)
     for threat, title, part in _by_threat(results.table("queries")):
         yield "Success against queries", title, plots.queries(part, threat)
     for threat, title, part in _by_threat(results.table("distances")):

@@ -20,6 +20,7 @@ from robustbench_lite.reports.tables.rates import (
     winners,
     worst_case,
 )
+from robustbench_lite.reports.tables.rejections import rejections
 from robustbench_lite.reports.tables.sizes import curves, distances, gaps, missed
 
 RATES = {
@@ -29,6 +30,7 @@ RATES = {
     "severity_1", "severity_2", "severity_3", "severity_4", "severity_5",
     "clean_wrong", "wrong", "clean_iou", "iou", "clean_edits", "edits",
     "before", "after", "median_after", "claimed", "adaptive", "transfer", "black_box", "apparent",
+    "false_rejections", "passed", "refused", "held",
 }  # fmt: skip
 
 # Counts of what rarely is: a page leaves them out where nothing is.
@@ -67,6 +69,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "missed": missed,
     "transfer": transfer,
     "defenses": defenses,
+    "rejections": rejections,
     "corruptions": corruptions,
     "answers": answers,
 }

@@ -97,6 +97,8 @@ def show_result(result: Results, console: Console) -> None:
             console.print(_worst(result.table("worst_case")))
         if len(result.table("defenses")):
             console.print(_defenses(result.table("defenses")))
+        if len(result.table("rejections")):
+            console.print(_rejections(result.table("rejections")))
         if len(result.table("corruptions")):
             console.print(_corruptions(result.table("corruptions")))
         if len(result.table("gaps")):
@@ -206,6 +208,16 @@ def _defenses(defenses: pd.DataFrame) -> Table:
     for row in defenses.to_dict("records"):
         rates = [percent(row[head.replace(" ", "_")]) for head in heads]
         table.add_row(escape(str(row["model"])), escape(str(row["threat"])), *rates)
+    return table
+
+
+def _rejections(rejections: pd.DataFrame) -> Table:
+    title = "Samples refused without an attack, and of those attacked: passed, refused, held"
+    heads = ["false rejections", "passed", "refused", "held"]
+    table = _table(title, ["model", "attack", "threat"], heads)
+    for row in rejections.to_dict("records"):
+        rates = [percent(row[head.replace(" ", "_")]) for head in heads]
+        table.add_row(*(escape(str(row[head])) for head in ("model", "attack", "threat")), *rates)
     return table
 
 

@@ -270,6 +270,7 @@ def _records(
             "sample_id": data.ids.numpy(),
             "task": model.task.kind,
             "label": None if data.y.dim() > 1 else data.y.numpy(),
+            "clean_rejected": _rejected(model, clean),
             "winner": names[outcome.winner.numpy()],
             "lower_bound": None if proven is None else proven.distance.numpy(),
             "bound_kind": None if proven is None else np.array(proven.kinds, dtype=object),
@@ -290,6 +291,11 @@ def _records(
         },
         len(data),
     )
+
+
+def _rejected(model: Model, clean: Clean) -> np.ndarray | None:
+    """Whether each sample is refused without an attack; None for a model that always answers."""
+    return None if model.task.reject is None else model.task.rejected(clean.prediction).numpy()
 
 
 def _became(judged: object, outcome: Outcome, cut: np.ndarray, own: bool) -> np.ndarray:

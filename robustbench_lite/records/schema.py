@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from robustbench_lite.core.errors import RobustError
 from robustbench_lite.core.npz import require_room
 
-VERSION = 5  # of the schema; a run of another version is refused
+VERSION = 6  # of the schema; a run of another version is refused
 SCHEMA = pa.schema(
     [
         ("run", pa.string()),
@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         ("target", pa.int64()),
         ("clean_prediction", pa.int64()),
         ("clean_rate", pa.float64()),
+        ("clean_rejected", pa.bool_()),
         ("adversarial_prediction", pa.int64()),
         ("success", pa.bool_()),
         ("success_rate", pa.float64()),

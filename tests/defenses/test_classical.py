@@ -156,6 +156,8 @@ def exact_error(model: Model, data: Data, eps: float) -> tuple[float, float]:
     ("plain", "robust"),
     [
         ("boosting:stages=50", "robust_trees(boosting,eps=0.1,depth=6,rounds=100)"),
+        ("tree", "robust_trees(tree,eps=0.1)"),
+        ("tree", "robust_trees(forest,eps=0.1,depth=6,rounds=30)"),
         ("logistic", "dual_norm(logistic,eps=0.1)"),
         ("linear_svm", "dual_norm(linear_svm,eps=0.1)"),
     ],
@@ -179,13 +181,13 @@ def test_the_worst_case_of_a_linear_model_is_what_was_trained_on() -> None:
 def test_what_they_are_for() -> None:
     with pytest.raises(Unsupported, match="not for knn:k=5"):
         rb.load_model("adversarial_pruning(knn:k=5)")
-    for name, fits in (
-        ("robust_trees", "boosting"),
-        ("dual_norm", "logistic"),
-        ("adversarial_pruning", "knn"),
+    for name, fits, other in (
+        ("robust_trees", "tree, forest and boosting", "knn"),
+        ("dual_norm", "logistic", "tree"),
+        ("adversarial_pruning", "knn", "tree"),
     ):
         with pytest.raises(Unsupported, match=fits):
-            rb.load_model(f"{name}(tree)")
+            rb.load_model(f"{name}({other})")
     with pytest.raises(Unsupported, match="is left at radius"):
         rb.load_model("adversarial_pruning(knn,radius=5)", "breast_cancer")
     kept = rb.load_model("adversarial_pruning(knn,radius=0.1,norm=l2)", "breast_cancer")

@@ -60,7 +60,8 @@ def test_lists_and_a_suite_exclude_each_other_and_lists_complete_each_other() ->
 
 
 def test_a_suite_is_a_file_of_the_package_or_of_the_user(tmp_path: Path) -> None:
-    assert set(suites()) == {"corruptions", "defenses", "lectures", "papers", "quick", "standard"}
+    known = {"corruptions", "defenses", "detectors", "lectures", "papers", "quick", "standard"}
+    assert set(suites()) == known
     for name in suites():
         check_names(make({"suite": name}))
         assert read_suite(name).summary

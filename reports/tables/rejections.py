@@ -1,0 +1,44 @@
+"""What refusing costs and brings: samples refused without an attack, against attacks that pass."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from robustbench_lite.reports.tables.rates import attacked, direct, right
+
+RATE = re.compile(r",rate=[^,()]*")  # of a detector, which alone sets it apart from others of its kind
+
+
+def rejections(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a job on a model that may refuse to answer, with what became of the samples.
+
+    detector: the model's name without the rate that its limit was set by: along a detector's rows lies its
+    trade-off. false_rejections: the share of samples refused without an attack. passed, refused, held: of the
+    samples attacked, those taken for a wrong class, those refused, and those answered right.
+    """
+    heads = [
+        "detector", "model", "attack", "threat", "goal", "samples", "false_rejections", "passed", "refused",
+        "held",
+    ]  # fmt: skip
+    may = direct(records)
+    may = may.loc[may["clean_rejected"].notna()]
+    rows = []
+    for key, part in may.groupby(["model", "attack", "threat", "goal"], sort=False, observed=True):
+        tried = attacked(part)
+        tried = tried.loc[right(tried)]
+        passed = tried["success"].astype(bool)
+        refused = tried["outcome"] == "rejected"
+        rows.append(
+            {
+                "detector": RATE.sub("", str(key[0])),
+                **dict(zip(heads[1:], key, strict=False)),
+                "samples": len(part),
+                "false_rejections": float(part["clean_rejected"].astype(float).mean()),
+                "passed": float(passed.mean()),
+                "refused": float((refused & ~passed).mean()),
+                "held": float((~refused & ~passed).mean()),
+            }
+        )
+    return pd.DataFrame(rows, columns=heads)
