@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
@@ -29,6 +30,7 @@ def style() -> Iterator[None]:
         "svg.hashsalt": "robust",
         "axes.edgecolor": INK,
         "axes.labelcolor": INK,
+        "axes.titlesize": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.linewidth": 0.6,
@@ -107,7 +109,8 @@ def rejections(table: pd.DataFrame) -> Figure:
                 colour, dash = SERIES[number % len(SERIES)], STYLES[(number // len(SERIES)) % len(STYLES)]
                 axes.plot(line["false_rejections"], line["passed"], "o", color=colour, lw=1.4, ls=dash, ms=3,
                           label=detector)  # fmt: skip
-            axes.set(title=attack, xlim=(0, most), ylim=(0, 1))
+            name = textwrap.fill(attack.replace(",", ", "), 34)
+            axes.set(title=name, xlim=(0, most), ylim=(0, 1))
         figure.supxlabel("refused without an attack", fontsize=9)
         figure.supylabel("attacks that pass", fontsize=9)
         _legend(figure, panels)
@@ -236,8 +239,6 @@ def _panels(count: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:
     panels = list(grid.flat)
     for unused in panels[count:]:
         unused.set_axis_off()
-    for axes in panels:
-        axes.title.set_fontsize(9)
     return figure, panels
 
 
@@ -246,5 +247,6 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         known |= {label: known.get(label, handle) for handle, label in zip(handles, labels, strict=True)}
-    columns = min(4, max(1, len(known)))
+    longest = 0.55 + 0.065 * max(map(len, known), default=0)  # inches that a line and its name take
+    columns = max(1, min(4, len(known), int(figure.get_figwidth() / longest)))
     figure.legend(list(known.values()), list(known), loc="outside upper center", ncols=columns, fontsize=8)

@@ -11,6 +11,7 @@ from robustbench_lite.reports.tables.rates import counted, proven, right
 
 OBLIVIOUS = "oblivious"
 BLIND = ("score", "decision")  # access of attacks that use no gradients
+AUTO = "auto"  # needs decisions, and uses whatever else there is
 NEVER = ",stop=never"
 
 
@@ -36,8 +37,8 @@ def defenses(records: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, part in held.groupby(["model", "threat", "goal"], sort=False, observed=True):
         own = part["source_model"].isna()
-        blind = part["attack_name"].astype(str).map(access).isin(BLIND)
-        ignorant = part["attack_name"].astype(str) == OBLIVIOUS
+        names = part["attack_name"].astype(str)
+        blind, ignorant = names.map(access).isin(BLIND) & (names != AUTO), names == OBLIVIOUS
         if not (ignorant & own).any():
             continue
         claimed, adaptive = kept(part.loc[own & ignorant]), kept(part.loc[own & ~ignorant])

@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 
+from robustbench_lite.reports.tables.defenses import NEVER
 from robustbench_lite.reports.tables.rates import attacked, direct, right
 
 RATE = re.compile(r",rate=[^,()]*")  # of a detector, which alone sets it apart from others of its kind
@@ -24,6 +25,7 @@ def rejections(records: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     may = direct(records)
     may = may.loc[may["clean_rejected"].notna()]
+    may = may.assign(goal=may["goal"].astype(str).str.replace(NEVER, "", regex=False))
     rows = []
     for key, part in may.groupby(["model", "attack", "threat", "goal"], sort=False, observed=True):
         tried = attacked(part)

@@ -37,6 +37,7 @@ def test_robust_accuracy_to_each_attacker() -> None:
             rows("pgd", [True, True, False, False]),
             rows("square:steps=10", [True, False, True, False]),
             rows("pgd", [False, True, False, False], source_model="cnn"),
+            rows("auto", [True, True, True, False]),  # which uses gradients wherever there are any
         ]
     )  # fmt: skip
     (row,) = defenses(records).to_dict("records")
