@@ -237,7 +237,8 @@ class FreeTraining(Adversarial):
     eps, norm, epochs
         As of all adversarial trainings.
 
-    Source: Shafahi et al. 2019 (arXiv:1904.12843).
+    Source: Shafahi et al. 2019 (arXiv:1904.12843), but that every batch begins at random points anew, where
+    theirs begins with what the batch before has left.
 
     Examples
     --------

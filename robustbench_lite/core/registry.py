@@ -35,7 +35,8 @@ HOMES = {"certifiers": "certify", "peers": "attacks"}  # kinds whose package has
 PATHS = {
     "models": "a name, or a file that ends in .skops, .onnx, .pt, .ubj, .json, .txt; a network's weights are "
     "weights:FILE,network=package.module:function, a folder of transformers hf:FOLDER",
-    "data": "a name: csv:FILE,label=COLUMN, npz:FILE, masks:FOLDER, or folder:FOLDER, a sub-folder a class",
+    "data": "a name: csv:FILE,label=COLUMN, npz:FILE, parquet:FILE, webdataset:FILE, masks:FOLDER, or "
+    "folder:FOLDER, a sub-folder a class",
 }
 # Kinds whose names are names of another kind too: a defended model, an attack of another library.
 WITHIN = {"models": ("defenses",), "attacks": ("peers",)}

@@ -6,7 +6,7 @@ from robustbench_lite.core.registry import Entry
 
 
 def _entry(name: str, where: str, summary: str, paper: str = "") -> tuple[str, Entry]:
-    first = "path" if name in ("folder", "masks", "npz", "csv", "cifar10c") else ""
+    first = "path" if name in ("folder", "masks", "npz", "csv", "cifar10c", "parquet", "webdataset") else ""
     return name, Entry(name, f"robustbench_lite.data.{where}", summary, paper=paper, first=first)
 
 
@@ -25,6 +25,8 @@ DATA: dict[str, Entry] = dict(
         _entry("wine", "builtin:wine", "178 samples, 13 features, 3 classes"),
         _entry("iris", "builtin:iris", "150 samples, 4 features, 3 classes"),
         _entry("folder", "folder:folder", "folder:PATH[,size=N][,crop=N][,grey=true]: one sub-folder a class"),
+        _entry("parquet", "shards:parquet", "parquet:PATH[,image=NAME][,label=NAME][,size=N]: images as Hugging Face writes them"),
+        _entry("webdataset", "shards:webdataset", "webdataset:PATH[,size=N][,crop=N]: tar files of KEY.png and KEY.cls"),
         _entry("cifar10c", "corrupted:cifar10c", "cifar10c:PATH[,kind=fog][,severity=3]: published corrupted images",
                "Hendrycks & Dietterich 2019, arXiv:1903.12261"),
         _entry("masks", "masks:masks", "masks:PATH[,size=N][,share=0.99][,void=255]: folders images and masks"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from robustbench_lite.data.room import room_for
 from robustbench_lite.data.split import one_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+Origin = TypeVar("Origin")  # whatever an image is read from, as text what it is called
 TESTS = ("test", "val", "valid", "validation")  # names of the sub-folder beside train
 
 
@@ -70,7 +72,7 @@ def folder(
     notes += [left] * bool(unknown)
 
     def take(rows: Tensor) -> Tensor:
-        return decoded([files[i] for i in rows.tolist()], lambda file: decode(file, size, crop, grey))
+        return decoded_files([files[i] for i in rows.tolist()], lambda file: decode(file, size, crop, grey))
 
     return Raw(take, y, tuple(classes), lambda i: str(files[i]), notes=tuple(notes))
 
@@ -81,28 +83,50 @@ def _class_folders(root: Path) -> list[str]:
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(left_behind))
 
 
-def decoded(files: Sequence[Path], how: Callable[[Path], Tensor]) -> Tensor:
+def decoded_files(files: Sequence[Path], how: Callable[[Path], Tensor]) -> Tensor:
     """Files as one tensor, read in parallel; raises `InvalidData` naming the first of another size."""
-    first = how(files[0])
-    found = room_for((len(files), *first.shape), f"{files[0].parent} and others", first.dtype)
+    return decoded([(range(len(files)), files)], len(files), how, f"{files[0].parent} and others")
 
-    def put(row: int) -> None:
-        image = how(files[row])
-        if image.shape != first.shape:
-            one, other = (tuple(i.shape[-2:]) for i in (first, image))
-            raise InvalidData(f"{files[row]}: is {other}, {files[0]} is {one}; give size and crop")
-        found[row] = image
 
+def decoded(
+    parts: Iterable[tuple[Sequence[int], Sequence[Origin]]],
+    count: int,
+    how: Callable[[Origin], Tensor],
+    what: str,
+) -> Tensor:
+    """Images as one tensor of `count` rows, a part after the other: its rows, and what is read there."""
+    found, first = torch.empty(0), None
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(put, range(len(files))):  # the first that fails is told
-            pass
+        for rows, images in parts:
+            if first is None:
+                image, first = how(images[0]), images[0]
+                found = room_for((count, *image.shape), what, image.dtype)
+
+            def put(row: int, one: Origin, begin: Origin = first, found: Tensor = found) -> None:
+                image = how(one)
+                if image.shape != found.shape[1:]:
+                    own, other = (tuple(i.shape[-2:]) for i in (image, found))
+                    raise InvalidData(f"{one}: is {own}, {begin} is {other}; give size and crop")
+                found[row] = image
+
+            for _ in pool.map(put, rows, images):  # the first that fails is told
+                pass
     return found
 
 
-def decode(file: Path, size: int | None = None, crop: int | None = None, grey: bool = False) -> Tensor:
-    """An image file as (C, H, W) float32 in [0, 1]; raises `InvalidData` when it cannot be read."""
+def decode(
+    file: object,
+    size: int | None = None,
+    crop: int | None = None,
+    grey: bool = False,
+    content: IO[bytes] | None = None,
+) -> Tensor:
+    """An image as (C, H, W) float32 in [0, 1]; raises `InvalidData` when it cannot be read.
+
+    file: its path, or what it is called where its content is given.
+    """
     try:
-        with Image.open(file) as opened:
+        with Image.open(content or str(file)) as opened:
             if size is not None:
                 scale = size / min(opened.size)
                 require_room(12.0 * opened.size[0] * opened.size[1] * scale**2, f"{file}, size {size}")
@@ -129,7 +153,7 @@ def resized(image: Image.Image, size: int | None, how: Image.Resampling) -> Imag
     return image.resize((wide, high), how)
 
 
-def cropped(image: Image.Image, crop: int | None, file: Path) -> Image.Image:
+def cropped(image: Image.Image, crop: int | None, file: object) -> Image.Image:
     """The square in the middle of an image; raises `InvalidData` where it is too small."""
     if crop is None:
         return image
@@ -139,7 +163,7 @@ def cropped(image: Image.Image, crop: int | None, file: Path) -> Image.Image:
     return image.crop((left, top, left + crop, top + crop))
 
 
-def _deep(opened: Image.Image, file: Path) -> Image.Image:
+def _deep(opened: Image.Image, file: object) -> Image.Image:
     """A grey image of 16 bits, or of floats in [0, 1], as floats in [0, 1]."""
     values = np.array(opened).astype(np.float32)
     if opened.mode != "F":

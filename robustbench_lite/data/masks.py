@@ -16,7 +16,7 @@ from robustbench_lite.core.npz import require_room
 from robustbench_lite.core.parameters import Amount, Count, Fraction, Share
 from robustbench_lite.core.task import NOTHING
 from robustbench_lite.data.data import Options, Raw
-from robustbench_lite.data.folder import SUFFIXES, TESTS, cropped, decode, decoded, resized
+from robustbench_lite.data.folder import SUFFIXES, TESTS, cropped, decode, decoded_files, resized
 from robustbench_lite.data.split import one_of
 
 
@@ -52,10 +52,12 @@ def masks(
         pairs = [pairs[i] for i in rows.tolist()]
 
     def take(rows: Tensor) -> Tensor:
-        return decoded([pairs[i][0] for i in rows.tolist()], lambda file: decode(file, size, crop, grey))
+        return decoded_files(
+            [pairs[i][0] for i in rows.tolist()], lambda file: decode(file, size, crop, grey)
+        )
 
     def answers(rows: Tensor) -> Tensor:
-        return decoded([pairs[i][1] for i in rows.tolist()], lambda file: _mask(file, void, size, crop))
+        return decoded_files([pairs[i][1] for i in rows.tolist()], lambda file: _mask(file, void, size, crop))
 
     def place(row: int) -> str:
         return str(pairs[row][1])

@@ -271,9 +271,10 @@ class CSV:
         """One split of it."""
         path, label = self.path, self.label
         try:
-            table = pd.read_csv(Path(path).expanduser())
+            file = Path(path).expanduser()
+            table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
         except Exception as error:  # pandas has many words for what is no table
-            raise InvalidData(f"{path}: cannot be read as CSV: {one_line(error)}") from error
+            raise InvalidData(f"{path}: cannot be read as a table: {one_line(error)}") from error
         table.columns = [str(name) for name in table.columns]
         if label not in table.columns:
             raise InvalidParameter(
