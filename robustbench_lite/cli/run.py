@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -114,12 +115,14 @@ def run(
     from robustbench_lite.cli.terminal import observing, show_result
     from robustbench_lite.records.folder import Folder, new_folder
     from robustbench_lite.runs.loggers import logger
+    from robustbench_lite.runs.observers import JsonLines
     from robustbench_lite.runs.plan import Subject, plan
     from robustbench_lite.runs.run import carry_out, carry_out_part
 
     aside = _nothing_on_stdout if as_json else contextlib.nullcontext
     shown = "none" if quiet or (as_json and progress == "bar") else progress
     trackers = [logger(text) for text in logs]
+    tell = JsonLines().said if shown == "json" else partial(click.echo, err=True)
     with aside(), observing(shown) as bar:  # what a model prints is no JSON
         made = plan(settled, Subject.of(settled), bar.went_on)
         if not dry_run:
@@ -130,7 +133,7 @@ def run(
                 else:
                     done = carry_out_part(made, settled, folder, part, (bar, *trackers))
             except KeyboardInterrupt:
-                click.echo(f"stopped; go on with: robust run --resume --out {folder.path}", err=True)
+                tell(f"stopped; go on with: robust run --resume --out {folder.path}")
                 sys.exit(130)
     if dry_run:
         with aside():
@@ -143,7 +146,7 @@ def run(
     if part is not None:
         failures = [one for one in done if one.failure]
         for one in failures:
-            click.echo(f"{one.job} failed: {one.failure.strip().splitlines()[-1]}", err=True)
+            tell(f"{one.job} failed: {one.failure.strip().splitlines()[-1]}")
         own = len(part.of(made.jobs))
         if not quiet:
             click.echo(
@@ -160,9 +163,9 @@ def run(
         show_result(result, Console())
     else:
         for job, failure in result.failures.items():
-            click.echo(f"{job} failed: {failure.strip().splitlines()[-1]}", err=True)
+            tell(f"{job} failed: {failure.strip().splitlines()[-1]}")
     if result.missing:
-        click.echo(f"go on with: robust run --resume --out {result.path}", err=True)
+        tell(f"go on with: robust run --resume --out {result.path}")
     sys.exit(1 if result.failures or result.missing else 0)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import torch
@@ -43,14 +44,37 @@ def watching(quiet: bool) -> Iterator[Watch]:
 @contextlib.contextmanager
 def observing(how: str) -> Iterator[Observer]:
     """What shows how far a run has come, on standard error: `bar`, `json` or `none`."""
+    if how == "json":
+        lines = JsonLines()
+        with _told(lines.said):
+            yield lines
+        return
     if how != "bar":
-        yield JsonLines() if how == "json" else Observer()
+        yield Observer()
         return
     bar = Bar()
     try:
         yield bar
     finally:
         bar.stop()
+
+
+@contextlib.contextmanager
+def _told(say: Callable[[str], None]) -> Iterator[None]:
+    """Warnings of this package are said in this way, and in no other."""
+
+    class Sayer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    own, handler = logging.getLogger("robustbench_lite"), Sayer()
+    before, own.propagate = own.propagate, False
+    own.addHandler(handler)
+    try:
+        yield
+    finally:
+        own.removeHandler(handler)
+        own.propagate = before
 
 
 class Bar(Meter):

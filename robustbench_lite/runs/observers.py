@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from robustbench_lite.core.errors import InvalidParameter, RobustError
@@ -154,7 +154,7 @@ class JsonLines(Meter):
     """Writes a JSON object a line: as each job ends, and once a second while one goes on.
 
     Keys: time (of the clock), what, fraction, jobs, done, failed, samples, samples_per_second, success,
-    seconds_left.
+    seconds_left. Of anything else that a reader should know: time, said.
 
     Parameters
     ----------
@@ -177,10 +177,13 @@ class JsonLines(Meter):
         self.fraction = self.done / self.jobs
         self._say(f"{done.job}: {'failed' if done.records is None else 'done'}")
 
+    def said(self, text: str) -> None:
+        """Write what is no progress: a warning, or how to go on."""
+        self._write({"said": text})
+
     def _say(self, what: str) -> None:
         self.last = time.monotonic()
         facts = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "what": what,
             "fraction": round(self.fraction, 6),
             "jobs": self.jobs,
@@ -191,4 +194,8 @@ class JsonLines(Meter):
             "success": self.success,
             "seconds_left": self.seconds_left,
         }
-        print(json.dumps(facts), file=self.stream or sys.stderr, flush=True)
+        self._write(facts)
+
+    def _write(self, facts: Mapping[str, object]) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        print(json.dumps({"time": now, **facts}), file=self.stream or sys.stderr, flush=True)

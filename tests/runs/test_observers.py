@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import signal
 import threading
@@ -122,6 +123,22 @@ def test_job_systems_read_progress_from_standard_error(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["summary"]
     said = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     assert said[-1]["done"] == 1
+
+
+def test_whatever_a_run_says_meanwhile_is_a_line_of_json_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*others: object, **more: object) -> None:
+        logging.getLogger("robustbench_lite.engines").warning("a worker was lost")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "carry_out", stop)
+    words = ["run", "--samples", "20", "--model", "linear", "--attack", "fgsm", "--threat", "linf:0.1"]
+    done = CliRunner().invoke(main, [*words, "--progress", "json", "--out", str(tmp_path / "r")])
+    assert done.exit_code == 130
+    said = [json.loads(line).get("said") for line in done.stderr.splitlines()]
+    assert "a worker was lost" in said
+    assert said[-1] == f"stopped; go on with: robust run --resume --out {tmp_path / 'r'}"
 
 
 def test_trackers_are_named_by_kind_and_place() -> None:
