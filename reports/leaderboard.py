@@ -13,7 +13,7 @@ from robustbench_lite.reports.tables.rates import attacked, direct, right, worst
 
 HEADS = [
     "rank", "model", "data", "threat", "norm", "goal", "clean", "proven", "autoattack", "best_known",
-    "low", "high", "strongest", "extra_data", "architecture", "samples", "who", "when", "runs", "verified",
+    "low", "high", "strongest", "extra_data", "architecture", "samples", "left_out", "who", "when", "runs", "verified",
 ]  # fmt: skip
 KNOWN = ("model", "threat", "goal", "clean", "proven", "low", "high", "strongest", "samples")
 
@@ -22,8 +22,8 @@ def leaderboard(runs: Sequence[Results], confirmed: Mapping[Path, int] | None = 
     """One row a model, data set, threat and goal, ranked by worst-case robust accuracy.
 
     autoattack: robust accuracy under `auto` alone, NaN where it was not run. best_known: the worst case over
-    all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval. who,
-    when, runs: whose runs it stands on. verified: claims in them that the judge has confirmed again, empty
+    all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval.
+    left_out: samples that only some of the attacks met. who, when, runs: whose runs it stands on. verified: claims in them that the judge has confirmed again, empty
     where nobody asked; then what was proven is left out, for it is not proven again.
 
     Parameters
@@ -54,6 +54,7 @@ def leaderboard(runs: Sequence[Results], confirmed: Mapping[Path, int] | None = 
                         "norm": str(group["norm"].iloc[0]),
                         "autoattack": float(held),
                         "best_known": row["robust"],
+                        "left_out": every["sample_id"].nunique() - group["sample_id"].nunique(),
                         "extra_data": "",
                         "architecture": group["family"].iloc[0],
                         **_standing({name: by_name[name] for name in dict.fromkeys(group["run"])}, confirmed),

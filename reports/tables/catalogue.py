@@ -34,7 +34,7 @@ RATES = {
 }  # fmt: skip
 
 # Counts of what rarely is: a page leaves them out where nothing is.
-RARE = {"invalid", "rejected", "nan", "unattacked", "doubtful", "by_transfer"}
+RARE = {"invalid", "rejected", "nan", "unattacked", "doubtful", "by_transfer", "left_out"}
 
 
 class Styled(pd.DataFrame):

@@ -15,6 +15,7 @@ from robustbench_lite.records.folder import Folder
 from robustbench_lite.reports.build import rebuild
 from robustbench_lite.reports.findings import verdict
 from robustbench_lite.reports.leaderboard import leaderboard
+from robustbench_lite.reports.page.board import board
 from robustbench_lite.reports.page.page import command, drawn
 from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.catalogue import TABLES
@@ -41,6 +42,9 @@ def test_a_leaderboard_does_not_count_what_only_a_weak_attack_has_met(tmp_path: 
     both = leaderboard([Results.open(strong), Results.open(weak)])
     assert both["best_known"][0] == alone["best_known"][0] < 0.3
     assert both["samples"][0] == 40
+    assert (alone["left_out"][0], both["left_out"][0]) == (0, 260)
+    assert "left out" in board(both, [])
+    assert "left out" not in board(alone, [])
 
 
 def test_a_report_stands_where_nothing_was_right_and_names_are_no_formulas(tmp_path: Path) -> None:
