@@ -13,7 +13,8 @@ from robustbench_lite.reports.tables.rates import attacked, direct, right, worst
 
 HEADS = [
     "rank", "model", "data", "threat", "norm", "goal", "clean", "proven", "autoattack", "best_known",
-    "low", "high", "strongest", "extra_data", "architecture", "samples", "left_out", "who", "when", "runs", "verified",
+    "low", "high", "strongest", "extra_data", "architecture", "samples", "left_out",
+    "who", "when", "runs", "verified",
 ]  # fmt: skip
 KNOWN = ("model", "threat", "goal", "clean", "proven", "low", "high", "strongest", "samples")
 
@@ -23,8 +24,9 @@ def leaderboard(runs: Sequence[Results], confirmed: Mapping[Path, int] | None = 
 
     autoattack: robust accuracy under `auto` alone, NaN where it was not run. best_known: the worst case over
     all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval.
-    left_out: samples that only some of the attacks met. who, when, runs: whose runs it stands on. verified: claims in them that the judge has confirmed again, empty
-    where nobody asked; then what was proven is left out, for it is not proven again.
+    left_out: samples that only some of the attacks met. who, when, runs: whose runs it stands on. verified:
+    claims in them that the judge has confirmed again, empty where nobody asked; then what was proven is left
+    out, for it is not proven again.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ TITLES = {
 }
 SINGULAR = {"models": "model", "attacks": "attack", "threats": "threat", "goals": "goal"}  # of flags
 SWITCHES = {"compile", "pictures"}  # flags that can be said either way
-OPEN = {"answers", "worst_case", "summary", "defenses", "rejections", "corruptions"}  # tables that are not folded away
+OPEN = {"answers", "worst_case", "summary", "defenses", "rejections", "corruptions"}  # not folded away
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def drawn(results: Results) -> Iterator[tuple[str, str, Figure]]:
         yield "", f"Robust accuracy against eps, {title}", plots.curves(part, norms.get(threat, threat))
     if len(results.table("corruptions")):
         yield "", "Errors on corrupted samples", plots.corruptions(results.table("corruptions"))
-    for threat, title, part in _by_threat(results.table("rejections")):
+    for _, title, part in _by_threat(results.table("rejections")):
         yield "Attacks that pass, against samples refused without one", title, plots.rejections(part)
     for threat, title, part in _by_threat(results.table("queries")):
         yield "Success against queries", title, plots.queries(part, threat)
