@@ -24,7 +24,7 @@ def leaderboard(runs: Sequence[Results], confirmed: Mapping[Path, int] | None = 
 
     autoattack: robust accuracy under `auto` alone, NaN where it was not run. best_known: the worst case over
     all attacks of all runs given, on the samples that all of them met; low, high: its 95 % interval.
-    left_out: samples that only some of the attacks met. who, when, runs: whose runs it stands on. verified:
+    left_out: samples that not all of the attacks met. who, when, runs: whose runs it stands on. verified:
     claims in them that the judge has confirmed again, empty where nobody asked; then what was proven is left
     out, for it is not proven again.
 

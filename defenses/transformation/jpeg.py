@@ -90,9 +90,12 @@ class JPEG(Preprocessing):
 
 
 def through_transforms(x: Tensor, quality: int, rounded: Rounding = soft_round) -> Tensor:
-    """About what a JPEG file of images (n, C, H, W) keeps; rounded: what stands for rounding."""
+    """About what a JPEG file of images (n, C, H, W) keeps; rounded: what stands for rounding.
+
+    What lies outside [0, 1] is not cut off, since that would take all slopes from blocks of black or white.
+    """
     if x.shape[1] == 1:
-        return _plane(x * 255 - 128, LUMA, quality, rounded).add(128).div(255).clamp(0, 1)
+        return _plane(x * 255 - 128, LUMA, quality, rounded).add(128).div(255)
     colours = torch.tensor(COLOURS, dtype=x.dtype, device=x.device)
     planes = torch.einsum("pc,nchw->nphw", colours, x * 255)
     luma = _plane(planes[:, :1] - 128, LUMA, quality, rounded) + 128
@@ -102,7 +105,7 @@ def through_transforms(x: Tensor, quality: int, rounded: Rounding = soft_round) 
     half = torch.cat([_plane(one, CHROMA, quality, rounded) for one in torch.split(half, 1, 1)], 1)
     chroma = functional.interpolate(half, scale_factor=2, mode="bilinear")[:, :, : sides[0], : sides[1]]
     whole = torch.cat([luma, chroma], 1)
-    return torch.einsum("cp,nphw->nchw", torch.linalg.inv(colours), whole).div(255).clamp(0, 1)
+    return torch.einsum("cp,nphw->nchw", torch.linalg.inv(colours), whole).div(255)
 
 
 def _plane(values: Tensor, steps: tuple[tuple[int, ...], ...], quality: int, rounded: Rounding) -> Tensor:

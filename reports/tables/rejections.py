@@ -9,7 +9,8 @@ import pandas as pd
 from robustbench_lite.reports.tables.defenses import NEVER
 from robustbench_lite.reports.tables.rates import attacked, direct, right
 
-RATE = re.compile(r",rate=[^,()]*")  # of a detector, which alone sets it apart from others of its kind
+# The rate of a detector, which alone sets it apart from others of its kind.
+RATE = re.compile(r",\s*rate=[^,()]*|(?<=\()rate=[^,()]*,\s*")
 
 
 def rejections(records: pd.DataFrame) -> pd.DataFrame:
@@ -17,14 +18,16 @@ def rejections(records: pd.DataFrame) -> pd.DataFrame:
 
     detector: the model's name without the rate that its limit was set by: along a detector's rows lies its
     trade-off. false_rejections: the share of samples refused without an attack. passed, refused, held: of the
-    samples attacked, those taken for a wrong class, those refused, and those answered right.
+    samples attacked, those that an attack brought where its goal is, those refused, and all others. Goals to
+    which a refusal is a success are left out.
     """
     heads = [
         "detector", "model", "attack", "threat", "goal", "samples", "false_rejections", "passed", "refused",
         "held",
     ]  # fmt: skip
     may = direct(records)
-    may = may.loc[may["clean_rejected"].notna()]
+    welcome = may["goal"].astype(str).str.contains("rejection=success", regex=False)
+    may = may.loc[may["clean_rejected"].notna() & ~welcome]
     may = may.assign(goal=may["goal"].astype(str).str.replace(NEVER, "", regex=False))
     rows = []
     for key, part in may.groupby(["model", "attack", "threat", "goal"], sort=False, observed=True):

@@ -229,8 +229,8 @@ class Case:
         best, found = np.inf, Node(0, 0, (), (), (), 0, 0.0, still)
         # More than half of the votes for one class: a step that others have to be below.
         for label in np.unique(labels[others if k > 1 else others[:1]]):
-            chosen = others[labels[others] == label][: k - k // 2]
-            if len(chosen) == k - k // 2:
+            chosen = others[labels[others] == label][: k // 2 + 1]
+            if len(chosen) == k // 2 + 1:
                 node = self._whole(Node(len(chosen), 0, tuple(chosen.tolist()), (), (), 0, 0.0, still), best)
                 if node is not None:
                     best, found = node.length, node

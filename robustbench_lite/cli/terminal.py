@@ -65,7 +65,10 @@ def _told(say: Callable[[str], None]) -> Iterator[None]:
 
     class Sayer(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(record.getMessage())
+            try:
+                say(self.format(record))
+            except Exception:  # standard error is closed, say
+                self.handleError(record)
 
     own, handler = logging.getLogger("robustbench_lite"), Sayer()
     before, own.propagate = own.propagate, False

@@ -25,6 +25,7 @@ from robustbench_lite.data.folder import SUFFIXES, TESTS, decode, decoded
 from robustbench_lite.data.given import classes
 from robustbench_lite.data.split import one_of
 
+CLASS = ".cls"
 LABELS = ("label", "labels", "fine_label", "class", "target")  # columns that are labels unless one is named
 
 
@@ -128,11 +129,8 @@ def webdataset(
     given: list[object] = []
     for file in files.all:
         pictures, labels = _members(file)
-        for key, member in pictures.items():
-            if key not in labels:
-                raise InvalidData(f"{member}: has no label {key.strip('/')}.cls beside it")
-            images.append(member)
-            given.append(labels[key])
+        images += pictures.values()
+        given += [labels[key] for key in pictures]
     y, names = _classes(given, f"{path}: .cls")
     rows = files.rows([image.file for image in images], y, options, path, split)
     kept = [images[i] for i in rows.tolist()]
@@ -180,7 +178,8 @@ def _files(path: str, suffix: str, split: str) -> Files:
         raise InvalidData(f"{path}: has no files that end in {suffix}")
 
     def of(name: str) -> list[Path]:
-        return [f for f in found if f.name.lower().startswith(name) or f.parent.name.lower() == name]
+        inside = [f for f in found if f.parent != root and f.parent.name.lower() == name]
+        return sorted({*inside, *(f for f in found if f.name.lower().startswith(name))})
 
     tests, train = next((of(name) for name in TESTS if of(name)), []), of("train")
     if not tests or not train:
@@ -273,27 +272,37 @@ def _members(file: Path) -> tuple[dict[str, Member], dict[str, object]]:
             marked = not opened.read().strip(b"\0")
         with tarfile.open(file, "r:") as members:
             for member in members:
-                folder, _, name = member.name.rpartition("/")
-                key, _, ending = name.partition(".")
-                key = f"{folder}/{key}"
-                if not member.isfile() or name.startswith("."):
+                key, _, ending = member.name.rpartition(".")
+                one = Member(file, member.name, member.offset_data, member.size)
+                kind = f".{ending.lower()}"
+                if key.rpartition("/")[2].startswith(".") or kind not in (CLASS, *SUFFIXES):
                     continue
+                if member.islnk() or member.issym():
+                    raise InvalidData(f"{one}: is a link to another member; write its content in its place")
                 if member.offset_data + member.size > whole:
                     raise InvalidData(f"{file}: ends before {member.name} does")
-                if ending.lower() == "cls":
-                    content = members.extractfile(member)
-                    text = b"" if content is None else content.read(64)
-                    labels[key] = _class_of(text.decode("utf-8", "replace").strip())
-                elif f".{ending.lower()}" in SUFFIXES:
-                    pictures[key] = Member(file, member.name, member.offset_data, member.size)
+                if key in (labels if kind == CLASS else pictures):
+                    raise InvalidData(f"{one}: is the second of its sample")
+                if kind == CLASS:
+                    labels[key] = _class_of(one)
+                else:
+                    pictures[key] = one
     except (OSError, tarfile.TarError) as error:
         raise InvalidData(f"{file}: cannot be read as an uncompressed tar file: {error}") from None
     if not marked:
         raise InvalidData(f"{file}: lacks the mark of its end: it was cut short")
     if not pictures:
         raise InvalidData(f"{file}: has no images ({', '.join(sorted(SUFFIXES))})")
+    for there, missing, what in ((pictures, labels, "label"), (labels, pictures, "image")):
+        if alone := [key for key in there if key not in missing]:
+            raise InvalidData(f"{file}: {alone[0]} has no {what}")
     return pictures, labels
 
 
-def _class_of(text: str) -> object:
+def _class_of(member: Member) -> object:
+    """What a member says is the class: a number or a name."""
+    require_room(member.length, str(member))
+    text = member.read().content.decode("utf-8", "replace").strip()
+    if not text:
+        raise InvalidData(f"{member}: is empty; must be a class")
     return int(text) if text.isascii() and text.isdigit() else text

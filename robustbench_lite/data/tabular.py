@@ -272,7 +272,9 @@ class CSV:
         path, label = self.path, self.label
         try:
             file = Path(path).expanduser()
-            table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+            table = read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+        except InvalidData:
+            raise
         except Exception as error:  # pandas has many words for what is no table
             raise InvalidData(f"{path}: cannot be read as a table: {one_line(error)}") from error
         table.columns = [str(name) for name in table.columns]
@@ -336,3 +338,28 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 def _listed(text: str) -> list[str]:
     return [part for part in text.split("|") if part]
+
+
+def read_parquet(file: Path) -> pd.DataFrame:
+    """A table of a Parquet file, as its CSV file would be read; raises `InvalidData` for other cells."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file).replace_schema_metadata()  # which says what pandas would make of it
+    for place, column in enumerate(table.schema):
+        kind = column.type
+        wanted = kind
+        if pa.types.is_decimal(kind):
+            wanted = pa.float64()
+        elif pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+            wanted = pa.timestamp("ns")
+        elif pa.types.is_dictionary(kind):
+            wanted = kind.value_type
+        number = pa.types.is_integer(wanted) or pa.types.is_floating(wanted) or pa.types.is_boolean(wanted)
+        text = pa.types.is_string(wanted) or pa.types.is_large_string(wanted)
+        if not (number or text or pa.types.is_timestamp(wanted)):
+            raise InvalidData(f"{file}: column {column.name} holds {kind}; must be numbers, text or dates")
+        if wanted != kind:
+            table = table.set_column(place, column.name, table.column(place).cast(wanted))
+    found: pd.DataFrame = table.to_pandas()
+    return found

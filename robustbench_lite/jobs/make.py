@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -250,7 +251,8 @@ class Workshop:
                 return found.arrays()
 
             asked = certifiers(self.model(job.model), threat, aim)
-            cached = all(type(one).__module__.startswith("robustbench_lite.") for one in asked)
+            own = all(type(one).__module__.startswith("robustbench_lite.") for one in asked)
+            cached = own and type(self.model(job.model)).facts is not Model.facts
             arrays = self._once(
                 "bounds", job, key[1:], proven, cached
             )  # others' code may be another tomorrow
@@ -314,8 +316,13 @@ def _release() -> str:
 @functools.cache
 def _code() -> str:
     """Hash of this package's code: what one state of it proved is not taken for what another would prove."""
-    files = sorted(Path(robustbench_lite.__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "scipy")).encode())
+    # In a checkout some packages are links to folders, which `Path.rglob` passes by.
+    walked = os.walk(Path(robustbench_lite.__file__).parent, followlinks=True)
+    for file in sorted(Path(place, name) for place, _, names in walked for name in names):
+        if file.suffix == ".py":
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def starts_for(attack: AnyAttack, data: Data) -> Data | None:

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import robustbench_lite as rb
-from robustbench_lite.certify.certifier import Bounds, Question
+from robustbench_lite.certify.certifier import Bounds, Question, certify
 from robustbench_lite.certify.neighbours import NeighbourBounds, shortest
 from robustbench_lite.certify.polytope import smallest_step
 from robustbench_lite.core.errors import InvalidModel
@@ -178,3 +178,33 @@ def test_samples_stored_in_one_place_are_ties_whatever_rounding_makes_of_them() 
         for i in range(len(points)):
             away = (torch.from_numpy(x) - points[i].double()).norm(dim=1)[says != label[i]]
             assert not len(away) or float(found.distance[i]) <= float(away.min()) + 1e-9
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_search_ends_at_the_optimum_of_a_grid(classes: int, k: int, norm: str) -> None:
+    """Even numbers of neighbours too, where half of the votes is a tie that the smaller class wins.
+
+    Of three classes some bounds are sound alone, since those who outvote may have to be of one class.
+    """
+    random = np.random.default_rng(k)
+    steps = np.linspace(-0.5, 0.5, 41)
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    size = np.abs(grid).max(1) if norm == "linf" else np.linalg.norm(grid, axis=1)
+    for _ in range(6):
+        stored, labels = random.random((14, 2)), random.permutation(14) % classes
+        estimator = KNeighborsClassifier(k).fit(stored, labels)
+        model = rb.load_model(estimator, rb.load_data((stored.astype("float32"), labels)))
+        x = torch.from_numpy(random.random((1, 2))).float()
+        y = model.scores(x).argmax(1)
+        found = certify(Question(model, rb.parse_threat(f"{norm}:min"), Goal(), x, y, effort=4.0))
+        assert found is not None
+        around = x + torch.from_numpy(grid).float()
+        inside = ((around >= 0) & (around <= 1)).all(1)
+        other = inside & (model.scores(around).argmax(1) != y)
+        best = size[other.numpy()].min(initial=np.inf)
+        assert float(found.distance[0]) <= best + 1e-6
+        if classes == 2 or bool(found.exact[0]):
+            assert bool(found.exact[0])
+            assert best == np.inf or float(found.distance[0]) > best - 0.06

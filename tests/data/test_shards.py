@@ -1,5 +1,6 @@
 """Images in Parquet and tar files: the same samples as in a folder, and one line for what cannot be read."""
 
+import decimal
 import io
 import json
 import tarfile
@@ -110,6 +111,25 @@ def test_classes_of_a_split_that_lacks_one_keep_their_numbers(tmp_path: Path) ->
     assert set(read.y.tolist()) == {2}
 
 
+def test_splits_are_told_by_files_not_by_the_folder_that_is_given(tmp_path: Path) -> None:
+    for split, samples in (("test", SAMPLES), ("train", TRAIN)):
+        as_parquet(tmp_path / "test" / f"{split}-0.parquet", samples)
+    read = rb.load_data(f"parquet:{tmp_path / 'test'}")
+    assert (len(read), len(read.training())) == (20, 9)
+
+
+def test_names_with_dots_and_long_names_of_classes(tmp_path: Path) -> None:
+    as_tar(tmp_path / "t.tar", SAMPLES, lambda number: "a" * 80 + str(number))
+    with tarfile.open(tmp_path / "t.tar", "a") as members:
+        for ending, text in (("png", SAMPLES[0][0]), ("cls", b"other")):
+            member = tarfile.TarInfo(f"c_0.5.{ending}")
+            member.size = len(text)
+            members.addfile(member, io.BytesIO(text))
+    read = rb.load_data(f"webdataset:{tmp_path / 't.tar'}")
+    assert len(read) == 21
+    assert len(read.class_names) == 4
+
+
 def test_a_file_in_one_piece_is_for_testing_unless_a_share_is_asked_for(tmp_path: Path) -> None:
     as_parquet(tmp_path / "one.parquet", SAMPLES, hugging=False)
     as_tar(tmp_path / "one.tar", SAMPLES)
@@ -135,6 +155,36 @@ def _unlabelled(root: Path) -> str:
         member = tarfile.TarInfo("alone.png")
         member.size = len(SAMPLES[0][0])
         members.addfile(member, io.BytesIO(SAMPLES[0][0]))
+    return f"webdataset:{root / 't.tar'}"
+
+
+def _twice(root: Path) -> str:
+    as_tar(root / "t.tar", SAMPLES[:2])
+    with tarfile.open(root / "t.tar", "a") as members:
+        members.addfile(tarfile.TarInfo("deep/0001.jpg"))
+    return f"webdataset:{root / 't.tar'}"
+
+
+def _linked(root: Path) -> str:
+    as_tar(root / "t.tar", SAMPLES[:2])
+    with tarfile.open(root / "t.tar", "a") as members:
+        member = tarfile.TarInfo("deep/0002.png")
+        member.type, member.linkname = tarfile.LNKTYPE, "deep/0001.png"
+        members.addfile(member)
+    return f"webdataset:{root / 't.tar'}"
+
+
+def _without_image(root: Path) -> str:
+    as_tar(root / "t.tar", SAMPLES[:2])
+    with tarfile.open(root / "t.tar", "a") as members:
+        member = tarfile.TarInfo("deep/7.cls")
+        member.size = 1
+        members.addfile(member, io.BytesIO(b"1"))
+    return f"webdataset:{root / 't.tar'}"
+
+
+def _without_class(root: Path) -> str:
+    as_tar(root / "t.tar", SAMPLES, lambda number: " ")
     return f"webdataset:{root / 't.tar'}"
 
 
@@ -189,8 +239,12 @@ def _nothing(root: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (_unlabelled, "alone.png: has no label alone.cls beside it"),
+        (_unlabelled, "t.tar: alone has no label"),
         (_cut, "ends before deep/0000.png does|cannot be read as an uncompressed tar file"),
+        (_twice, "t.tar, deep/0001.jpg: is the second of its sample"),
+        (_linked, "t.tar, deep/0002.png: is a link to another member"),
+        (_without_image, "t.tar: deep/7 has no image"),
+        (_without_class, "0000.cls: is empty; must be a class"),
         (_cut_between, "lacks the mark of its end"),
         (_packed, "cannot be read as an uncompressed tar file"),
         (_broken, "p.parquet, group 1, row 1: cannot be read as an image"),
@@ -222,9 +276,21 @@ def test_columns_are_named_where_there_are_several(tmp_path: Path) -> None:
 def test_a_table_in_a_parquet_file_is_a_table(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"age": random.integers(18, 80, 60), "kind": random.choice(["x", "y"], 60)})
+    frame["price"] = random.integers(1, 900, 60) / 100
+    frame["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(random.integers(0, 300, 60), "D")
     frame["label"] = (frame["age"] > 50).astype(int)
     frame.to_csv(tmp_path / "t.csv", index=False)
-    frame.to_parquet(tmp_path / "t.parquet", index=False)
+    typed = frame.assign(
+        kind=frame["kind"].astype("category"),
+        price=[decimal.Decimal(f"{price:.2f}") for price in frame["price"]],
+        day=frame["day"].dt.date,
+    )
+    typed.to_parquet(tmp_path / "t.parquet", index=False)
     one, other = (rb.load_data(f"csv:{tmp_path / name},label=label") for name in ("t.csv", "t.parquet"))
     assert torch.equal(one.x, other.x)
     assert torch.equal(one.y, other.y)
+    frame.assign(day=frame["day"].dt.tz_localize("UTC")).to_parquet(tmp_path / "t.parquet", index=False)
+    assert torch.equal(rb.load_data(f"csv:{tmp_path / 't.parquet'},label=label").x, one.x)
+    frame.assign(kind=[[1, 2]] * 60).to_parquet(tmp_path / "t.parquet", index=False)
+    with pytest.raises(InvalidData, match=r"column kind holds list.*must be numbers, text or dates"):
+        rb.load_data(f"csv:{tmp_path / 't.parquet'},label=label")

@@ -116,11 +116,19 @@ def test_transforms_with_hard_rounding_are_the_file(channels: int, quality: int,
     """Files of colour too, which hold it in half the size; a file's pixels are whole numbers of 255."""
     x = torch.nn.functional.interpolate(images(4, channels, 4), side, mode="bicubic").clamp(0, 1)
     file = JPEG(quality).apply(x, stream(4))
-    near = through_transforms(x, quality, torch.round)
+    near = through_transforms(x, quality, torch.round).clamp(0, 1)
     assert float((near - file).abs().mean()) < 0.007
     assert float((x - file).abs().mean()) > (0.02 if quality == 10 else 0.003)
     if channels == 1:
         assert torch.allclose(through_transforms(x, quality, lambda values: values), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("shade", [0.0, 1.0])
+def test_blocks_of_black_and_white_have_slopes_at_every_quality(shade: float) -> None:
+    for quality in range(1, 101):
+        leaf = torch.full((1, 1, 8, 8), shade, requires_grad=True)
+        (slope,) = torch.autograd.grad(JPEG(quality).smooth(leaf, stream(1)).sum(), leaf)
+        assert bool((slope > 0).all()), quality
 
 
 def test_a_rounded_value_is_steepest_where_it_turns() -> None:

@@ -1,5 +1,6 @@
 """Jobs: text and numbers, whose keys are their texts; what they become stands beside them."""
 
+import functools
 import pickle
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_lite as rb
+from robustbench_lite.core.model import Model
 from robustbench_lite.core.settings import Search
 from robustbench_lite.jobs import make as workshops
 from robustbench_lite.jobs.job import Job, carry_out
 from robustbench_lite.jobs.make import Source, Workshop
 from robustbench_lite.models.function import ScoreFunction
+from robustbench_lite.models.zoo.linear import LinearModel
 from robustbench_lite.runs.config import make
 from robustbench_lite.runs.plan import Subject, plan
 from tests.conftest import attack_with, linear_model, run_with, samples_of
@@ -284,3 +287,65 @@ def test_a_resume_proves_and_fits_nothing_again(tmp_path: Path, monkeypatch: pyt
     # Other data, another seed: nothing of it may be taken.
     other = run_with("digits", *names, 40, out=tmp_path / "other", seed=1)
     assert set(other.failures)
+
+
+def test_what_was_proven_once_is_not_proven_again_in_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshops, "WORTH", 0.0)
+    monkeypatch.setenv("ROBUST_CACHE", str(tmp_path / "cache"))
+    run = functools.partial(run_with, "digits", ["linear"], ["noise"], ["linf:0.1"], 20)
+    first = run(out=tmp_path / "first")
+    (kept,) = (tmp_path / "cache" / "bounds").glob("*.npz")
+    proven: list[str] = []
+    prove = workshops.prove
+
+    def counted(*given: object, **more: object) -> object:
+        proven.append("again")
+        return prove(*given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workshops, "prove", counted)
+    second = run(out=tmp_path / "second")
+    assert not proven
+    assert second.records["lower_bound"].tolist() == first.records["lower_bound"].tolist()
+    kept.write_bytes(kept.read_bytes()[:30])  # what is damaged is made anew
+    run(out=tmp_path / "third")
+    run(out=tmp_path / "fourth")
+    assert len(proven) == 1
+    # Another state of the code may prove another bound.
+    monkeypatch.setattr(workshops, "_code", lambda: "another")
+    run(out=tmp_path / "fifth")
+    assert len(proven) == 2
+
+
+def test_bounds_of_models_that_do_not_say_what_they_are_stay_with_their_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Vague(LinearModel):
+        facts = Model.facts
+
+    monkeypatch.setattr(workshops, "WORTH", 0.0)
+    monkeypatch.setenv("ROBUST_CACHE", str(tmp_path / "cache"))
+    digits = rb.load_data("digits", samples=10)
+    plain = rb.load_model("linear", digits)
+    assert isinstance(plain, LinearModel)
+    vague = Vague(plain.weight, plain.bias, (1, 8, 8), name="vague", scaled=False)
+    found = run_with(digits, [vague], ["noise"], ["linf:0.1"], out=tmp_path / "run")
+    assert found.records["lower_bound"].notna().all()
+    assert not list((tmp_path / "cache").glob("bounds/*"))
+
+
+def test_the_hash_of_the_code_covers_packages_that_are_links() -> None:
+    """In a checkout attacks, defenses and reports are."""
+    read: list[str] = []
+    own = Path.read_bytes
+
+    def noted(file: Path) -> bytes:
+        read.append(str(file))
+        return own(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", noted)
+        workshops._code.__wrapped__()
+    assert any("defenses" in file for file in read)
+    assert any("certify" in file for file in read)

@@ -34,6 +34,7 @@ def test_what_is_refused_and_what_passes() -> None:
             rows("magnet(cnn,rate=0.2)"),
             rows("magnet(cnn,sigma=0.1,rate=0.01)", outcome=left, success=np.zeros(5, dtype=bool)),
             rows("cnn", clean_rejected=None),
+            rows("magnet(cnn)", goal="untargeted,rejection=success"),
         ]
     )
     one, other = rejections(records).to_dict("records")

@@ -15,12 +15,13 @@ from click.testing import CliRunner
 
 import robustbench_lite as rb
 from robustbench_lite.cli.main import main
+from robustbench_lite.cli.terminal import observing
 from robustbench_lite.core.errors import InvalidParameter, RobustError
 from robustbench_lite.engines import engine
 from robustbench_lite.engines.engine import Done
 from robustbench_lite.jobs.job import Job
 from robustbench_lite.runs.loggers import logger, measures
-from robustbench_lite.runs.observers import is_aside
+from robustbench_lite.runs.observers import JsonLines, all_of, is_aside
 
 CONFIG = rb.Config(
     samples=40, models=("linear", "tree"), attacks=("fgsm", "noise"), threats=("linf:0.1",), pictures=False
@@ -243,3 +244,28 @@ def test_no_signal_is_touched_outside_the_main_thread() -> None:
     while thread.is_alive():
         time.sleep(0.05)
     assert found == [160]
+
+
+def test_a_warning_that_cannot_be_written_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """Under `--progress json 2>&1 | head -1`, say: whoever reads has gone."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with observing("json") as bar:
+        assert isinstance(bar, JsonLines)
+        bar.stream = Gone()
+        all_of(bar).went_on("anything", 1.0)
+        all_of(bar).went_on("anything", 1.0)
+
+
+def test_the_cause_of_a_warning_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with observing("json"):
+        try:
+            raise ValueError("the cause")
+        except ValueError:
+            logging.getLogger("robustbench_lite.runs").exception("no report")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["said"].startswith("no report")
+    assert "the cause" in json.loads(line)["said"]
