@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from robustbench_lite.reports.results import Results
 from robustbench_lite.reports.tables.rates import attacked, direct, right, worst_case
 
+log = logging.getLogger(__name__)
 HEADS = [
     "rank", "model", "data", "threat", "norm", "goal", "clean", "proven", "autoattack", "best_known",
     "low", "high", "strongest", "extra_data", "architecture", "samples", "left_out",
@@ -43,7 +45,9 @@ def leaderboard(runs: Sequence[Results], confirmed: Mapping[Path, int] | None = 
     for (data, _), part in records.groupby(["data", "seed"], sort=False, observed=True, dropna=False):
         for _, every in part.groupby(["model", "threat", "goal"], sort=False, observed=True):
             group = _met_by_all(every)
-            if group.empty:  # nothing was attacked
+            if group.empty:
+                what = f"{every['model'].iloc[0]}, {every['threat'].iloc[0]}, {every['goal'].iloc[0]}"
+                log.warning("left out: %s: no sample was met by all of its attacks", what)
                 continue
             for row in worst_case(group).to_dict("records"):
                 auto = attacked(direct(group)).loc[lambda c: c["attack_name"] == "auto"]

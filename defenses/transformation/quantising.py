@@ -65,8 +65,8 @@ class BitDepth(Preprocessing):
 def soft_round(values: Tensor) -> Tensor:
     """Values about as steep as rounding is: flat at whole numbers, steep halfway between them.
 
-    There a step leads to another whole number. With the slope of 1
-    everywhere attacks spend their steps on what no rounding will tell from before.
+    There a step leads to another whole number. With the slope of 1 everywhere attacks spend their steps on
+    what no rounding will tell from before.
     """
     wave = torch.sin(2 * math.pi * values) / (2 * math.pi)
     return values - SOFT * wave

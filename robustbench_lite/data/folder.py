@@ -12,9 +12,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
+from robustbench_lite.core.errors import InvalidData, InvalidParameter
 from robustbench_lite.core.npz import require_room
-from robustbench_lite.core.parameters import Fraction
+from robustbench_lite.core.parameters import Count, Fraction
 from robustbench_lite.data.data import Options, Raw
 from robustbench_lite.data.room import room_for
 from robustbench_lite.data.split import one_of
@@ -27,8 +27,8 @@ TESTS = ("test", "val", "valid", "validation")  # names of the sub-folder beside
 def folder(
     options: Options,
     path: str,
-    size: int | None = None,
-    crop: int | None = None,
+    size: Count | None = None,
+    crop: Count | None = None,
     grey: bool = False,
     split: Fraction | None = None,
 ) -> Raw:
@@ -38,8 +38,6 @@ def folder(
     channel instead of three; split: the share of the images that is for testing, where they come in one
     piece; all are, unless it is given.
     """
-    require(size is None or size >= 1, "size", size, "at least 1")
-    require(crop is None or crop >= 1, "crop", crop, "at least 1")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise InvalidData(f"{path}: is not a folder")

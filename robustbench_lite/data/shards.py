@@ -19,7 +19,7 @@ from torch import Tensor
 
 from robustbench_lite.core.errors import InvalidData, InvalidParameter, require
 from robustbench_lite.core.npz import require_room
-from robustbench_lite.core.parameters import Fraction
+from robustbench_lite.core.parameters import Count, Fraction
 from robustbench_lite.data.data import Options, Raw
 from robustbench_lite.data.folder import SUFFIXES, TESTS, decode, decoded
 from robustbench_lite.data.given import classes
@@ -64,8 +64,8 @@ def parquet(
     path: str,
     image: str = "",
     label: str = "",
-    size: int | None = None,
-    crop: int | None = None,
+    size: Count | None = None,
+    crop: Count | None = None,
     grey: bool = False,
     split: Fraction | None = None,
 ) -> Raw:
@@ -74,7 +74,6 @@ def parquet(
     image: the column of encoded images; "": the only one of bytes. label: that of classes; "": label, labels,
     fine_label, class or target. size, crop, grey, split: as of a folder of images.
     """
-    _check(size, crop)
     files = _files(path, ".parquet", options.split)
     schema = _opened(files.all[0]).schema_arrow
     image, label = _image_column(schema, image, path), _label_column(schema, label, path)
@@ -113,8 +112,8 @@ def parquet(
 def webdataset(
     options: Options,
     path: str,
-    size: int | None = None,
-    crop: int | None = None,
+    size: Count | None = None,
+    crop: Count | None = None,
     grey: bool = False,
     split: Fraction | None = None,
 ) -> Raw:
@@ -123,7 +122,6 @@ def webdataset(
     A sample is the members KEY.png (or another image) and KEY.cls, which holds its class; size, crop, grey,
     split: as of a folder of images.
     """
-    _check(size, crop)
     files = _files(path, ".tar", options.split)
     images: list[Member] = []
     given: list[object] = []
@@ -141,11 +139,6 @@ def webdataset(
         return decoded(parts, len(wanted), lambda one: _image(one.read(), size, crop, grey), path)
 
     return Raw(take, y[rows], names, lambda i: str(kept[i]))
-
-
-def _check(size: int | None, crop: int | None) -> None:
-    require(size is None or size >= 1, "size", size, "at least 1")
-    require(crop is None or crop >= 1, "crop", crop, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -253,9 +253,8 @@ class Workshop:
             asked = certifiers(self.model(job.model), threat, aim)
             own = all(type(one).__module__.startswith("robustbench_lite.") for one in asked)
             cached = own and type(self.model(job.model)).facts is not Model.facts
-            arrays = self._once(
-                "bounds", job, key[1:], proven, cached
-            )  # others' code may be another tomorrow
+            # The code of others may be another tomorrow, and a model that does not tell what it is another.
+            arrays = self._once("bounds", job, key[1:], proven, cached)
             self._proofs[key] = Proof.of_arrays(arrays)
         proof = self._proofs[key]
         if proof.bounds is not None and goal != job.goal:

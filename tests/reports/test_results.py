@@ -47,6 +47,15 @@ def test_a_leaderboard_does_not_count_what_only_a_weak_attack_has_met(tmp_path: 
     assert "left out" not in board(alone, [])
 
 
+def test_a_leaderboard_says_whom_it_cannot_rank(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    digits = rb.load_data("digits", samples=40)
+    for name, attack, rows in (("one", "fgsm", slice(0, 20)), ("two", "noise", slice(20, 40))):
+        run_with(digits[rows], ["logistic"], [attack], ["linf:0.1"], out=tmp_path / name)
+    runs = [Results.open(tmp_path / name) for name in ("one", "two")]
+    assert leaderboard(runs).empty
+    assert "left out: logistic, linf:0.1, untargeted: no sample was met by all of its attacks" in caplog.text
+
+
 def test_a_report_stands_where_nothing_was_right_and_names_are_no_formulas(tmp_path: Path) -> None:
     digits = rb.load_data("digits", samples=20)
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
